@@ -1,0 +1,55 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make` alone lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint format lock bench bench-crash damage fuzz screenshots clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh
+	@PYTHON="$(PYTHON)" sh scripts/make_venv.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP) ## run the main job on the embedded estate: capture, crash, restore, reconcile
+	@$(BIN)/dr-assets demo
+
+up: $(STAMP) ## keep the embedded estate and the Dagster UI running until Ctrl-C
+	@$(BIN)/dr-assets up
+
+test: $(STAMP) ## run lint and every test, on real engines
+	@sh scripts/lint.sh $(BIN)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	@sh scripts/lint.sh $(BIN)
+
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: ## compile requirements.lock anew (wants uv)
+	uv pip compile pyproject.toml --extra engines --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+bench: bench-crash damage ## every measurement of this release
+
+bench-crash: $(STAMP) ## 30 kill -9 rounds, loss counted from acknowledged ids
+	@$(BIN)/python scripts/crash_rounds.py --rounds 30
+
+damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
+	@$(BIN)/python scripts/damage_trials.py --seeds 200
+
+fuzz: $(STAMP) ## feed the format's parser with damaged and hostile bytes
+	@$(BIN)/python scripts/fuzz_parser.py --seconds 60
+
+screenshots: $(STAMP) ## take docs/images anew from a running UI (wants chromium)
+	@$(BIN)/python scripts/screenshots.py
+
+clean: ## remove what the demo, the tests and the set-up made
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m dr_assets.engines.placement --remove; fi
+	rm -rf .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist $(VENV)
+	find dr_assets dr_assets_tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs the system packages that some tests want (Postgres 15 of Debian 12; chromium with --screenshots).
+# Wants root and apt. Everything else that tests need comes as wheels.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+if ! command -v apt-get >/dev/null; then
+    echo "no apt-get here: install PostgreSQL 15's server programs by other means" >&2
+    exit 1
+fi
+missing=""
+[ -x /usr/lib/postgresql/15/bin/postgres ] || missing="postgresql-15"
+if [ "${1:-}" = "--screenshots" ] && ! command -v chromium >/dev/null; then
+    missing="$missing chromium"
+fi
+[ -n "$missing" ] || exit 0
+apt-get update -qq
+# Debian would create and start a cluster of its own; the tests start theirs.
+apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null
+sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+# shellcheck disable=SC2086 # a list of package names
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
