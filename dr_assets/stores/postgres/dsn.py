@@ -1,0 +1,94 @@
+"""Connection strings: what may be shown of them, what is refused, how they become a replication connection's.
+
+What belongs here: parsing, masking, the rule that plaintext stays on loopback. What stays out: opening connections.
+A DSN holds a password, and libpq quotes pieces of a DSN it cannot parse, so every message about one goes through here.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+
+import psycopg
+from psycopg import conninfo
+
+from dr_assets.estate.errors import PolicyError
+
+_SECRET_KEYS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+_MASK = "********"
+# libpq's `prefer` and `allow` fall back to plaintext without a word, so only these three promise encryption.
+_ENCRYPTING = frozenset({"require", "verify-ca", "verify-full"})
+
+
+def parse_dsn(dsn: str) -> dict[str, str]:
+    """The settings of a DSN, either form (URI or keyword). Raises PolicyError (`source.dsn_unreadable`).
+
+    libpq's own text is withheld: it quotes the piece it stumbled over, which may be half of a password.
+    """
+    try:
+        return {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items() if value is not None}
+    except (psycopg.Error, ValueError):
+        raise PolicyError(
+            "source.dsn_unreadable",
+            "the connection string cannot be parsed (its text is withheld, it may hold a password)",
+            "write postgresql://user:password@host:port/dbname?sslmode=verify-full, with special characters of the "
+            "password percent-encoded",
+        ) from None
+
+
+def describe_dsn(dsn: str) -> str:
+    """`user@host:port/dbname` of a DSN: enough to know which server is meant, and no secret."""
+    settings = parse_dsn(dsn)
+    host = settings.get("host") or settings.get("hostaddr") or "local socket"
+    return f"{settings.get('user', '?')}@{host}:{settings.get('port', '5432')}/{settings.get('dbname', '?')}"
+
+
+def masked(text: str, dsn: str) -> str:
+    """`text` in one line, with every secret of the DSN replaced: for what a server or libpq said."""
+    settings = parse_dsn(dsn)
+    for key in _SECRET_KEYS:
+        secret = settings.get(key)
+        if secret:
+            text = text.replace(secret, _MASK)
+    return " ".join(text.split())
+
+
+def require_safe_transport(dsn: str) -> None:
+    """Refuse a DSN that could carry the WAL in plaintext over a network. Raises PolicyError (`source.no_tls`)."""
+    settings = parse_dsn(dsn)
+    if settings.get("sslmode") in _ENCRYPTING or is_local(settings):
+        return
+    raise PolicyError(
+        "source.no_tls",
+        f"{describe_dsn(dsn)} is not on loopback and its sslmode is {settings.get('sslmode', 'prefer (the default)')}",
+        "set sslmode=verify-full (or at least require) in the connection string",
+    )
+
+
+def is_local(settings: Mapping[str, str]) -> bool:
+    """Whether every host of a parsed DSN is a unix socket or loopback, so that nobody else sees the bytes."""
+    names = settings.get("hostaddr") or settings.get("host") or ""
+    return all(_is_loopback(name) for name in names.split(","))
+
+
+def replication_dsn(dsn: str, *, application_name: str, connect_timeout_s: int) -> str:
+    """The same server as `dsn`, as a physical replication connection that notices a dead peer by itself."""
+    settings: dict[str, str | int] = {
+        **parse_dsn(dsn),
+        "replication": "true",
+        "application_name": application_name,
+        "connect_timeout": connect_timeout_s,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+    # A walsender refuses session options it doesn't know as a replication connection wouldn't need any.
+    settings.pop("options", None)
+    return conninfo.make_conninfo("", **settings)
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "" or name.startswith(("/", "@")) or name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
