@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq
 
 from dr_assets.estate.errors import PolicyError
 
@@ -53,7 +53,7 @@ def masked(text: str, dsn: str) -> str:
 
 def require_safe_transport(dsn: str) -> None:
     """Refuse a DSN that could carry the WAL in plaintext over a network. Raises PolicyError (`source.no_tls`)."""
-    settings = parse_dsn(dsn)
+    settings = _with_defaults(parse_dsn(dsn))
     if settings.get("sslmode") in _ENCRYPTING or is_local(settings):
         return
     raise PolicyError(
@@ -64,7 +64,12 @@ def require_safe_transport(dsn: str) -> None:
 
 
 def is_local(settings: Mapping[str, str]) -> bool:
-    """Whether every host of a parsed DSN is a unix socket or loopback, so that nobody else sees the bytes."""
+    """Whether every host of a parsed DSN is a unix socket or loopback, so that nobody else sees the bytes.
+
+    A service file may name any host, so a DSN that uses one counts as remote.
+    """
+    if settings.get("service"):
+        return False
     names = settings.get("hostaddr") or settings.get("host") or ""
     return all(_is_loopback(name) for name in names.split(","))
 
@@ -80,9 +85,19 @@ def replication_dsn(dsn: str, *, application_name: str, connect_timeout_s: int) 
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
-    # A walsender refuses session options it doesn't know as a replication connection wouldn't need any.
-    settings.pop("options", None)
     return conninfo.make_conninfo("", **settings)
+
+
+def _with_defaults(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings libpq would really use: PGHOST or PGSERVICE may point elsewhere than the DSN shows."""
+    defaults = {
+        option.keyword.decode(): option.val.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.val is not None and option.keyword in (b"host", b"hostaddr", b"service", b"sslmode")
+    }
+    if "host" in settings or "hostaddr" in settings:
+        defaults.pop("hostaddr", None)
+    return {**defaults, **settings}
 
 
 def _is_loopback(name: str) -> bool:
