@@ -1,0 +1,1 @@
+"""The policy as data: datasets, tiers, objectives, retention, drills. Pure; everything above reads it."""

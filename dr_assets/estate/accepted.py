@@ -1,0 +1,90 @@
+"""From accepted declarations to the policy: strings parsed, defaults filled in.
+
+What belongs here: the one conversion. What stays out: judging (rules.py runs first and lets nothing unparsable by).
+"""
+
+from dr_assets.estate.documents import Document
+from dr_assets.estate.durations import parse_duration
+from dr_assets.estate.model import (
+    TIERS,
+    Alerts,
+    Dataset,
+    Drill,
+    Estate,
+    Licence,
+    Location,
+    RestoreTest,
+    Retention,
+    Snapshot,
+    VaultPlace,
+)
+from dr_assets.estate.schema import DatasetDeclaration, EstateDeclaration, LocationDeclaration
+
+
+def slot_of(declared: DatasetDeclaration) -> str:
+    """The replication slot, by default named after the dataset."""
+    return declared.slot or f"dr_assets_{declared.dataset}"
+
+
+def location_of(declared: LocationDeclaration) -> Location:
+    """Where a source or a vault lies."""
+    return Location(declared.provider, declared.region, declared.jurisdiction)
+
+
+def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
+    """One dataset's policy; objectives default to the tier's, the lock to the retention."""
+    tier = TIERS[declared.tier]
+    incremental = declared.snapshot.incremental_every
+    retention = declared.retention
+    return Dataset(
+        name=declared.dataset,
+        kind="postgres",
+        tier=tier,
+        dsn_env=declared.dsn_env,
+        slot=slot_of(declared),
+        rpo=parse_duration(declared.rpo) if declared.rpo else tier.rpo,
+        rto=parse_duration(declared.rto) if declared.rto else tier.rto,
+        snapshot=Snapshot(
+            parse_duration(declared.snapshot.every), parse_duration(incremental) if incremental else None
+        ),
+        retention=Retention(retention.lock, retention.days, retention.lock_days or retention.days),
+        location=location_of(declared.location),
+        vault=declared.vault,
+        replicas=tuple(declared.replicas),
+        restore_test=RestoreTest(
+            declared.restore_test.cron, declared.restore_test.contract, declared.restore_test.level
+        ),
+        drill=Drill(declared.drill.cron, parse_duration(declared.drill.overdue_after)),
+        owners=tuple(declared.owners),
+        exception=declared.exception,
+        linger=parse_duration(declared.linger),
+        source=document.path,
+        line=document.line("dataset"),
+    )
+
+
+def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
+    """The whole policy."""
+    places = [
+        VaultPlace(
+            name,
+            location_of(vault.location),
+            vault.bucket,
+            vault.endpoint_env,
+            vault.access_key_env,
+            vault.secret_key_env,
+            vault.s3_region,
+        )
+        for name, vault in declared.vaults.items()
+    ]
+    return Estate(
+        name=declared.estate,
+        licence=Licence(declared.licence.authority, tuple(declared.licence.jurisdictions)),
+        vaults={place.name: place for place in places},
+        datasets={dataset.name: dataset for dataset in datasets},
+        alerts=Alerts(declared.alerts.slack_webhook_env, declared.alerts.webhook_env),
+        keys_dir_env=declared.keys.dir_env,
+        trust_file_env=declared.keys.trust_file_env,
+        signing_key_env=declared.keys.signing_key_env,
+        owners=tuple(declared.owners),
+    )

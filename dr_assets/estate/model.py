@@ -1,0 +1,160 @@
+"""The policy as data: what the whole house agrees on once a declaration was accepted.
+
+What belongs here: frozen values without I/O, each with its unit in its type. What stays out: reading YAML
+(documents.py), the declared strings (declarations.py) and the refusals (rules.py). Environment variables appear by
+*name* only, so that an estate loads offline and holds no secret.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+LockMode = Literal["compliance", "governance"]
+Level = Literal["quick", "standard", "deep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A class of data with the loss (`rpo`) and the outage (`rto`) the business accepts at most."""
+
+    name: str
+    rpo: timedelta
+    rto: timedelta
+
+
+TIERS: Final[dict[str, Tier]] = {
+    tier.name: tier
+    for tier in (
+        Tier("player_ledger", rpo=timedelta(seconds=30), rto=timedelta(minutes=15)),
+        Tier("game_event_stream", rpo=timedelta(minutes=2), rto=timedelta(minutes=30)),
+        Tier("kyc_aml", rpo=timedelta(minutes=15), rto=timedelta(hours=1)),
+        Tier("analytics_warehouse", rpo=timedelta(hours=1), rto=timedelta(hours=4)),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where something lies. Provider and region together are one failure domain."""
+
+    provider: str
+    region: str
+    jurisdiction: str
+
+    @property
+    def failure_domain(self) -> tuple[str, str]:
+        """Provider and region, lower-cased: what one incident can take away at once."""
+        return self.provider.lower(), self.region.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class VaultPlace:
+    """One object store that holds sealed copies; the `_env` fields are names of environment variables."""
+
+    name: str
+    location: Location
+    bucket: str
+    endpoint_env: str
+    access_key_env: str
+    secret_key_env: str
+    s3_region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How often a base backup is due. `incremental_every` is kept as declared; nothing takes incrementals yet."""
+
+    every: timedelta
+    incremental_every: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long data is kept (`days`) and for how long its lock holds (`lock_days`, never shorter)."""
+
+    lock: LockMode
+    days: int
+    lock_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTest:
+    """When a restore into a sandbox is due, and the contract its money is reconciled against."""
+
+    cron: str
+    contract: str
+    level: Level = "standard"
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """When a drill is due, and the age of the last one at which it counts as overdue."""
+
+    cron: str
+    overdue_after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One protected source with its promises. `source` and `line` point at the declaration it came from."""
+
+    name: str
+    kind: Literal["postgres"]
+    tier: Tier
+    dsn_env: str
+    slot: str
+    rpo: timedelta
+    rto: timedelta
+    snapshot: Snapshot
+    retention: Retention
+    location: Location
+    vault: str
+    replicas: tuple[str, ...]
+    restore_test: RestoreTest
+    drill: Drill
+    owners: tuple[str, ...]
+    exception: str | None
+    linger: timedelta
+    source: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """The regulator whose licence this is, and the jurisdictions (ISO 3166-1 alpha-2) it lets data lie in."""
+
+    authority: str
+    jurisdictions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """Names of the environment variables that hold the webhooks; a name without a value is a channel switched off."""
+
+    slack_webhook_env: str | None = None
+    webhook_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """Everything declared: one licence, its vaults, its datasets."""
+
+    name: str
+    licence: Licence
+    vaults: dict[str, VaultPlace]
+    datasets: dict[str, Dataset]
+    alerts: Alerts
+    keys_dir_env: str
+    trust_file_env: str
+    signing_key_env: str
+    owners: tuple[str, ...]
+
+    def env_names(self) -> tuple[str, ...]:
+        """Every environment variable the estate may ask for, sorted: what a resident process is given."""
+        names = {self.keys_dir_env, self.trust_file_env, self.signing_key_env}
+        names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}
+        names |= {dataset.dsn_env for dataset in self.datasets.values()}
+        for place in self.vaults.values():
+            names |= {place.endpoint_env, place.access_key_env, place.secret_key_env}
+        return tuple(sorted(names))

@@ -1,0 +1,147 @@
+"""The schema of `defs.yaml`: the strings people write, field by field.
+
+What belongs here: the two declarations as pydantic models, which are also the schema that Dagster's components and
+their editor support use. What stays out: rules over several fields (rules.py), reading files (declarations.py) and
+the accepted policy (model.py).
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dr_assets.estate.durations import DURATION_PATTERN
+
+ESTATE_TYPE: Final = "dr_assets.components.ProtectedEstate"
+POSTGRES_TYPE: Final = "dr_assets.components.ProtectedPostgres"
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,47}$"
+ENV_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,127}$"
+JURISDICTION_PATTERN: Final = r"^[A-Z]{2}$"
+OWNER_PATTERN: Final = r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
+SLOT_PATTERN: Final = r"^[a-z0-9_]{1,63}$"
+BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+
+# What a pattern asks for, in words: pydantic itself would print the expression.
+PATTERN_REASONS: Final = {
+    DURATION_PATTERN: "a duration needs a positive whole number and a unit: 500ms, 30s, 15m, 24h, 35d",
+    NAME_PATTERN: "a name is lower-case letters, digits and _, starting with a letter, at most 48 of them",
+    ENV_PATTERN: "this is the *name* of an environment variable (upper-case letters, digits, _), never its value",
+    JURISDICTION_PATTERN: "a jurisdiction is an ISO 3166-1 alpha-2 code: MT, FR, DE",
+    OWNER_PATTERN: "an owner is `team:<name>` or an e-mail address",
+    SLOT_PATTERN: "a replication slot's name is lower-case letters, digits and _, at most 63 of them",
+    BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
+}
+
+DurationText = Annotated[str, Field(pattern=DURATION_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
+Jurisdiction = Annotated[str, Field(pattern=JURISDICTION_PATTERN)]
+Owner = Annotated[str, Field(pattern=OWNER_PATTERN)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LocationDeclaration(_Declared):
+    """Where a source or a vault lies."""
+
+    provider: Text
+    region: Text
+    jurisdiction: Jurisdiction
+
+
+class SnapshotDeclaration(_Declared):
+    """Cadence of base backups. `incremental_every` is accepted for later; nothing takes incrementals yet."""
+
+    every: DurationText
+    incremental_every: DurationText | None = None
+
+
+class RetentionDeclaration(_Declared):
+    """How long data is kept, and how its lock holds."""
+
+    lock: Literal["compliance", "governance"]
+    days: Annotated[int, Field(ge=1, le=36500)]
+    lock_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+
+
+class RestoreTestDeclaration(_Declared):
+    """When to restore into a sandbox, and what the money is reconciled against."""
+
+    cron: Text
+    contract: Name
+    level: Literal["quick", "standard", "deep"] = "standard"
+
+
+class DrillDeclaration(_Declared):
+    """When to drill, and when a missing drill is overdue."""
+
+    cron: Text
+    overdue_after: DurationText
+
+
+class DatasetDeclaration(_Declared):
+    """One protected Postgres database: its promises, its places, its proofs."""
+
+    dataset: Name
+    tier: Text
+    dsn_env: EnvName
+    snapshot: SnapshotDeclaration
+    retention: RetentionDeclaration
+    location: LocationDeclaration
+    restore_test: RestoreTestDeclaration
+    drill: DrillDeclaration
+    owners: Annotated[list[Owner], Field(min_length=1)]
+    rpo: DurationText | None = None
+    rto: DurationText | None = None
+    vault: Name = "primary"
+    replicas: list[Name] = []
+    slot: Annotated[str, Field(pattern=SLOT_PATTERN)] | None = None
+    linger: DurationText = "500ms"
+    exception: str | None = None
+
+
+class LicenceDeclaration(_Declared):
+    """The regulator and the jurisdictions it lets data lie in."""
+
+    authority: Text
+    jurisdictions: Annotated[list[Jurisdiction], Field(min_length=1)]
+
+
+class VaultDeclaration(_Declared):
+    """One object store with locked copies; credentials by the name of their environment variables."""
+
+    location: LocationDeclaration
+    bucket: Annotated[str, Field(pattern=BUCKET_PATTERN)]
+    endpoint_env: EnvName
+    access_key_env: EnvName
+    secret_key_env: EnvName
+    s3_region: Text = "us-east-1"
+
+
+class KeysDeclaration(_Declared):
+    """Where key-encryption keys, the signer's key and the trusted signers are found, by environment variable."""
+
+    dir_env: EnvName
+    trust_file_env: EnvName
+    signing_key_env: EnvName
+
+
+class AlertsDeclaration(_Declared):
+    """Webhooks by the name of their environment variables."""
+
+    slack_webhook_env: EnvName | None = None
+    webhook_env: EnvName | None = None
+
+
+class EstateDeclaration(_Declared):
+    """What all datasets share: licence, vaults, keys, alerts."""
+
+    estate: Name
+    licence: LicenceDeclaration
+    vaults: Annotated[dict[Name, VaultDeclaration], Field(min_length=1)]
+    keys: KeysDeclaration
+    owners: Annotated[list[Owner], Field(min_length=1)]
+    alerts: AlertsDeclaration = AlertsDeclaration()
