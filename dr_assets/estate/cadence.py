@@ -36,7 +36,7 @@ def next_fire(cron: str, after: datetime) -> datetime:
 
 def last_fire(cron: str, at: datetime) -> datetime:
     """Newest fire at or before a moment."""
-    fire: datetime = croniter(cron, at + timedelta(seconds=1)).get_prev(datetime)
+    fire: datetime = croniter(cron, at + timedelta(microseconds=1)).get_prev(datetime)
     return fire
 
 

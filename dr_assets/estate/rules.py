@@ -153,7 +153,8 @@ def _drill(document: Document, declared: DatasetDeclaration) -> Iterator[Finding
         reason = f"up to {format_duration(interval)} pass between two drills; at least quarterly (92 days) is asked for"
         yield document.finding("policy.drill_cadence", reason, "drill", "cron")
     if parse_duration(declared.drill.overdue_after) < interval:
-        reason = f"overdue_after {declared.drill.overdue_after} is shorter than the {format_duration(interval)} between two drills"
+        shown = declared.drill.overdue_after
+        reason = f"overdue_after {shown} is shorter than the {format_duration(interval)} between two drills"
         yield document.finding("policy.drill_overdue", reason, "drill", "overdue_after")
 
 

@@ -1,0 +1,211 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dr_assets.estate.declarations import Finding, check_estate, default_defs_dir, load_estate
+from dr_assets.estate.errors import PolicyError
+
+ESTATE = """\
+type: dr_assets.components.ProtectedEstate
+attributes:
+  estate: casino
+  licence: {authority: MGA, jurisdictions: [MT, FR, DE]}
+  vaults:
+    primary:
+      location: {provider: ovh, region: gra, jurisdiction: FR}
+      bucket: vault-a
+      endpoint_env: A_ENDPOINT
+      access_key_env: A_ACCESS
+      secret_key_env: A_SECRET
+    standby:
+      location: {provider: hetzner, region: fsn1, jurisdiction: DE}
+      bucket: vault-b
+      endpoint_env: B_ENDPOINT
+      access_key_env: B_ACCESS
+      secret_key_env: B_SECRET
+  keys: {dir_env: KEYS, trust_file_env: TRUST, signing_key_env: SIGNER}
+  owners: ["team:platform"]
+"""
+LEDGER = """\
+type: dr_assets.components.ProtectedPostgres
+attributes:
+  dataset: ledger
+  tier: player_ledger
+  dsn_env: LEDGER_DSN
+  rpo: 30s
+  rto: 15m
+  snapshot: {every: 24h, incremental_every: 1h}
+  retention: {lock: compliance, days: 30}
+  location: {provider: ovh, region: waw, jurisdiction: MT}
+  replicas: [standby]
+  restore_test: {cron: "0 3 * * *", contract: casino_ledger}
+  drill: {cron: "0 4 1 * *", overdue_after: 35d}
+  owners: ["team:platform"]
+"""
+
+
+def declare(folder: Path, **texts: str) -> Path:
+    """Write one defs.yaml per name."""
+    for name, text in texts.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "defs.yaml").write_text(text)
+    return folder
+
+
+def changed(text: str, old: str, new: str) -> str:
+    """The sample with its one `old` replaced."""
+    assert text.count(old) == 1, f"{old!r} must name one place of the sample"
+    return text.replace(old, new)
+
+
+def shown(findings: list[Finding]) -> list[tuple[str, int, str]]:
+    """Folder, line and code: what a person looks for first."""
+    return [(finding.path.parent.name, finding.line, finding.code) for finding in findings]
+
+
+def test_the_packaged_estate_is_accepted() -> None:
+    """The declarations that ship with the package pass every rule and name no value, only variables."""
+    estate = load_estate(default_defs_dir())
+    assert (estate.name, list(estate.vaults), list(estate.datasets)) == ("casino", ["primary", "standby"], ["ledger"])
+    ledger = estate.datasets["ledger"]
+    assert (ledger.rpo, ledger.rto) == (timedelta(seconds=30), timedelta(minutes=15))
+    assert ledger.slot == "dr_assets_ledger"
+    assert ledger.line == 4
+    assert "LEDGER_DSN" in estate.env_names()
+    assert len(set(estate.env_names())) == 12
+
+
+def test_the_designs_example_is_accepted_with_the_tiers_defaults(tmp_path: Path) -> None:
+    """The plan's YAML loads as shown; without rpo and rto the tier's apply, and the lock is the retention."""
+    ledger = changed(changed(LEDGER, "  rpo: 30s\n", ""), "  rto: 15m\n", "")
+    dataset = load_estate(declare(tmp_path, estate=ESTATE, ledger=ledger)).datasets["ledger"]
+    assert (dataset.rpo, dataset.rto) == (dataset.tier.rpo, dataset.tier.rto)
+    assert dataset.retention.lock_days == 30
+    assert dataset.snapshot.incremental_every == timedelta(hours=1)
+    assert dataset.linger == timedelta(milliseconds=500)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "code"),
+    [
+        ("  rpo: 30s\n", "  rpo: 31s\n", 6, "policy.rpo"),
+        ("  rto: 15m\n", "  rto: 1h\n", 7, "policy.rto"),
+        ("  rpo: 30s\n", "  rpo: 30\n", 6, "policy.value"),
+        ("  rpo: 30s\n", '  rpo: "30"\n', 6, "policy.value"),
+        ("  rpo: 30s\n", "  rpo: 30s\n  rpo: 29s\n", 7, "policy.yaml"),
+        ("  rpo: 30s\n", "  rpoo: 30s\n", 6, "policy.unknown_key"),
+        ("days: 30", "days: 30, day: 1", 9, "policy.unknown_key"),
+        ("attributes:\n", "attribute: 1\nattributes:\n", 2, "policy.unknown_key"),
+        ("days: 30", "days: 30, lock_days: 29", 9, "policy.lock"),
+        ("days: 30", "days: 0", 9, "policy.value"),
+        ("lock: compliance", "lock: none", 9, "policy.value"),
+        ("tier: player_ledger", "tier: players", 4, "policy.tier"),
+        ("LEDGER_DSN", "postgresql://127.0.0.1/db", 5, "policy.value"),
+        ("incremental_every: 1h", "incremental_every: 24h", 8, "policy.snapshot"),
+        ("jurisdiction: MT", "jurisdiction: US", 10, "policy.jurisdiction"),
+        ("jurisdiction: MT", "jurisdiction: NO", 10, "policy.value"),
+        ("region: waw", "region: FSN1", None, None),
+        ("provider: ovh, region: waw", "provider: Hetzner, region: FSN1", 11, "policy.failure_domain"),
+        ("[standby]", "[primary]", 11, "policy.vault_twice"),
+        ("[standby]", "[standby, standby]", 11, "policy.vault_twice"),
+        ("[standby]", "[elsewhere]", 11, "policy.vault"),
+        ("replicas: [standby]", "vault: elsewhere", 11, "policy.vault"),
+        ("0 3 * * *", "0 3 * * * *", 12, "policy.cron"),
+        ("0 4 1 * *", "0 0 31 2 *", 13, "policy.cron"),
+        ("overdue_after: 35d", "overdue_after: 30d", 13, "policy.drill_overdue"),
+        ('["team:platform"]', "[]", 14, "policy.owners"),
+        ('["team:platform"]', "[platform]", 14, "policy.value"),
+        ('  owners: ["team:platform"]\n', "", 2, "policy.missing"),
+        ("dataset: ledger", "dataset: Ledger", 3, "policy.value"),
+        ("dataset: ledger", "dataset: estate", 3, "policy.reserved_name"),
+        ("dsn_env: LEDGER_DSN", 'dsn_env: "{{ env.LEDGER_DSN }}"', 5, "policy.template"),
+        ("  rpo: 30s\n", "  rpo: 30s\n  linger: 2s\n", 7, "policy.linger"),
+        ("  rpo: 30s\n", '  rpo: 30s\n  exception: " "\n', 7, "policy.exception"),
+        ("attributes:\n", "attributes: [\n", 4, "policy.yaml"),
+    ],
+)
+def test_each_refusal_names_file_and_line(
+    tmp_path: Path, old: str, new: str, line: int | None, code: str | None
+) -> None:
+    """A declaration that breaks one rule is refused at the line to change; a harmless change is not."""
+    findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=changed(LEDGER, old, new)))
+    assert [found for found in shown(findings) if found[2] == code] == ([("ledger", line, code)] if line else [])
+    assert bool(findings) == (line is not None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "code"),
+    [
+        ("jurisdictions: [MT, FR, DE]", "jurisdictions: [MT, FR]", 13, "policy.jurisdiction"),
+        ("jurisdictions: [MT, FR, DE]", "jurisdictions: []", 4, "policy.value"),
+        ("endpoint_env: A_ENDPOINT", "endpoint_env: http://s3.example.net", 9, "policy.transport"),
+        ("endpoint_env: B_ENDPOINT", "endpoint_env: A_ENDPOINT", None, None),
+        ("vault-b", "vault_b", 14, "policy.value"),
+        ("  estate: casino\n", "", 2, "policy.missing"),
+        ("keys: {", "keys: {dir: /keys, ", 18, "policy.unknown_key"),
+    ],
+)
+def test_the_estates_own_refusals(tmp_path: Path, old: str, new: str, line: int | None, code: str | None) -> None:
+    """Vaults outside the licence, endpoints in the open and malformed heads are refused at their line."""
+    findings = check_estate(declare(tmp_path, estate=changed(ESTATE, old, new), ledger=LEDGER))
+    assert [found for found in shown(findings) if found[2] == code] == ([("estate", line, code)] if line else [])
+
+
+def test_two_names_for_one_vault_are_refused(tmp_path: Path) -> None:
+    """The same endpoint and bucket under two names would count one copy twice."""
+    estate = changed(changed(ESTATE, "B_ENDPOINT", "A_ENDPOINT"), "vault-b", "vault-a")
+    assert ("estate", 12, "policy.vault_twice") in shown(check_estate(declare(tmp_path, estate=estate, ledger=LEDGER)))
+
+
+@pytest.mark.parametrize("cron", ["0 4 1 1,5,9 *", "0 4 1 1 *", "0 4 29 2 *"])
+def test_a_drill_rarer_than_quarterly_is_refused(tmp_path: Path, cron: str) -> None:
+    """Cadence is counted over actual fires: four months, a year or only leap days are too rare."""
+    ledger = changed(changed(LEDGER, "0 4 1 * *", cron), "35d", "1500d")
+    findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=ledger))
+    assert shown(findings) == [("ledger", 13, "policy.drill_cadence")]
+
+
+def test_a_written_exception_allows_a_slower_objective(tmp_path: Path) -> None:
+    """With a reason in writing, objectives above the tier's are accepted and the reason is kept."""
+    ledger = changed(LEDGER, "rpo: 30s", 'rpo: 5m\n  exception: "agreed with the regulator until 2027-01"')
+    dataset = load_estate(declare(tmp_path, estate=ESTATE, ledger=ledger)).datasets["ledger"]
+    assert dataset.rpo == timedelta(minutes=5)
+    assert dataset.exception == "agreed with the regulator until 2027-01"
+
+
+def test_dataset_names_and_slots_are_unique(tmp_path: Path) -> None:
+    """A name or a slot taken by another dataset is refused at the second one's line."""
+    twin = changed(LEDGER, "dataset: ledger", "dataset: ledger\n  slot: another")
+    thief = changed(LEDGER, "dataset: ledger", "dataset: thief\n  slot: dr_assets_ledger")
+    findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=LEDGER, zz_thief=thief, zz_twin=twin))
+    assert shown(findings) == [("zz_thief", 4, "policy.slot_twice"), ("zz_twin", 3, "policy.dataset_twice")]
+
+
+def test_an_estate_is_declared_once(tmp_path: Path) -> None:
+    """No estate at all and a second one are both findings."""
+    assert [finding.code for finding in check_estate(declare(tmp_path, ledger=LEDGER))] == ["policy.estate"]
+    assert shown(check_estate(declare(tmp_path, estate=ESTATE, other=ESTATE))) == [("other", 2, "policy.estate")]
+
+
+def test_all_findings_come_at_once_and_sorted(tmp_path: Path) -> None:
+    """One run shows everything there is to fix: a typo hides no other rule, files and lines are in order."""
+    ledger = changed(changed(LEDGER, "rpo: 30s", "rpo: 45s"), "days: 30", "days: 30, dayz: 1, lock_days: 7")
+    estate = changed(ESTATE, "jurisdictions: [MT, FR, DE]", "jurisdictions: [MT, FR]")
+    folder = declare(tmp_path, estate=estate, ledger=ledger)
+    expected = [
+        ("estate", 13, "policy.jurisdiction"),
+        ("ledger", 6, "policy.rpo"),
+        ("ledger", 9, "policy.lock"),
+        ("ledger", 9, "policy.unknown_key"),
+    ]
+    assert shown(check_estate(folder)) == expected
+    with pytest.raises(PolicyError) as refused:
+        load_estate(folder)
+    assert all(f"/{name}/defs.yaml:{line}: {code}: " in str(refused.value) for name, line, code in expected)
+
+
+def test_somebody_elses_components_are_left_alone(tmp_path: Path) -> None:
+    """A defs.yaml of another component type is no business of ours, whatever it holds."""
+    other = "type: elsewhere.Thing\nattributes: {dataset: ledger, whatever: 1}\n"
+    assert check_estate(declare(tmp_path, estate=ESTATE, ledger=LEDGER, other=other)) == []
