@@ -1,0 +1,42 @@
+"""Free loopback ports for servers that will be restarted on the same one.
+
+What belongs here: picking. What stays out: holding a port; between picking and a server's bind another process may
+take it, so whoever starts a server must be ready to pick again.
+"""
+
+import secrets
+import socket
+
+LOOPBACK = "127.0.0.1"
+# Below Linux' usual range for outgoing connections (32768 and up): a port of ours must still be free after a restart,
+# and any connection on the machine could take one from that range meanwhile.
+LOWEST, HIGHEST = 10_240, 32_000
+_ATTEMPTS = 200
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could bind the loopback port now (lingering closed connections don't count)."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Pick `count` different free ports at random, so that parallel pickers seldom collide."""
+    picked: set[int] = set()
+    for _ in range(_ATTEMPTS * count):
+        port = LOWEST + secrets.randbelow(HIGHEST - LOWEST)
+        if port not in picked and is_free(port):
+            picked.add(port)
+        if len(picked) == count:
+            return sorted(picked)
+    raise RuntimeError(f"no {count} free loopback ports between {LOWEST} and {HIGHEST}")
+
+
+def free_port() -> int:
+    """Pick one free port."""
+    return free_ports(1)[0]

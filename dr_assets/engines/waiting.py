@@ -1,0 +1,19 @@
+"""Waiting with a deadline, the only way anything in this room waits."""
+
+import time
+from collections.abc import Callable
+
+from dr_assets.engines.errors import EngineError
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str, every_s: float = 0.02) -> None:
+    """Return once `condition()` holds; raise EngineError `engine.timeout` if it doesn't within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise EngineError(
+                "engine.timeout",
+                f"{what} did not happen within {timeout_s:g} s",
+                "look at the server's log; a busy machine may need a longer time-out",
+            )
+        time.sleep(every_s)

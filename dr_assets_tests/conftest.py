@@ -1,0 +1,190 @@
+"""Fixtures for every test that wants a real engine: few starts a session, own databases and buckets a test.
+
+What belongs here: servers, databases, buckets, engine folders, `requires`. What stays out: anything about the vault,
+Dagster or a store; those rooms' tests bring their own fixtures.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dr_assets.engines.postgres import PostgresServer, Setting
+from dr_assets.engines.programs import Programs, find_programs
+from dr_assets.engines.seaweed import SeaweedRegion
+from dr_assets.estate.errors import PolicyError
+
+
+@pytest.fixture(scope="session")
+def requires() -> Callable[..., None]:
+    """`requires("postgres", 15)`, `requires("weed")`, `requires("setpriv")`: skip with the reason where it lacks.
+
+    With CI=true a lack is a failure: there a silent skip would look like a pass.
+    """
+
+    def check(name: str, major: int | None = None) -> None:
+        if name in {"postgres", "weed"}:
+            try:
+                find_programs("postgres" if name == "postgres" else "weed", major)
+            except PolicyError as error:
+                _lacks(str(error))
+        elif name == "root":
+            if os.geteuid() != 0:
+                _lacks("has to be root, to run something as another user")
+        elif shutil.which(name) is None:
+            _lacks(f"the program {name} is not on PATH")
+
+    return check
+
+
+def _lacks(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"missing on CI: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engines_dir() -> Iterator[Path]:
+    """A folder for the session's engines that the engines' user can pass through (pytest's own is closed to it)."""
+    folder = Path(tempfile.mkdtemp(prefix="dr-assets-tests-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def engine_dir(engines_dir: Path) -> Iterator[Path]:
+    """A fresh folder for one test's engines, removed after it."""
+    folder = engines_dir / secrets.token_hex(4)
+    folder.mkdir()
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_programs(requires: Callable[..., None]) -> Callable[[int], Programs]:
+    """`postgres_programs(17)`: that major version's programs, or a skip."""
+
+    def find(major: int) -> Programs:
+        requires("postgres", major)
+        return find_programs("postgres", major)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def weed_programs(requires: Callable[..., None]) -> Programs:
+    """SeaweedFS's program, or a skip."""
+    requires("weed")
+    return find_programs("weed")
+
+
+@pytest.fixture
+def postgres_server(
+    engine_dir: Path, postgres_programs: Callable[[int], Programs]
+) -> Iterator[Callable[..., PostgresServer]]:
+    """`postgres_server(major=17, settings={...}, start=True)`: a server of the test's own, stopped after it."""
+    with ExitStack() as stack:
+
+        def make(
+            major: int = 17, settings: Mapping[str, Setting] | None = None, *, start: bool = True
+        ) -> PostgresServer:
+            name = f"pg{major}-{secrets.token_hex(3)}"
+            server = PostgresServer(engine_dir / name, postgres_programs(major), settings=settings)
+            stack.enter_context(server)
+            server.init()
+            if start:
+                server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def session_postgres(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs]
+) -> Iterator[Callable[[int], PostgresServer]]:
+    """`session_postgres(17)`: one running server a session and major version; don't stop it, use `fresh_database`.
+
+    `wal_level` is `logical`, `track_commit_timestamp` on; fsync is off, which a kill of processes cannot notice.
+    """
+    servers: dict[int, PostgresServer] = {}
+    with ExitStack() as stack:
+
+        def get(major: int = 17) -> PostgresServer:
+            if major not in servers:
+                server = PostgresServer(
+                    engines_dir / f"session-pg{major}",
+                    postgres_programs(major),
+                    settings={
+                        "wal_level": "logical",
+                        "track_commit_timestamp": True,
+                        "fsync": False,
+                        "max_wal_senders": 20,
+                        "max_replication_slots": 20,
+                    },
+                )
+                stack.enter_context(server)
+                server.init()
+                server.start()
+                servers[major] = server
+            return servers[major]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def postgres_17(session_postgres: Callable[[int], PostgresServer]) -> PostgresServer:
+    """The session's Postgres 17."""
+    return session_postgres(17)
+
+
+@pytest.fixture
+def fresh_database(
+    session_postgres: Callable[[int], PostgresServer],
+) -> Iterator[Callable[..., str]]:
+    """`fresh_database(major=17)`: the DSN of a new, empty database on the session's server, dropped after the test."""
+    made: list[tuple[PostgresServer, str]] = []
+
+    def make(major: int = 17) -> str:
+        server, name = session_postgres(major), f"test_{secrets.token_hex(6)}"
+        _execute(server, sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+        made.append((server, name))
+        return server.dsn(name)
+
+    yield make
+    for server, name in made:
+        _execute(server, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _execute(server: PostgresServer, statement: sql.Composed) -> None:
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def region(engines_dir: Path, weed_programs: Programs) -> Iterator[SeaweedRegion]:
+    """The session's S3 region with Object Lock; don't stop it, use `bucket`. `region.client()` is an S3 client."""
+    with SeaweedRegion(engines_dir / "region", "session", weed_programs) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def bucket(region: SeaweedRegion) -> Callable[..., str]:
+    """`bucket(object_lock=True)`: the name of a new bucket in the session's region."""
+
+    def make(*, object_lock: bool = True) -> str:
+        name = f"test-{secrets.token_hex(6)}"
+        region.create_bucket(name, object_lock=object_lock)
+        return name
+
+    return make
