@@ -4,13 +4,13 @@ What belongs here: parsing, masking, the rule that plaintext stays on loopback. 
 A DSN holds a password, and libpq quotes pieces of a DSN it cannot parse, so every message about one goes through here.
 """
 
-import ipaddress
 from collections.abc import Mapping
 
 import psycopg
 from psycopg import conninfo, pq
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.transport import is_loopback
 
 _SECRET_KEYS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 _MASK = "********"
@@ -71,7 +71,7 @@ def is_local(settings: Mapping[str, str]) -> bool:
     if settings.get("service"):
         return False
     names = settings.get("hostaddr") or settings.get("host") or ""
-    return all(_is_loopback(name) for name in names.split(","))
+    return all(is_loopback(name) for name in names.split(","))
 
 
 def replication_dsn(dsn: str, *, application_name: str, connect_timeout_s: int) -> str:
@@ -98,12 +98,3 @@ def _with_defaults(settings: Mapping[str, str]) -> dict[str, str]:
     if "host" in settings or "hostaddr" in settings:
         defaults.pop("hostaddr", None)
     return {**defaults, **settings}
-
-
-def _is_loopback(name: str) -> bool:
-    if name == "" or name.startswith(("/", "@")) or name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,154 @@
+"""The pool that seals pieces and puts them into the vault, in parallel and in no order.
+
+What belongs here: threads, tries and their end. What stays out: which pieces count (pieces.Prefix), what is
+acknowledged (capture.py).
+
+A put that failed is tried again with the *same sealed bytes*, so that a try which reached the store after all is
+recognised there instead of becoming a second object.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.pieces import Piece
+from dr_assets.stores.postgres.report import CaptureMetrics
+from dr_assets.vault.format.segment import Prepared, Sealed
+from dr_assets.vault.storage import Lock
+from dr_assets.vault.vault import Receipt, Vault
+
+# Answers that another try may change. Everything else (credentials, a missing lock, a name that is taken) is final.
+_TRANSIENT = frozenset({"vault.unreachable", "vault.refused", "vault.missing"})
+_BACKOFF_BEGIN_S = 0.2
+_BACKOFF_END_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A piece that the vault has read back, with its lock."""
+
+    piece: Piece
+    receipt: Receipt
+    seal_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A piece that was given up, and why."""
+
+    piece: Piece
+    error: VaultError
+
+
+class Putters:
+    """`count` threads. A piece is only taken while a thread is idle, so what is in flight stays bounded."""
+
+    def __init__(
+        self, vault: Vault, *, dataset: str, lock_of: Callable[[], Lock], count: int, give_up_s: float,
+        metrics: CaptureMetrics,
+    ) -> None:  # fmt: skip
+        self._vault = vault
+        self._dataset = dataset
+        self._lock_of = lock_of
+        self._give_up_s = give_up_s
+        self._metrics = metrics
+        self._count = count
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"put-{dataset}")
+        self._outcomes: SimpleQueue[Stored | Failed | BaseException] = SimpleQueue()
+        self._since: dict[int, float] = {}
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        self._abandoned = threading.Event()
+        self.upload_errors = 0
+        self.trouble: str | None = None
+
+    def fileno(self) -> int:
+        """Becomes readable when an outcome is there, for select."""
+        return self._wake_reader.fileno()
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a piece would be taken at once."""
+        return len(self._since) < self._count
+
+    @property
+    def busy(self) -> int:
+        """Pieces taken whose outcome was not handed out yet."""
+        return len(self._since)
+
+    def slowest_put_s(self, now_s: float) -> float:
+        """Age of the oldest piece under way, 0 when there is none."""
+        return max((now_s - since for since in self._since.values()), default=0.0)
+
+    def submit(self, prepared: Prepared, piece: Piece) -> None:
+        """Seal and put a piece. Only while `has_idle`."""
+        self._since[piece.begin] = time.monotonic()
+        self._pool.submit(self._run, prepared, piece)
+
+    def outcomes(self) -> list[Stored | Failed]:
+        """What has ended since the last call. An error that is a bug of ours is raised here."""
+        self._drain_wakeups()
+        ended: list[Stored | Failed] = []
+        while True:
+            try:
+                outcome = self._outcomes.get_nowait()
+            except Empty:
+                return ended
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._since.pop(outcome.piece.begin)
+            ended.append(outcome)
+
+    def close(self) -> None:
+        """Give up what is still under way and end the threads."""
+        self._abandoned.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _run(self, prepared: Prepared, piece: Piece) -> None:
+        try:
+            self._outcomes.put(self._store(prepared, piece))
+        except BaseException as error:  # noqa: BLE001 - a thread's bug must crash the capture, so it crosses over
+            self._outcomes.put(error)
+        self._wake_writer.send(b"\0")
+
+    def _store(self, prepared: Prepared, piece: Piece) -> Stored | Failed:
+        began_s = time.monotonic()
+        sealed = prepared.seal()
+        seal_s = time.monotonic() - began_s
+        lock = self._lock_of()
+        backoff_s = _BACKOFF_BEGIN_S
+        while True:
+            try:
+                receipt = self._vault.put(sealed, lock)
+            except VaultError as error:
+                self._count_failure(error)
+                late = time.monotonic() - began_s > self._give_up_s
+                if error.code not in _TRANSIENT or late or self._abandoned.wait(backoff_s):
+                    return Failed(piece, error)
+                backoff_s = min(backoff_s * 2, _BACKOFF_END_S)
+            else:
+                self._count_success(sealed, piece)
+                return Stored(piece, receipt, seal_s)
+
+    def _count_failure(self, error: VaultError) -> None:
+        self.upload_errors += 1
+        self.trouble = f"{error.code}: {error.found}"
+        self._metrics.upload_failed(self._dataset)
+
+    def _count_success(self, sealed: Sealed, piece: Piece) -> None:
+        self.trouble = None
+        self._metrics.stored(self._dataset, piece.size_bytes, len(sealed.data))
+
+    def _drain_wakeups(self) -> None:
+        try:
+            while self._wake_reader.recv(4096):
+                pass
+        except BlockingIOError:
+            return

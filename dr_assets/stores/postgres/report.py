@@ -1,0 +1,96 @@
+"""What a capture tells about itself: the report for people and Dagster, and the counters it feeds.
+
+What belongs here: plain values and the ports they leave through. What stays out: gathering them (capture.py) and
+serving them (observability/).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.slot import SlotStatus
+
+CaptureState = Literal["streaming", "reconnecting", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureReport:
+    """How a capture stands at `at`.
+
+    `stored_lsn` ends the contiguous prefix that the vault has read back under its lock; `received_lsn` is in our
+    memory only. `recovery_point_at` is the newest instant of the source's clock up to which every commit is stored;
+    `age_s` is how far the source's clock has gone on since. `lag_s` is commit to locked, for the newest piece's first
+    byte. `slowest_put_s` is the age of the oldest put under way, `seal_s` how long the last seal took: with the
+    linger they bound what a crash of source and capture together may lose. `trouble` is None while all is well.
+    """
+
+    dataset: str
+    state: CaptureState
+    at: datetime
+    system_id: str
+    timeline: int
+    writer_epoch: int
+    stored_lsn: int
+    received_lsn: int
+    server_lsn: int
+    recovery_point_at: datetime | None
+    age_s: float | None
+    lag_s: float | None
+    linger_s: float
+    seal_s: float
+    slowest_put_s: float
+    in_flight_pieces: int
+    in_flight_bytes: int
+    segments_stored: int
+    bytes_stored: int
+    upload_errors: int
+    slot: SlotStatus | None
+    trouble: str | None
+
+    def __str__(self) -> str:
+        age = "unknown" if self.age_s is None else f"{self.age_s:.1f} s"
+        trouble = f", {self.trouble}" if self.trouble else ""
+        return (
+            f"{self.dataset} {self.state}: stored to {format_lsn(self.stored_lsn)}, recovery point age {age}, "
+            f"{self.in_flight_bytes} bytes in flight{trouble}"
+        )
+
+
+class CaptureMetrics(Protocol):
+    """Where a capture counts; calls come from several threads and must not raise."""
+
+    def received(self, dataset: str, size_bytes: int) -> None:
+        """WAL came in."""
+
+    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
+        """A segment was read back under its lock: its plaintext's size and the object's."""
+
+    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
+        """Pieces of the stream became part of the stored prefix, so many seconds after they arrived."""
+
+    def upload_failed(self, dataset: str) -> None:
+        """A put failed; it will be tried again or the capture gives up."""
+
+    def reported(self, report: CaptureReport) -> None:
+        """A new report is out."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def received(self, dataset: str, size_bytes: int) -> None:
+        """Nothing."""
+
+    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
+        """Nothing."""
+
+    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
+        """Nothing."""
+
+    def upload_failed(self, dataset: str) -> None:
+        """Nothing."""
+
+    def reported(self, report: CaptureReport) -> None:
+        """Nothing."""

@@ -1,0 +1,108 @@
+"""A thread beside the stream: beats the source's heart and looks after the slot, on a session of its own.
+
+What belongs here: when to beat and to look, and surviving a source that is away. What stays out: the rows
+(heartbeat.py), the slot's meaning (slot.py), what follows from either (capture.py).
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from queue import Empty, SimpleQueue
+
+import psycopg
+
+from dr_assets.stores.postgres.dsn import masked
+from dr_assets.stores.postgres.heartbeat import Beat, Heartbeat
+from dr_assets.stores.postgres.session import Connection, connect
+from dr_assets.stores.postgres.slot import SlotStatus, slot_status
+
+
+class _WrongServerError(Exception):
+    """The session reached another server than the stream; a beat there would date the wrong WAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The newest look at the source. `clock_offset` is the source's clock minus ours."""
+
+    slot: SlotStatus | None = None
+    clock_offset: timedelta = timedelta(0)
+    trouble: str | None = None
+
+
+class SourceWatch:
+    """Beats and looks every `interval_s` until `stop`; failures are told in `newest.trouble` and tried again."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        slot: str,
+        system_id: str,
+        heartbeat: Heartbeat,
+        interval_s: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._dsn = dsn
+        self._slot = slot
+        self._system_id = system_id
+        self._heartbeat = heartbeat
+        self._interval_s = interval_s
+        self._clock = clock
+        self._beats: SimpleQueue[Beat] = SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"watch-{slot}", daemon=True)
+        self.newest = Watched()
+
+    def start(self) -> None:
+        """Begin; the first beat comes at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, within the session's own time limits."""
+        self._stop.set()
+        self._thread.join(timeout=15)
+
+    def take_beats(self) -> list[Beat]:
+        """The beats committed since the last call, in order."""
+        beats: list[Beat] = []
+        while True:
+            try:
+                beats.append(self._beats.get_nowait())
+            except Empty:
+                return beats
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        try:
+            while not self._stop.is_set():
+                try:
+                    connection = connection or self._connect()
+                    self._look(connection)
+                except (psycopg.Error, _WrongServerError) as error:
+                    said = f"heartbeat: {masked(str(error), self._dsn)}"
+                    self.newest = Watched(self.newest.slot, self.newest.clock_offset, said)
+                    if connection is not None:
+                        connection.close()
+                    connection = None
+                self._stop.wait(self._interval_s)
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _connect(self) -> Connection:
+        connection = connect(self._dsn, application_name="dr-assets heartbeat")
+        row = connection.execute(
+            "SELECT system_identifier::text, pg_is_in_recovery() FROM pg_control_system()"
+        ).fetchone()
+        if row != (self._system_id, False):
+            connection.close()
+            raise _WrongServerError(f"expected the primary of system {self._system_id}, found (system, standby) {row}")
+        return connection
+
+    def _look(self, connection: Connection) -> None:
+        asked_at = self._clock()
+        beat = self._heartbeat.write(connection)
+        self._beats.put(beat)
+        self.newest = Watched(slot_status(connection, self._slot), beat.row.at - asked_at)
