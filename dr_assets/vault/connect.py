@@ -1,0 +1,147 @@
+"""From a declared vault and the environment to an opened one.
+
+What belongs here: reading the variables that the declaration names, and the first set-up. What stays out: what is
+done with the vault.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.model import Estate, VaultPlace
+from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
+from dr_assets.vault.keys.ring import KeyRing
+from dr_assets.vault.retention import MICRO_LOCK, LockRules
+from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.storage.s3 import S3Store, make_client
+from dr_assets.vault.vault import Vault
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+CA_ENV: Final = "DR_ASSETS_S3_CA"
+
+
+def utc_now() -> datetime:
+    """The host's clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def open_vault(
+    estate: Estate,
+    vault_name: str,
+    env: Mapping[str, str],
+    *,
+    client: "S3Client | None" = None,
+    signing: bool = True,
+) -> Vault:
+    """The declared vault; the store is not asked anything yet.
+
+    `client` replaces the one made from the environment. Without `signing` nothing can be sealed, and the signing key
+    isn't read. Raises PolicyError `vault.setting_missing` and those of the key files.
+    """
+    store = _store(estate, vault_name, env, client)
+    signer = Signer.load(_path(env, estate.signing_key_env, "the signing key")) if signing else None
+    trust = Trust.load(_path(env, estate.trust_file_env, "the trusted signers"))
+    provider = FileKeyProvider(_path(env, estate.keys_dir_env, "the key-encryption keys"))
+    locks = LockRules.of(estate)
+    keys = KeyRing(
+        store=store, estate=estate.name, provider=provider, trust=trust, signer=signer, locks=locks, clock=utc_now
+    )
+    return Vault(
+        store=store,
+        estate=estate.name,
+        name=vault_name,
+        keys=keys,
+        trust=trust,
+        signer=signer,
+        locks=locks,
+        clock=utc_now,
+    )
+
+
+def init_vault(
+    estate: Estate, vault_name: str, env: Mapping[str, str], *, client: "S3Client | None" = None
+) -> list[str]:
+    """Create what is not there yet: bucket, key-encryption key, signing key, trust file; returns what it did.
+
+    Nothing that exists is changed. Raises VaultError `vault.bucket_unprotected` for a bucket without Object Lock.
+    """
+    store = _store(estate, vault_name, env, client)
+    strictest = any(dataset.retention.lock == "compliance" for dataset in estate.datasets.values())
+    created = store.create_bucket("COMPLIANCE" if strictest else "GOVERNANCE", MICRO_LOCK.days)
+    state = store.bucket_state()
+    if not (state.versioned and state.object_lock):
+        raise VaultError(
+            "vault.bucket_unprotected",
+            f"bucket '{store.bucket}' has no Object Lock, and a store can't always add it later",
+            "declare another bucket name; `dr-assets vault init` creates it with Object Lock",
+        )
+    said = [f"bucket {store.bucket}: {'created' if created else 'there already'}, versioned, Object Lock on"]
+    if state.default_lock_days is None:
+        said.append(f"bucket {store.bucket}: has NO default lock as a net under every put")
+    return said + _init_keys(estate, env)
+
+
+def _init_keys(estate: Estate, env: Mapping[str, str]) -> list[str]:
+    said: list[str] = []
+    folder = _path(env, estate.keys_dir_env, "the key-encryption keys")
+    if not any(folder.glob("kek-*.hex")):
+        FileKeyProvider.create(folder)
+        said.append(f"key-encryption key: created in {folder}")
+    said.append(f"NOTE: {DEMO_ONLY}")
+    signing_key = _path(env, estate.signing_key_env, "the signing key")
+    trust_file = _path(env, estate.trust_file_env, "the trusted signers")
+    if not signing_key.exists():
+        Signer.generate().save(signing_key)
+        said.append(f"signing key: created in {signing_key}")
+    signer = Signer.load(signing_key)
+    if not trust_file.exists():
+        trust_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Trust.of(signer).save(trust_file, name=f"{estate.name} writer")
+        said.append(f"trust file: created in {trust_file}, lists {signer.signer_id}")
+    if signer.signer_id not in Trust.load(trust_file).public_keys:
+        said.append(f"NOTE: {trust_file} does not list this host's signer {signer.signer_id}")
+    return said
+
+
+def _store(estate: Estate, vault_name: str, env: Mapping[str, str], client: "S3Client | None") -> S3Store:
+    place = estate.vaults.get(vault_name)
+    if place is None:
+        raise PolicyError(
+            "vault.unknown",
+            f"the estate declares no vault '{vault_name}'",
+            f"declared: {', '.join(sorted(estate.vaults))}",
+        )
+    return S3Store(client or _client(place, env), place.bucket)
+
+
+def _client(place: VaultPlace, env: Mapping[str, str]) -> "S3Client":
+    endpoint = _setting(env, place.endpoint_env, f"the endpoint of vault '{place.name}'")
+    try:
+        return make_client(
+            endpoint,
+            _setting(env, place.access_key_env, f"the access key of vault '{place.name}'"),
+            _setting(env, place.secret_key_env, f"the secret key of vault '{place.name}'"),
+            region=place.s3_region,
+            ca=env.get(CA_ENV),
+        )
+    except ValueError:
+        raise PolicyError(
+            "vault.bad_endpoint",
+            f"{place.endpoint_env} holds no address of an S3 store",
+            "for example https://s3.example.com",
+        ) from None
+
+
+def _setting(env: Mapping[str, str], name: str, what: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise PolicyError("vault.setting_missing", f"{name} ({what}) is not set", f"export {name}=…")
+    return value
+
+
+def _path(env: Mapping[str, str], name: str, what: str) -> Path:
+    return Path(_setting(env, name, what)).expanduser()

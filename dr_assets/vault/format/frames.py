@@ -1,0 +1,81 @@
+"""Frames: at most 1 MiB of plaintext each, compressed, then encrypted so that none can be moved, cut off or replaced.
+
+What belongs here: zstd and AES-256-GCM of one object's frames. What stays out: lengths, header, trailer.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.format.canonical import malformed
+from dr_assets.vault.format.envelope import FRAME_PLAINTEXT_BYTES, Envelope, frame_count
+
+TAG_BYTES: Final = 16
+ZSTD_LEVEL: Final = 1  # docs/decisions/0011: level 3 costs a third of the speed for a few per cent of size
+
+
+def seal_frames(plaintext: memoryview, key: bytes, header_sha256: bytes) -> Iterator[bytearray]:
+    """Each frame as `length ‖ ciphertext`, in order."""
+    cipher, compressor = AESGCM(key), zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+    count = frame_count(len(plaintext))
+    for number in range(count):
+        begin = number * FRAME_PLAINTEXT_BYTES
+        compressed = compressor.compress(plaintext[begin : begin + FRAME_PLAINTEXT_BYTES])
+        frame = bytearray(4 + len(compressed) + TAG_BYTES)
+        struct.pack_into(">I", frame, 0, len(compressed) + TAG_BYTES)
+        cipher.encrypt_into(_nonce(number), compressed, _bound(header_sha256, number, count), memoryview(frame)[4:])
+        yield frame
+
+
+def open_frames(data: bytes, envelope: Envelope, key: bytes, *, name: str) -> Iterator[bytes]:
+    """Each frame's plaintext, in order, never more than 1 MiB in memory.
+
+    Raises VaultError `vault.tampered` naming the object and the frame.
+    """
+    cipher, decompressor = AESGCM(key), zstandard.ZstdDecompressor()
+    count, view = len(envelope.frames), memoryview(data)
+    for number, (begin, end) in enumerate(envelope.frames):
+        try:
+            bound = _bound(envelope.header_sha256, number, count)
+            compressed = cipher.decrypt(_nonce(number), view[begin:end], bound)
+        except (InvalidTag, ValueError):
+            raise VaultError(
+                "vault.tampered",
+                f"{name}: frame {number} of {count} fails authentication",
+                "the object was altered; restore from a replica of this vault",
+            ) from None
+        yield _decompress(decompressor, compressed, _frame_size(envelope.header.size_bytes, number), name)
+
+
+def _decompress(decompressor: zstandard.ZstdDecompressor, compressed: bytes, size_bytes: int, name: str) -> bytes:
+    """Exactly `size_bytes`; what the frame claims is compared *before* zstandard allocates that much."""
+    try:
+        claimed = zstandard.frame_content_size(compressed)
+        if claimed != size_bytes:
+            raise malformed(f"{name}: a frame claims {claimed} bytes of plaintext where {size_bytes} are due")
+        if size_bytes == 0:  # zstandard reads a claimed size of zero as "unknown"
+            return b""
+        plaintext = decompressor.decompress(compressed, max_output_size=size_bytes, allow_extra_data=False)
+    except zstandard.ZstdError:
+        raise malformed(f"{name}: a frame is not zstd") from None
+    if len(plaintext) != size_bytes:
+        raise malformed(f"{name}: a frame holds {len(plaintext)} bytes where {size_bytes} are due")
+    return plaintext
+
+
+def _frame_size(size_bytes: int, number: int) -> int:
+    return min(FRAME_PLAINTEXT_BYTES, size_bytes - number * FRAME_PLAINTEXT_BYTES)
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def _bound(header_sha256: bytes, number: int, count: int) -> bytes:
+    """Associated data: the header, the frame's place in it, and whether it is the last."""
+    return header_sha256 + number.to_bytes(4, "big") + (b"\1" if number == count - 1 else b"\0")

@@ -1,0 +1,113 @@
+"""How long each kind of object is locked, and the limits on that.
+
+What belongs here: the rules of DESIGN §4 as pure functions. What stays out: storage, and deciding to extend.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol
+
+from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.model import Estate
+from dr_assets.vault.storage import Lock, LockMode
+
+Kind = Literal["wal", "part", "manifest", "fact", "key", "micro"]
+
+MICRO_LOCK: Final = timedelta(days=14)
+SLACK: Final = timedelta(days=7)  # a base backup that failed for a week must not outlive the one before it
+LOCK_CAP: Final = timedelta(days=4384)  # twelve years: AML asks for five to ten; more is a mistake nobody can undo
+KEY_MARGIN: Final = timedelta(days=365)
+CLOCK_SKEW_LIMIT: Final = timedelta(seconds=5)
+
+_MODES: Final[dict[str, LockMode]] = {"compliance": "COMPLIANCE", "governance": "GOVERNANCE"}
+
+
+class RetentionRule(Protocol):
+    """What of `estate.model.Retention` matters here."""
+
+    @property
+    def lock(self) -> Literal["compliance", "governance"]:
+        """The mode, as declared."""
+        ...
+
+    @property
+    def lock_days(self) -> int | None:
+        """Days every recovery point is locked; None means the retention's days."""
+        ...
+
+    @property
+    def days(self) -> int:
+        """Days every recovery point is kept."""
+        ...
+
+
+def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta) -> timedelta:
+    """How long an object of `kind` is locked from the moment it is sealed (DESIGN §4).
+
+    A recovery point stays reachable for the retention's days. What carries it (base backup, manifest, WAL, fact) is
+    needed until the newest point that depends on it leaves the retention: one snapshot interval later, plus a week of
+    failed snapshots. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
+    `micro` is for segments that a full segment will replace; nothing rolls segments up yet, so WAL has the full lock.
+    """
+    days = retention.days if retention.lock_days is None else max(retention.days, retention.lock_days)
+    full = timedelta(days=days) + snapshot_every + SLACK
+    if kind == "micro":
+        return min(MICRO_LOCK, full) if full > MICRO_LOCK else MICRO_LOCK
+    if full > LOCK_CAP:
+        raise PolicyError(
+            "vault.lock_too_long",
+            f"a lock of {full.days} days is asked for, at most {LOCK_CAP.days} are allowed",
+            "shorten `retention.days` or `retention.lock_days` of the dataset",
+        )
+    if kind == "key":
+        return min(2 * full + KEY_MARGIN, 2 * LOCK_CAP)
+    return max(full, MICRO_LOCK)
+
+
+def lock_for(kind: Kind, retention: RetentionRule, snapshot_every: timedelta, now: datetime) -> Lock:
+    """The lock to put on an object of `kind` that is sealed at `now`, to whole seconds (stores keep no more)."""
+    until = now + lock_length(kind, retention, snapshot_every) + timedelta(seconds=1)
+    return Lock(_MODES[retention.lock], until.replace(microsecond=0))
+
+
+def check_skew(store_now: datetime, before: datetime, after: datetime) -> None:
+    """Refuse to lock by a clock that is more than 5 s off the store's; raises VaultError `vault.clock_skew`.
+
+    `store_now` (whole seconds) was answered between our `before` and `after`: only what lies outside is skew.
+    """
+    early = before - CLOCK_SKEW_LIMIT - timedelta(seconds=1)
+    if early <= store_now <= after + CLOCK_SKEW_LIMIT:
+        return
+    raise VaultError(
+        "vault.clock_skew",
+        f"the store says {store_now:%Y-%m-%dT%H:%M:%SZ}, this host {after:%Y-%m-%dT%H:%M:%SZ}: more than 5 s apart",
+        "synchronise the clocks (NTP); retention locks are set by them",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LockRules:
+    """Each dataset's rule; what no dataset declares (facts of the whole estate) gets the longest of them."""
+
+    rules: Mapping[str, tuple[RetentionRule, timedelta]]
+
+    @classmethod
+    def of(cls, estate: Estate) -> "LockRules":
+        """The rules that the estate declares."""
+        return cls({name: (dataset.retention, dataset.snapshot.every) for name, dataset in estate.datasets.items()})
+
+    def length(self, dataset: str, kind: Kind) -> timedelta:
+        """How long an object of this kind must be locked."""
+        return lock_length(kind, *self._rule(dataset))
+
+    def lock(self, dataset: str, kind: Kind, now: datetime) -> Lock:
+        """The lock for an object that is sealed at `now`."""
+        return lock_for(kind, *self._rule(dataset), now)
+
+    def _rule(self, dataset: str) -> tuple[RetentionRule, timedelta]:
+        if dataset in self.rules:
+            return self.rules[dataset]
+        if not self.rules:
+            raise PolicyError("vault.no_retention", "the estate declares no dataset", "declare one in defs/*/defs.yaml")
+        return max(self.rules.values(), key=lambda rule: lock_length("manifest", *rule))

@@ -1,0 +1,115 @@
+"""The port to object stores: versioned, write-once, locked.
+
+What belongs here: what a store must be able to do and the values it speaks in. What stays out: any one store
+(memory.py, s3.py) and what the objects mean.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A retention lock: nobody deletes or shortens before `retain_until` (aware UTC); governance has a bypass."""
+
+    mode: LockMode
+    retain_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One row of a listing: a version of a key, or a delete marker on it."""
+
+    key: str
+    version_id: str
+    size_bytes: int
+    modified_at: datetime
+    is_delete_marker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a store says of one version. `sha256` is hex, or None when the store kept no checksum of the whole."""
+
+    key: str
+    version_id: str
+    size_bytes: int
+    sha256: str | None
+    lock: Lock | None
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One version's bytes with what the store says of it."""
+
+    head: Head
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The outcome of a put. `existed`: the same bytes were there already. `store_at` is the store's own clock."""
+
+    version_id: str
+    existed: bool
+    store_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BucketState:
+    """What protects a bucket as a whole; `default_lock_days` is the net under every put."""
+
+    versioned: bool
+    object_lock: bool
+    default_mode: LockMode | None
+    default_lock_days: int | None
+
+
+class ObjectStore(Protocol):
+    """All a vault needs of a store; threads may share it.
+
+    Every method may raise VaultError `vault.unreachable`, `vault.refused_credentials` or `vault.no_bucket`.
+    """
+
+    def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
+        """Write once, locked, with the digest checked by the store.
+
+        Success if the key is free, or holds bytes of this digest; else raises VaultError `vault.key_conflict`.
+        """
+        ...
+
+    def head(self, key: str, version_id: str | None = None) -> Head | None:
+        """What the store says of a version (the current one by default); None if there is none."""
+        ...
+
+    def get(self, key: str, version_id: str | None = None) -> Blob:
+        """A version's bytes; raises VaultError `vault.missing`."""
+        ...
+
+    def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
+        """Bytes [begin, end) of a version, fewer at its end; raises VaultError `vault.missing`."""
+        ...
+
+    def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
+        """Every version and delete marker of all keys with `prefix` above `start_after`; a key's are adjacent.
+
+        Keys come in their text order as long as they differ only after their last slash.
+        """
+        ...
+
+    def extend(self, key: str, version_id: str, lock: Lock) -> None:
+        """Lengthen a version's lock; raises VaultError `vault.lock_refused` if that would shorten or weaken it."""
+        ...
+
+    def now(self) -> datetime:
+        """The store's clock, to one second."""
+        ...
+
+    def bucket_state(self) -> BucketState:
+        """How the bucket is protected; raises VaultError `vault.no_bucket`."""
+        ...

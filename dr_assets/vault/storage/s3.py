@@ -1,0 +1,304 @@
+"""S3 and what speaks like it.
+
+What belongs here: one bucket through a boto3 client that is given from outside, its errors in our words. What stays
+out: what the objects mean, how often to try (the SDK's own retries) and where credentials come from.
+
+Two habits of stores that this module minds: a delete marker makes a key free for `If-None-Match: *` again, and the
+key marker of a listing means "after this key".
+"""
+
+import base64
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import boto3
+from botocore.config import Config
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.storage import Blob, BucketState, Head, Lock, LockMode, Put, Version
+from dr_assets.vault.storage.refusals import (
+    key_conflict,
+    lock_refused,
+    missing,
+    no_bucket,
+    refused,
+    refused_credentials,
+    unreachable,
+)
+from dr_assets.vault.storage.s3_errors import (
+    ABSENT,
+    BROKEN_BODY,
+    CREDENTIALS,
+    NO_LOCK,
+    RACE,
+    TAKEN,
+    StoreAnswer,
+    answers,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+ATTEMPTS: Final = 6
+BODY_ATTEMPTS: Final = 3  # the SDK retries until the headers are there; a body that breaks off is ours to ask for again
+CONFLICT_ATTEMPTS: Final = 5
+CONNECT_TIMEOUT_S: Final = 5
+READ_TIMEOUT_S: Final = 60
+POOL_CONNECTIONS: Final = 64
+PAGE_KEYS: Final = 1000
+OWNED: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+
+
+def make_client(
+    endpoint: str | None,
+    access_key: str,
+    secret_key: str,
+    *,
+    region: str = "us-east-1",
+    ca: str | None = None,
+    attempts: int = ATTEMPTS,
+    read_timeout_s: float = READ_TIMEOUT_S,
+) -> "S3Client":
+    """A client with short connect timeouts and the SDK's standard retries; threads may share it.
+
+    `ca` is a file of certificates for an endpoint with a private authority. No request is made here.
+    """
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=read_timeout_s,
+        max_pool_connections=POOL_CONNECTIONS,
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",  # the vault compares digests itself and names the object
+        tcp_keepalive=True,
+    )
+    session = boto3.session.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region)
+    return session.client("s3", endpoint_url=endpoint, config=config, verify=ca)
+
+
+class S3Store:
+    """An ObjectStore over one bucket; threads may share it as they may share its client."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self.client = client
+        self.bucket = bucket
+        self.endpoint: str = client.meta.endpoint_url
+
+    def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
+        """As the port says: If-None-Match, SHA-256 and the lock go with every put."""
+        arguments = {
+            "Bucket": self.bucket,
+            "Key": key,
+            "Body": data,
+            "IfNoneMatch": "*",
+            "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode("ascii"),
+            "ObjectLockMode": lock.mode,
+            "ObjectLockRetainUntilDate": lock.retain_until,
+        }
+        for attempt in range(CONFLICT_ATTEMPTS):
+            try:
+                with answers(self.endpoint, self.bucket):
+                    answer = cast("Mapping[str, Any]", self.client.put_object(**cast("Any", arguments)))
+            except StoreAnswer as said:
+                if said.code in TAKEN:
+                    return self._existing(key, data, sha256)
+                if said.code not in RACE:
+                    raise self._refusal(said, key) from None
+                time.sleep(0.1 * 2**attempt)  # another put to this name is under way: who wins is known in a moment
+            else:
+                return Put(answer.get("VersionId", ""), existed=False, store_at=_answered_at(answer))
+        raise key_conflict(key)
+
+    def _existing(self, key: str, data: bytes, sha256: str) -> Put:
+        """A 412 is success only if the bytes there are ours; a store without whole-object checksums is read back."""
+        head = self.head(key)
+        if head is None:
+            raise key_conflict(key)
+        same = head.sha256 == sha256 if head.sha256 else self.get(key, head.version_id).data == data
+        if not same:
+            raise key_conflict(key)
+        return Put(head.version_id, existed=True, store_at=self.now())
+
+    def head(self, key: str, version_id: str | None = None) -> Head | None:
+        """As the port says."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                answer = self.client.head_object(
+                    Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **cast("Any", _version(version_id))
+                )
+        except StoreAnswer as said:
+            if said.code in ABSENT:
+                return None
+            raise self._refusal(said, key) from None
+        return _head(key, cast("Mapping[str, Any]", answer))
+
+    def get(self, key: str, version_id: str | None = None) -> Blob:
+        """As the port says."""
+        answer, data = self._read(key, version_id, {})
+        return Blob(_head(key, answer), data)
+
+    def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
+        """As the port says."""
+        if begin >= end:
+            return b""
+        return self._read(key, version_id, {"Range": f"bytes={begin}-{end - 1}"})[1]
+
+    def _read(self, key: str, version_id: str | None, more: dict[str, str]) -> tuple[Mapping[str, Any], bytes]:
+        arguments = {"Bucket": self.bucket, "Key": key} | _version(version_id) | more
+        broken = ""
+        for _ in range(BODY_ATTEMPTS):
+            try:
+                with answers(self.endpoint, self.bucket):
+                    answer = cast("Mapping[str, Any]", self.client.get_object(**cast("Any", arguments)))
+            except StoreAnswer as said:
+                raise (missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)) from None
+            try:
+                return answer, answer["Body"].read()
+            except BROKEN_BODY as error:
+                broken = type(error).__name__
+        raise unreachable(self.endpoint, f"the body of {key} broke off {BODY_ATTEMPTS} times ({broken})")
+
+    def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
+        """As the port says, a page of 1000 at a time."""
+        marker = {"KeyMarker": start_after} if start_after else {}
+        while True:
+            try:
+                with answers(self.endpoint, self.bucket):
+                    page = cast(
+                        "Mapping[str, Any]",
+                        self.client.list_object_versions(
+                            Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **cast("Any", marker)
+                        ),
+                    )
+            except StoreAnswer as said:
+                raise self._refusal(said, prefix) from None
+            yield from _rows(page)
+            if not page.get("IsTruncated"):
+                return
+            marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+
+    def extend(self, key: str, version_id: str, lock: Lock) -> None:
+        """As the port says."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                self.client.put_object_retention(
+                    Bucket=self.bucket,
+                    Key=key,
+                    VersionId=version_id,
+                    Retention={"Mode": lock.mode, "RetainUntilDate": lock.retain_until},
+                )
+        except StoreAnswer as said:
+            if said.code in ABSENT:
+                raise missing(key, version_id) from None
+            head = self.head(key, version_id)
+            if head is not None and head.lock is not None and weaker(lock, head.lock):
+                raise lock_refused(key, "the store does not shorten or weaken a lock") from None
+            raise self._refusal(said, key) from None
+
+    def now(self) -> datetime:
+        """The Date header of an answer."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                answer = self.client.head_bucket(Bucket=self.bucket)
+        except StoreAnswer as said:
+            raise self._refusal(said, self.bucket, bucket=True) from None
+        return _answered_at(cast("Mapping[str, Any]", answer))
+
+    def bucket_state(self) -> BucketState:
+        """As the port says."""
+        self.now()  # a bucket that isn't there is told apart here: the calls below answer in many ways
+        rule: Mapping[str, Any] = {}
+        enabled = False
+        try:
+            with answers(self.endpoint, self.bucket):
+                versioned = self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+                configuration = self.client.get_object_lock_configuration(Bucket=self.bucket)
+            found = cast("Mapping[str, Any]", configuration["ObjectLockConfiguration"])
+            enabled = found.get("ObjectLockEnabled") == "Enabled"
+            rule = found.get("Rule", {}).get("DefaultRetention", {})
+        except StoreAnswer as said:
+            if said.code not in NO_LOCK:
+                raise self._refusal(said, self.bucket) from None
+        days = rule["Years"] * 365 if "Years" in rule else rule.get("Days")
+        return BucketState(versioned, enabled, _mode(rule.get("Mode")), days)
+
+    def create_bucket(self, mode: LockMode, default_lock_days: int) -> bool:
+        """Make the bucket with Object Lock, versioning and a default lock; False if it was there already."""
+        created = True
+        try:
+            with answers(self.endpoint, self.bucket):
+                self.client.create_bucket(Bucket=self.bucket, ObjectLockEnabledForBucket=True)
+        except StoreAnswer as said:
+            if said.code not in OWNED:
+                raise self._refusal(said, self.bucket) from None
+            created = False
+        if created:
+            self._set_default_lock(mode, default_lock_days)
+        return created
+
+    def _set_default_lock(self, mode: LockMode, days: int) -> None:
+        with answers(self.endpoint, self.bucket):
+            self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+            self.client.put_object_lock_configuration(
+                Bucket=self.bucket,
+                ObjectLockConfiguration={
+                    "ObjectLockEnabled": "Enabled",
+                    "Rule": {"DefaultRetention": {"Mode": mode, "Days": days}},
+                },
+            )
+
+    def _refusal(self, said: StoreAnswer, what: str, *, bucket: bool = False) -> VaultError:
+        if said.code in CREDENTIALS:
+            return refused_credentials(self.endpoint, said.code)
+        if bucket and said.code in ABSENT:
+            return no_bucket(self.bucket)
+        return refused(what, said.code, said.text)
+
+
+def weaker(new: Lock, old: Lock) -> bool:
+    """Whether `new` would shorten `old` or turn compliance into governance."""
+    return new.retain_until < old.retain_until or (old.mode, new.mode) == ("COMPLIANCE", "GOVERNANCE")
+
+
+def _version(version_id: str | None) -> dict[str, str]:
+    return {"VersionId": version_id} if version_id else {}
+
+
+def _mode(text: Any) -> LockMode | None:
+    return text if text in ("COMPLIANCE", "GOVERNANCE") else None
+
+
+def _answered_at(answer: Mapping[str, Any]) -> datetime:
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+
+
+def _head(key: str, answer: Mapping[str, Any]) -> Head:
+    mode, until = _mode(answer.get("ObjectLockMode")), answer.get("ObjectLockRetainUntilDate")
+    checksum = answer.get("ChecksumSHA256", "")
+    whole = bool(checksum) and "-" not in checksum and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return Head(
+        key=key,
+        version_id=answer.get("VersionId", ""),
+        size_bytes=answer["ContentLength"],
+        sha256=base64.b64decode(checksum).hex() if whole else None,
+        lock=Lock(mode, until.astimezone(UTC)) if mode and until else None,
+        modified_at=answer["LastModified"].astimezone(UTC),
+    )
+
+
+def _rows(page: Mapping[str, Any]) -> Iterator[Version]:
+    """Versions and delete markers of a page come in two lists; a key's are put side by side again."""
+    rows = [
+        Version(row["Key"], row["VersionId"], row["Size"], row["LastModified"].astimezone(UTC))
+        for row in page.get("Versions", [])
+    ]
+    rows += [
+        Version(row["Key"], row["VersionId"], 0, row["LastModified"].astimezone(UTC), is_delete_marker=True)
+        for row in page.get("DeleteMarkers", [])
+    ]
+    yield from sorted(rows, key=lambda row: row.key)

@@ -1,0 +1,82 @@
+"""Writing: put once, read back what the store holds and for how long, only then call it stored.
+
+What belongs here: the order of DESIGN §4. What stays out: what the bytes are.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.format.keys import ObjectKey
+from dr_assets.vault.retention import LOCK_CAP, check_skew
+from dr_assets.vault.storage import Head, Lock, ObjectStore
+
+LOCK_TOLERANCE: Final = timedelta(seconds=1)  # stores keep whole seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the store was seen to hold: digest (hex) and lock were read back, not assumed. `stored_at` is its clock."""
+
+    key: ObjectKey
+    version_id: str
+    sha256: str
+    size_bytes: int
+    lock: Lock
+    stored_at: datetime
+
+
+def put_locked(
+    store: ObjectStore, key: ObjectKey, data: bytes, sha256: str, lock: Lock, *, clock: Callable[[], datetime]
+) -> Receipt:
+    """Put `data` under `key`, read checksum and lock back, lengthen the lock of an earlier put that was shorter.
+
+    Raises VaultError `vault.lock_too_long`, `vault.key_conflict`, `vault.clock_skew`, `vault.not_locked`,
+    `vault.not_stored`, and what the store raises.
+    """
+    before = clock()
+    if lock.retain_until - before > 2 * LOCK_CAP:
+        raise VaultError("vault.lock_too_long", f"{key}: a lock until {lock.retain_until}", "no lock is that long")
+    put = store.put(str(key), data, sha256, lock)
+    check_skew(put.store_at, before, clock())
+    head = _read_back(store, key, put.version_id, sha256, len(data))
+    if not _holds(head, lock):
+        store.extend(str(key), put.version_id, lock)
+        head = _read_back(store, key, put.version_id, sha256, len(data))
+    if head.lock is None or not _holds(head, lock):
+        raise VaultError(
+            "vault.not_locked",
+            f"{key}: asked for {lock.mode} until {lock.retain_until}, the store shows {head.lock}",
+            "the bucket must have been created with Object Lock (`dr-assets vault init`)",
+        )
+    return Receipt(key, put.version_id, sha256, len(data), head.lock, put.store_at)
+
+
+def _read_back(store: ObjectStore, key: ObjectKey, version_id: str, sha256: str, size_bytes: int) -> Head:
+    head = store.head(str(key), version_id or None)
+    if head is None:
+        raise VaultError(
+            "vault.not_stored", f"{key} was put and is not there", "the store loses writes: don't trust it with backups"
+        )
+    stored = head.sha256 or _digest_of_bytes(store, key, version_id)
+    if stored != sha256 or head.size_bytes != size_bytes:
+        raise VaultError(
+            "vault.not_stored",
+            f"{key}: put {size_bytes} bytes of SHA-256 {sha256}, the store holds {head.size_bytes} of {stored}",
+            "the store or something before it alters data: don't trust it with backups",
+        )
+    return head
+
+
+def _digest_of_bytes(store: ObjectStore, key: ObjectKey, version_id: str) -> str:
+    """For a store that shows no checksum of the whole object: read it."""
+    return hashlib.sha256(store.get(str(key), version_id or None).data).hexdigest()
+
+
+def _holds(head: Head, lock: Lock) -> bool:
+    if head.lock is None or head.lock.retain_until + LOCK_TOLERANCE < lock.retain_until:
+        return False
+    return lock.mode == "GOVERNANCE" or head.lock.mode == "COMPLIANCE"
