@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     # a process group nor a session would name them all.
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = _wake_on_signals()
+    _forget_own_locale()
     pid, problem = _spawn(program, cwd, uid, gid)
     if problem:
         _tell(report, f"failed {problem}")
@@ -220,6 +221,16 @@ def _wake_on_signals() -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     return read
+
+
+def _forget_own_locale() -> None:
+    """Python adds LC_CTYPE to its environment when the locale is C; the program must see what it was given."""
+    try:
+        with open("/proc/self/environ", "rb") as given:  # noqa: PTH123 - pathlib would double the start-up time
+            if not any(entry.startswith(b"LC_CTYPE=") for entry in given.read().split(b"\0")):
+                os.environ.pop("LC_CTYPE", None)
+    except FileNotFoundError:
+        return
 
 
 def _noted(_number: int, _frame: object) -> None:

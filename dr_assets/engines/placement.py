@@ -53,9 +53,17 @@ class Leftover:
 def engine_user() -> RunAs:
     """Ourselves; `nobody` when we are root."""
     if os.geteuid() != 0:
-        return RunAs(os.geteuid(), os.getegid(), pwd.getpwuid(os.geteuid()).pw_name)
+        return RunAs(os.geteuid(), os.getegid(), own_name())
     entry = pwd.getpwnam("nobody")
     return RunAs(entry.pw_uid, entry.pw_gid, entry.pw_name)
+
+
+def own_name() -> str:
+    """Our user's name, or its number where the system knows no name for it."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def may(user: RunAs, path: Path, wanted: int) -> bool:

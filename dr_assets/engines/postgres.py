@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dr_assets.engines.errors import EngineError
-from dr_assets.engines.placement import engine_home, engine_user, give, shared_folder
+from dr_assets.engines.placement import engine_home, engine_user, give, own_name, shared_folder
 from dr_assets.engines.ports import LOOPBACK, free_port, is_free
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, run_child, start_child, tail
@@ -335,9 +335,9 @@ class PostgresServer:
             "cluster_name": self.name,
         }
         settings = {**self.settings, **ours}
-        self._publish("postgresql.conf", "".join(f"{key} = {_quoted(value)}\n" for key, value in settings.items()))
+        self._publish("postgresql.conf", "".join(f"{key} = {quoted(value)}\n" for key, value in settings.items()))
         self._publish("pg_hba.conf", _PEER_RULES if self._socket else _PASSWORD_RULES)
-        callers = {engine_user().name, _own_name()}
+        callers = {self.user.name, own_name()}
         self._publish("pg_ident.conf", "".join(f'ours "{who}" "{self._superuser}"\n' for who in sorted(callers)))
 
     def _publish(self, name: str, text: str) -> None:
@@ -363,7 +363,7 @@ _PASSWORD_RULES = "\n".join(f"host {what} all {LOOPBACK}/32 scram-sha-256" for w
 _PEER_RULES = "\n".join(f"local {what} all peer map=ours" for what in ("all", "replication")) + "\n"
 
 
-def _quoted(value: Setting) -> str:
+def quoted(value: Setting) -> str:
     """A parameter's value as the configuration file's grammar wants it."""
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -374,7 +374,3 @@ def _quoted(value: Setting) -> str:
 def _environment() -> dict[str, str]:
     """Nothing of ours: environments hold secrets, and libpq in the server reads PG* variables."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}
-
-
-def _own_name() -> str:
-    return "root" if os.geteuid() == 0 else engine_user().name

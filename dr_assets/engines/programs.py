@@ -97,19 +97,25 @@ def _postgres_candidates(
             bin_dir = Path(value)
             if not (bin_dir / "postgres").is_file():
                 raise _bad_setting(name, bin_dir, "holds no program `postgres`")
-            yield "setting", bin_dir, (bin_dir.parent,)
+            yield "setting", bin_dir, _postgres_trees(bin_dir)
     for bin_dir in _on_path("postgres", env):
-        yield "path", bin_dir, (bin_dir.parent,)
+        yield "path", bin_dir, _postgres_trees(bin_dir)
     found = {bin_dir for pattern in _DISTRIBUTION_PATTERNS for bin_dir in root.glob(pattern)}
     for bin_dir in sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))], reverse=True):
-        yield "distribution", bin_dir, (bin_dir.parent,)
+        yield "distribution", bin_dir, _postgres_trees(bin_dir)
     for package in _POSTGRES_WHEELS:
         spec = importlib.util.find_spec(package)
         for location in (spec and spec.submodule_search_locations) or ():
-            prefix = Path(location) / "pginstall"
-            # A repaired wheel keeps its shared libraries in a sibling folder that the programs name relatively.
-            libraries = Path(f"{location}.libs")
-            yield "wheel", prefix / "bin", (prefix, libraries) if libraries.is_dir() else (prefix,)
+            bin_dir = Path(location) / "pginstall" / "bin"
+            yield "wheel", bin_dir, _postgres_trees(bin_dir)
+
+
+def _postgres_trees(bin_dir: Path) -> tuple[Path, ...]:
+    """What must be readable to run the programs: their prefix and, of a wheel, the shared libraries beside it."""
+    prefix = bin_dir.parent
+    # A repaired wheel keeps libraries in a sibling of its package; the programs name them relative to themselves.
+    libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")
+    return (prefix, libraries) if libraries.is_dir() else (prefix,)
 
 
 def _weed_candidates(env: Mapping[str, str]) -> Iterator[tuple[Origin, Path, tuple[Path, ...]]]:

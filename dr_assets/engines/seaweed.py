@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.placement import engine_home, engine_user, give
@@ -85,20 +86,12 @@ class SeaweedRegion:
         """
         self._prepare()
         for attempt in range(_BIND_ATTEMPTS):
-            self.child = start_child(
-                self._command(),
-                cwd=self.run_dir,
-                env=_environment(self.run_dir),
-                log_path=self.log_path,
-                user=self.user,
-                grace_s=2.0,  # an orderly stop takes up to 15 s and saves nothing that a kill would lose
-            )
             try:
+                self._launch()
                 self.wait_ready(timeout_s)
             except EngineError:
-                taken = [port for port in self.ports.values() if not is_free(port)]
                 self.kill()
-                if self._ports_fixed or attempt == _BIND_ATTEMPTS - 1 or not taken:
+                if self._ports_fixed or attempt == _BIND_ATTEMPTS - 1 or not self._taken():
                     raise
                 self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
             else:
@@ -160,6 +153,25 @@ class SeaweedRegion:
     def __exit__(self, *_: object) -> None:
         self.kill()  # a throwaway region has nothing to finish, and an orderly stop takes seconds
 
+    def _launch(self) -> None:
+        if taken := self._taken():
+            raise EngineError(
+                "engine.port_taken",
+                f"{self.name} needs the ports {taken}, on which something else listens",
+                "stop what listens there, or make the region anew",
+            )
+        self.child = start_child(
+            self._command(),
+            cwd=self.run_dir,
+            env=_environment(self.run_dir),
+            log_path=self.log_path,
+            user=self.user,
+            grace_s=2.0,  # an orderly stop takes up to 15 s and saves nothing that a kill would lose
+        )
+
+    def _taken(self) -> list[int]:
+        return [port for port in self.ports.values() if not is_free(port)]
+
     def _gone(self) -> None:
         self.child = None
         for door in ("master", "volume", "filer", "s3"):
@@ -213,10 +225,17 @@ class SeaweedRegion:
         return [f"-{door}.localSocket={path}" for door, path in paths.items()]
 
     def _answers(self) -> bool:
+        """Whether our volume server has joined our master, and the S3 door knows our key: nobody else's does."""
         status = _fetch(f"http://{LOOPBACK}:{self.ports['master']}/dir/status")
-        if status is None or not json.loads(status).get("Topology", {}).get("Max"):
+        if status is None or f"{LOOPBACK}:{self.ports['volume']}".encode() not in status:
             return False
-        return all(_fetch(f"http://{LOOPBACK}:{self.ports[door]}/healthz") is not None for door in ("filer", "s3"))
+        if _fetch(f"http://{LOOPBACK}:{self.ports['filer']}/healthz") is None or _fetch(self.endpoint) is None:
+            return False
+        try:
+            self.client(retries={"total_max_attempts": 1}).list_buckets()
+        except (ClientError, BotoCoreError):
+            return False
+        return True
 
     def _did_not_start(self, found: str) -> EngineError:
         return EngineError(
@@ -282,9 +301,11 @@ def _environment(run_dir: Path) -> dict[str, str]:
 
 
 def _fetch(url: str) -> bytes | None:
-    """The body of a loopback answer, or None while there is none."""
+    """The body of a loopback answer, be it a refusal, or None while there is none."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - always http on loopback
             return bytes(answer.read())
-    except (OSError, urllib.error.HTTPError):
+    except urllib.error.HTTPError as refusal:
+        return refusal.read()
+    except OSError:
         return None
