@@ -153,6 +153,12 @@ def _swapped_hash(connection: _Connection, rng: random.Random) -> _Touched:
     return account_id, transfer_id
 
 
+def _altered_last_hash(connection: _Connection, rng: random.Random) -> _Touched:
+    account_id, *_ = _pick(connection, _PLAYER_CASH, rng)
+    connection.execute("UPDATE casino.accounts SET last_hash = sha256(last_hash) WHERE account_id = %s", (account_id,))
+    return account_id, None
+
+
 def _orphaned_postings(connection: _Connection, rng: random.Random) -> _Touched:
     transfer_id, _ = _pick(connection, _TRANSFER, rng)
     connection.execute("DELETE FROM casino.transfers WHERE transfer_id = %s", (transfer_id,))
@@ -268,6 +274,7 @@ _KINDS: Final[dict[str, Callable[[_Connection, random.Random], _Touched]]] = {
     "deleted_posting": _deleted_posting,
     "deleted_newest_posting": _deleted_newest_posting,
     "swapped_hash": _swapped_hash,
+    "altered_last_hash": _altered_last_hash,
     "orphaned_postings": _orphaned_postings,
     "empty_transfer": _empty_transfer,
     "altered_transfer": _altered_transfer,

@@ -1,0 +1,106 @@
+"""A contract: how one schema gives the relations that the checks read. `docs/reconciliation.md` says how to write one.
+
+What belongs here: reading and judging the contract's folder. What stays out: the database (extract.py compares the
+contract with it). A contract is code: its SQL runs as the restoring role, so take one only from whom you trust.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.relations import RELATIONS, Column
+
+_KEYS = {"contract", "relations", "chain", "transfer_digest"}
+_HINT = "compare it with contracts/casino_ledger/contract.yaml; docs/reconciliation.md describes every key"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`queries` gives each relation's SELECT. The two texts are DuckDB expressions over a relation's own columns.
+
+    A posting's hash must be SHA-256 of the account's previous hash (nothing before the first) followed by `chain_text`
+    in UTF-8; a transfer's digest SHA-256 of `digest_text`. None: the schema has no such thing, its check is skipped.
+    """
+
+    name: str
+    queries: dict[str, str]
+    chain_text: str | None
+    digest_text: str | None
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The optional parts that this contract has."""
+        texts = {"chain": self.chain_text, "transfer_digest": self.digest_text}
+        return frozenset(part for part, text in texts.items() if text is not None)
+
+    def columns(self, relation: str) -> tuple[Column, ...]:
+        """The columns that the relation must give under this contract."""
+        return tuple(column for column in RELATIONS[relation] if column.only_with in (None, *self.parts))
+
+
+def load_contract(contract: str) -> Contract:
+    """A packaged contract by name, or one of your own by the path of its folder (anything with a `/`).
+
+    Raises PolicyError (`reconciliation.contract_unknown`, `reconciliation.contract_invalid`).
+    """
+    folder: Traversable = (
+        Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
+    )
+    document = folder / "contract.yaml"
+    if not document.is_file():
+        raise PolicyError(
+            "reconciliation.contract_unknown",
+            f"there is no contract {contract!r}",
+            f"name a packaged one ({', '.join(_packaged())}) or give the path of a folder with a contract.yaml",
+        )
+    try:
+        content = yaml.safe_load(document.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise _invalid(contract, f"contract.yaml is not YAML: {' '.join(str(error).split())}") from None
+    return _parse(contract, folder, content)
+
+
+def _packaged() -> list[str]:
+    folder = files("dr_assets.reconciliation") / "contracts"
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "contract.yaml").is_file())
+
+
+def _parse(contract: str, folder: Traversable, content: Any) -> Contract:
+    if not isinstance(content, dict) or set(content) - _KEYS:
+        raise _invalid(contract, f"expected a mapping with the keys {', '.join(sorted(_KEYS))} and no others")
+    relations = content.get("relations")
+    if not isinstance(relations, dict) or set(relations) != set(RELATIONS):
+        raise _invalid(contract, f"relations must name exactly {', '.join(RELATIONS)}")
+    if not isinstance(content.get("contract"), str):
+        raise _invalid(contract, "contract must be the contract's name")
+    return Contract(
+        name=content["contract"],
+        queries={relation: _query(contract, folder, str(file)) for relation, file in relations.items()},
+        chain_text=_text(contract, content, "chain"),
+        digest_text=_text(contract, content, "transfer_digest"),
+    )
+
+
+def _query(contract: str, folder: Traversable, file: str) -> str:
+    entry = folder / file
+    if "/" in file or not entry.is_file():
+        raise _invalid(contract, f"{file!r} is no file in the contract's folder")
+    return entry.read_text(encoding="utf-8").strip().rstrip(";") + "\n"
+
+
+def _text(contract: str, content: dict[str, Any], key: str) -> str | None:
+    value = content.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != {"text"} or not isinstance(value["text"], str):
+        raise _invalid(contract, f"{key} must have one key, text: a DuckDB expression")
+    return value["text"]
+
+
+def _invalid(contract: str, found: str) -> PolicyError:
+    return PolicyError("reconciliation.contract_invalid", f"contract {contract}: {found}", _HINT)

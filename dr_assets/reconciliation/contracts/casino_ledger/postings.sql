@@ -1,0 +1,2 @@
+SELECT account_id, sequence, transfer_id, currency, amount_minor, balance_after_minor, hash
+FROM casino.postings
