@@ -1,0 +1,1 @@
+"""One YAML stanza makes a whole recovery chain: assets, checks, sensors, schedules. Dagster lives here only."""

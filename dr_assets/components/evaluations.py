@@ -1,0 +1,73 @@
+"""From a judgement to what Dagster shows: check results, metadata, and whether it is worth writing again.
+
+What belongs here: translation and the write-on-change rule. What stays out: judging (judgements.py).
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+
+from dr_assets.components.judgements import Judgement, Value
+
+# The event log keeps everything for ever: an unchanged verdict is repeated this often and no more.
+REPEAT: Final = timedelta(minutes=1)
+
+
+def metadata_of(values: Mapping[str, Value]) -> dict[str, dg.MetadataValue]:
+    """Typed metadata: numbers plot themselves, times show in the reader's zone; what is None is left out."""
+    return {name: _metadata_value(value) for name, value in values.items() if value is not None}
+
+
+def check_result(key: dg.AssetCheckKey, judgement: Judgement) -> dg.AssetCheckResult:
+    """A check's result inside a run."""
+    return dg.AssetCheckResult(
+        passed=judgement.passed,
+        asset_key=key.asset_key,
+        check_name=key.name,
+        description=judgement.reason,
+        metadata=metadata_of(judgement.values),
+    )
+
+
+def evaluation(key: dg.AssetCheckKey, judgement: Judgement) -> dg.AssetCheckEvaluation:
+    """A check's result without a run."""
+    return dg.AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=judgement.passed,
+        description=judgement.reason,
+        metadata=metadata_of(judgement.values),
+    )
+
+
+def worth_writing(
+    instance: dg.DagsterInstance, judged: Mapping[dg.AssetCheckKey, Judgement], now: datetime
+) -> dict[dg.AssetCheckKey, Judgement]:
+    """Those whose recorded verdict differs or is a minute old.
+
+    The comparison is with what the log shows, not with what was written last: a verdict that somebody else posted to
+    the web server is overwritten at the next look.
+    """
+    recorded = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(judged))
+    due = {}
+    for key, judgement in judged.items():
+        record = recorded.get(key)
+        shown = record.evaluation if record is not None else None
+        at = datetime.fromtimestamp(record.event.timestamp, UTC) if record is not None and record.event else None
+        if shown is None or at is None or shown.passed != judgement.passed or now - at >= REPEAT:
+            due[key] = judgement
+    return due
+
+
+def _metadata_value(value: Value) -> dg.MetadataValue:
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if isinstance(value, float):
+        return dg.MetadataValue.float(value)
+    if isinstance(value, datetime):
+        return dg.MetadataValue.timestamp(value)
+    return dg.MetadataValue.text(str(value))
