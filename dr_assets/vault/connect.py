@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate, VaultPlace
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import MICRO_LOCK, LockRules
 from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.storage.refusals import unprotected
 from dr_assets.vault.storage.s3 import S3Store, make_client
 from dr_assets.vault.vault import Vault
 
@@ -74,11 +75,7 @@ def init_vault(
     created = store.create_bucket("COMPLIANCE" if strictest else "GOVERNANCE", MICRO_LOCK.days)
     state = store.bucket_state()
     if not (state.versioned and state.object_lock):
-        raise VaultError(
-            "vault.bucket_unprotected",
-            f"bucket '{store.bucket}' has no Object Lock, and a store can't always add it later",
-            "declare another bucket name; `dr-assets vault init` creates it with Object Lock",
-        )
+        raise unprotected(store.bucket)
     said = [f"bucket {store.bucket}: {'created' if created else 'there already'}, versioned, Object Lock on"]
     if state.default_lock_days is None:
         said.append(f"bucket {store.bucket}: has NO default lock as a net under every put")

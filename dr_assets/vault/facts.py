@@ -104,9 +104,7 @@ def _latest_object(
 ) -> StoredObject | None:
     starts = [max(0, _microseconds(now - window)) for window in WINDOWS]
     for start in (*starts, 0):
-        last = None
-        for last in _objects(vault, dataset, kind, start, as_of=as_of):  # noqa: B007 - the last one is what is wanted
-            pass
+        last = max(_objects(vault, dataset, kind, start, as_of=as_of), key=lambda obj: obj.key, default=None)
         if last is not None:
             return last
     return None

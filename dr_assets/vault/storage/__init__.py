@@ -32,6 +32,14 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """One folder's look: `folders` end in a slash and are sorted; `versions` are of names directly in it."""
+
+    folders: tuple[str, ...]
+    versions: tuple[Version, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """What a store says of one version. `sha256` is hex, or None when the store kept no checksum of the whole."""
 
@@ -96,10 +104,16 @@ class ObjectStore(Protocol):
         ...
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
-        """Every version and delete marker of all keys with `prefix` above `start_after`; a key's are adjacent.
+        """Every version and delete marker of all keys with `prefix` above `start_after`, newest first within a key.
 
-        Keys come in their text order as long as they differ only after their last slash.
+        Keys come in text order, and none is left out, only as long as they differ after their last slash and none is
+        the beginning of another: some stores page by folder and lose names otherwise (docs/decisions/0010).
+        Raises VaultError `vault.no_bucket` rather than showing a missing bucket as an empty one.
         """
+        ...
+
+    def list_level(self, prefix: str) -> Level:
+        """What lies directly under `prefix`, which ends in a slash."""
         ...
 
     def extend(self, key: str, version_id: str, lock: Lock) -> None:

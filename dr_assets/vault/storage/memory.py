@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from dr_assets.vault.storage import Blob, BucketState, Head, Lock, Put, Version
+from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, Put, Version
 from dr_assets.vault.storage.refusals import key_conflict, lock_refused, missing
 
 
@@ -76,6 +76,13 @@ class MemoryStore:
         for key in keys:
             for row in reversed(self.rows.get(key, [])):
                 yield Version(key, row.version_id, len(row.data or b""), row.modified_at, row.data is None)
+
+    def list_level(self, prefix: str) -> Level:
+        """As the port says."""
+        rows = list(self.list_versions(prefix))
+        inner = {row.key[len(prefix) :].partition("/")[0] for row in rows if "/" in row.key[len(prefix) :]}
+        direct = tuple(row for row in rows if "/" not in row.key[len(prefix) :])
+        return Level(tuple(sorted(f"{prefix}{name}/" for name in inner)), direct)
 
     def extend(self, key: str, version_id: str, lock: Lock) -> None:
         """As the port says."""

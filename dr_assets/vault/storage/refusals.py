@@ -58,3 +58,12 @@ def no_bucket(bucket: str) -> VaultError:
 def refused(what: str, code: str, text: str) -> VaultError:
     """Any other answer of the store."""
     return VaultError("vault.refused", f"{what}: the store answers {code}: {text[:200]}", "see the store's own log")
+
+
+def unprotected(bucket: str) -> VaultError:
+    """The bucket can't lock."""
+    return VaultError(
+        "vault.bucket_unprotected",
+        f"bucket '{bucket}' has no versioning with Object Lock, and a store can't always add it later",
+        "declare another bucket name; `dr-assets vault init` creates it with Object Lock",
+    )

@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.storage import Blob, BucketState, Head, Lock, LockMode, Put, Version
+from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Version
 from dr_assets.vault.storage.refusals import (
     key_conflict,
     lock_refused,
@@ -26,6 +26,7 @@ from dr_assets.vault.storage.refusals import (
     no_bucket,
     refused,
     refused_credentials,
+    unprotected,
     unreachable,
 )
 from dr_assets.vault.storage.s3_errors import (
@@ -87,9 +88,11 @@ class S3Store:
         self.client = client
         self.bucket = bucket
         self.endpoint: str = client.meta.endpoint_url
+        self._protected = False
 
     def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
         """As the port says: If-None-Match, SHA-256 and the lock go with every put."""
+        self._require_protection()
         arguments = {
             "Bucket": self.bucket,
             "Key": key,
@@ -112,6 +115,15 @@ class S3Store:
             else:
                 return Put(answer.get("VersionId", ""), existed=False, store_at=_answered_at(answer))
         raise key_conflict(key)
+
+    def _require_protection(self) -> None:
+        """Asked once: some stores make a missing bucket at the first put, without any lock."""
+        if self._protected:
+            return
+        state = self.bucket_state()
+        if not (state.versioned and state.object_lock):
+            raise unprotected(self.bucket)
+        self._protected = True
 
     def _existing(self, key: str, data: bytes, sha256: str) -> Put:
         """A 412 is success only if the bytes there are ours; a store without whole-object checksums is read back."""
@@ -164,22 +176,59 @@ class S3Store:
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
         """As the port says, a page of 1000 at a time."""
-        marker = {"KeyMarker": start_after} if start_after else {}
+        empty = True
+        for page in self._version_pages(prefix, {"KeyMarker": start_after} if start_after else {}):
+            for row in _rows(page):
+                empty = False
+                yield row
+        if empty:
+            self.now()  # some stores list a bucket that isn't there as an empty one
+
+    def list_level(self, prefix: str) -> Level:
+        """As the port says. Where folders fill pages, the plain listing is asked too: each may lose some."""
+        folders: set[str] = set()
+        rows: list[Version] = []
+        pages = 0
+        for page in self._version_pages(prefix, {"Delimiter": "/"}):
+            pages += 1
+            folders |= {found["Prefix"] for found in page.get("CommonPrefixes", [])}
+            rows += _rows(page)
+        if pages > 1:
+            folders |= self._plain_folders(prefix)
+        return Level(tuple(sorted(folders)), tuple(rows))
+
+    def _version_pages(self, prefix: str, more: dict[str, str]) -> Iterator[Mapping[str, Any]]:
+        marker: dict[str, str] = {}
         while True:
             try:
                 with answers(self.endpoint, self.bucket):
-                    page = cast(
-                        "Mapping[str, Any]",
-                        self.client.list_object_versions(
-                            Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **cast("Any", marker)
-                        ),
+                    answer = self.client.list_object_versions(
+                        Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **cast("Any", more | marker)
                     )
             except StoreAnswer as said:
                 raise self._refusal(said, prefix) from None
-            yield from _rows(page)
+            page = cast("Mapping[str, Any]", answer)
+            yield page
             if not page.get("IsTruncated"):
                 return
             marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+
+    def _plain_folders(self, prefix: str) -> set[str]:
+        folders: set[str] = set()
+        token: dict[str, str] = {}
+        while True:
+            try:
+                with answers(self.endpoint, self.bucket):
+                    answer = self.client.list_objects_v2(
+                        Bucket=self.bucket, Prefix=prefix, Delimiter="/", MaxKeys=PAGE_KEYS, **cast("Any", token)
+                    )
+            except StoreAnswer as said:
+                raise self._refusal(said, prefix) from None
+            page = cast("Mapping[str, Any]", answer)
+            folders |= {found["Prefix"] for found in page.get("CommonPrefixes", [])}
+            if not page.get("IsTruncated"):
+                return folders
+            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def extend(self, key: str, version_id: str, lock: Lock) -> None:
         """As the port says."""

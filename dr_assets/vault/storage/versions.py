@@ -4,15 +4,19 @@ What belongs here: grouping a listing by key, choosing the authentic version, `a
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format.keys import DIGEST_HEX, ObjectKey
 from dr_assets.vault.storage import Blob, ObjectStore, Version
 from dr_assets.vault.storage.refusals import missing
+
+PLACE_DEPTH: Final = 5  # estate/dataset/stream/system id/timeline/
+POSITIONS_LENGTH: Final = 16 + 1 + 16 + 1 + DIGEST_HEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +30,55 @@ class Name:
 
 
 def scan(store: ObjectStore, prefix: str, start_after: str = "", *, as_of: datetime | None = None) -> Iterator[Name]:
-    """All names under `prefix` as they were at `as_of`: what came later is not there."""
-    for text, rows in groupby(store.list_versions(prefix, start_after), key=lambda row: row.key):
-        # Stores list the newest first; a stable sort of the reverse keeps their order within one second.
-        known = sorted(
-            (row for row in reversed(list(rows)) if as_of is None or row.modified_at <= as_of),
-            key=lambda row: row.modified_at,
-        )
-        if known:
-            yield Name(
-                text,
-                ObjectKey.parse(text),
-                tuple(row for row in known if not row.is_delete_marker),
-                tuple(row for row in known if row.is_delete_marker),
-            )
+    """All names under `prefix` as they were at `as_of`: what came later is not there.
+
+    Goes down folder by folder to where positions are listed, because a flat listing over folders of which one's name
+    begins another's loses names in some stores. `start_after` needs a prefix that reaches down to the positions.
+    """
+    if prefix.count("/") >= PLACE_DEPTH:
+        yield from _place(store, prefix, start_after, as_of)
+        return
+    if start_after or not prefix.endswith("/"):
+        raise ValueError(f"{prefix} does not reach down to the positions")
+    level = store.list_level(prefix)
+    for rows in _by_key(level.versions).values():
+        yield from _name(rows, as_of)
+    for folder in level.folders:
+        yield from scan(store, folder, as_of=as_of)
+
+
+def _place(store: ObjectStore, prefix: str, start_after: str, as_of: datetime | None) -> Iterator[Name]:
+    """Names where positions are listed, a family at a time: those that share the characters of one key of ours.
+
+    A stranger's name that merely continues one of ours can make a store skip ours at the end of a page, so ours is
+    then asked for by itself.
+    """
+    cut = len("/".join(prefix.split("/")[:PLACE_DEPTH])) + 1 + POSITIONS_LENGTH
+    for stem, family in groupby(store.list_versions(prefix, start_after), key=lambda row: row.key[:cut]):
+        names = _by_key(family)
+        if stem not in names and len(stem) == cut and stem > start_after:
+            names |= _by_key(row for row in store.list_versions(stem) if row.key == stem)
+        for text in sorted(names):
+            yield from _name(names[text], as_of)
+
+
+def _by_key(rows: Iterable[Version]) -> dict[str, list[Version]]:
+    names: dict[str, list[Version]] = {}
+    for row in rows:
+        names.setdefault(row.key, []).append(row)
+    return names
+
+
+def _name(rows: list[Version], as_of: datetime | None) -> Iterator[Name]:
+    """The name with these rows, if it was there at `as_of`."""
+    # Stores list the newest first; a stable sort of the reverse keeps their order within one second.
+    known = sorted(
+        (row for row in reversed(rows) if as_of is None or row.modified_at <= as_of), key=lambda row: row.modified_at
+    )
+    if known:
+        versions = tuple(row for row in known if not row.is_delete_marker)
+        markers = tuple(row for row in known if row.is_delete_marker)
+        yield Name(rows[0].key, ObjectKey.parse(rows[0].key), versions, markers)
 
 
 def authentic(store: ObjectStore, name: Name) -> Version | None:
