@@ -7,6 +7,7 @@ The configuration lies beside the data directory, never in it, and the server is
 its source's settings, among them commands to execute, and none of them may run here.
 """
 
+import ctypes
 import os
 import re
 import secrets
@@ -49,6 +50,8 @@ _DEFAULTS: dict[str, Setting] = {
 _AT_LEAST = ("max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_xacts", "max_locks_per_xact")
 _SETTING_OF = {"max_prepared_xacts": "max_prepared_transactions", "max_locks_per_xact": "max_locks_per_transaction"}
 _STATUS_LINE = 7  # of postmaster.pid, written once the sockets are bound: starting, ready, standby or stopping
+_SHARED_MEMORY_LINE = 6  # of postmaster.pid: key and id
+_IPC_RMID = 0
 _BIND_ATTEMPTS = 5
 _SOCKET_DIR_LIMIT_BYTES = 107 - len("/.s.PGSQL.5432.lock")  # what Linux takes as a socket's path, less the name
 
@@ -190,6 +193,7 @@ class PostgresServer:
         if self.child is not None:
             self.child.kill()
             self.child = None
+            self._release_shared_memory()
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop, then start on the same port."""
@@ -270,6 +274,22 @@ class PostgresServer:
             self.child.stop(_STOP_SIGNALS[mode], timeout_s)
             self.child = None
 
+    def _release_shared_memory(self) -> None:
+        """Remove the System V segment by which a postmaster notices another: a crash leaves it, and they are limited.
+
+        The server's pid file names it; a server that starts again takes a missing one for a finished one.
+        """
+        lines = self._pid_file()
+        if len(lines) > _SHARED_MEMORY_LINE:
+            segment = int(lines[_SHARED_MEMORY_LINE].split()[1])
+            ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data_dir / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
     def _wait(self, wanted: Callable[[str], bool], timeout_s: float) -> None:
         child = self.child
         assert child is not None, "the server was not started"  # noqa: S101 - a bug of ours if it fails
@@ -289,10 +309,7 @@ class PostgresServer:
 
         Asking over the port would not do: another server may have taken it and answer.
         """
-        try:
-            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return ""
+        lines = self._pid_file()
         complete = len(lines) > _STATUS_LINE and lines[0] == str(pid)
         return lines[_STATUS_LINE].strip() if complete else ""
 

@@ -35,6 +35,21 @@ def test_a_killed_server_starts_again_with_every_commit(
     assert "was not properly shut down" in server.log_tail(50)
 
 
+def test_a_crash_leaves_nothing_in_shared_memory(postgres_server: Callable[..., PostgresServer]) -> None:
+    """Crashing servers by the hundred doesn't use up the machine's shared memory segments."""
+    server = postgres_server(17)
+    assert list((server.data_dir / "pg_dynshmem").iterdir()), "dynamic segments must lie in the data directory"
+
+    def segments_made_by(pid: int) -> list[str]:
+        rows = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+        return [row for row in rows if row.split()[4] == str(pid)]
+
+    pid = server.pid
+    assert segments_made_by(pid)
+    server.kill()
+    assert not segments_made_by(pid)
+
+
 def test_two_servers_run_at_once(postgres_server: Callable[..., PostgresServer]) -> None:
     """Two servers of different versions share the machine, each with its own port and password."""
     one, other = postgres_server(17), postgres_server(18)
