@@ -1,0 +1,213 @@
+"""One name examined: which version is the sealed one, is it whole, is it ours, is it locked.
+
+What belongs here: everything that can be said of a name by itself. What stays out: what other objects say of it.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, cast
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.format import canonical
+from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.format.envelope import Envelope
+from dr_assets.vault.format.frames import open_frames
+from dr_assets.vault.format.header import Header
+from dr_assets.vault.format.keys import KEYS, ObjectKey
+from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
+from dr_assets.vault.keys.key_object import parse_key_object
+from dr_assets.vault.retention import Kind
+from dr_assets.vault.storage import Blob, Version
+from dr_assets.vault.storage.versions import Name, has_digest
+from dr_assets.vault.vault import StoredObject, Vault
+from dr_assets.vault.verify.report import Finding
+
+LOCK_TOLERANCE: Final = timedelta(minutes=10)  # between the moment a lock was reckoned from and the put
+BODY_LIMIT_BYTES: Final = 64 << 20
+
+_WAIT_FOR_A_PERSON: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
+_KIND_OF_CODE: Final = {
+    "vault.bad_signature": "bad_signature",
+    "vault.untrusted_signer": "untrusted",
+    "vault.wrong_key": "wrong_key",
+    "vault.no_key": "wrong_key",
+    "vault.newer_version": "newer_version",
+    "vault.tampered": "flipped",
+    "vault.malformed": "malformed",
+    "vault.misplaced": "swapped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found under one name. `obj` and `header` are there only if the object is whole and believed.
+
+    `body` is a manifest's or fact's content. `belongs` is the name that misplaced bytes would have, `sha256` theirs.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    obj: StoredObject | None = None
+    header: Header | None = None
+    body: dict[str, Json] | None = None
+    belongs: ObjectKey | None = None
+    sha256: str = ""
+    size_bytes: int = 0
+    locked: bool = False
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Collects while a name is examined."""
+
+    findings: list[Finding] = field(default_factory=list)
+    header: Header | None = None
+    body: dict[str, Json] | None = None
+    belongs: ObjectKey | None = None
+
+
+def examine(vault: Vault, name: Name, now: datetime) -> Examined:
+    """Read the versions of `name`, oldest first, until one has the digest in the name; judge that one.
+
+    Raises VaultError only when the store can't be read at all.
+    """
+    if name.key is None:
+        return Examined(name.text, (_foreign(name),))
+    if not name.versions:
+        return Examined(name.text, (Finding("missing", name.text, None, "only delete markers are left of it"),))
+    draft = _Draft()
+    chosen, blob = _choose(vault, name, name.key, draft)
+    draft.findings += _overlays(name, chosen)
+    if blob is None:
+        head_size = chosen.size_bytes
+        return Examined(name.text, tuple(draft.findings), belongs=draft.belongs, size_bytes=head_size)
+    judged = _judge(vault, name.key, blob, draft)
+    draft.findings += judged
+    draft.findings += _judge_lock(vault, name.key, blob, draft.header, now)
+    sound = draft.header is not None or (name.key.stream == KEYS and not judged)
+    lock = blob.head.lock
+    return Examined(
+        name=name.text,
+        findings=tuple(draft.findings),
+        obj=StoredObject(name.key, chosen.version_id, len(blob.data), chosen.modified_at) if sound else None,
+        header=draft.header,
+        body=draft.body,
+        belongs=draft.belongs,
+        sha256=hashlib.sha256(blob.data).hexdigest() if name.key.stream != KEYS else "",
+        size_bytes=len(blob.data),
+        locked=lock is not None and lock.retain_until > now,
+    )
+
+
+def _foreign(name: Name) -> Finding:
+    what = f"{len(name.versions)} versions" if name.versions else "a delete marker"
+    return Finding("foreign", name.text, None, f"{what} under a name that is not of this vault's form")
+
+
+def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Version, Blob | None]:
+    """The oldest version whose bytes have the name's digest; without one, the oldest, its damage described."""
+    damage: list[Finding] = []
+    for version in name.versions:
+        try:
+            blob = vault.store.get(name.text, version.version_id)
+        except VaultError as error:
+            if error.code in _WAIT_FOR_A_PERSON:
+                raise
+            damage.append(Finding("missing", name.text, version.version_id, error.found))
+            continue
+        if has_digest(blob.data, key):
+            draft.findings += damage
+            return version, blob
+        damage.append(_describe(vault, key, version, blob, draft))
+    # Later versions of other bytes are somebody's overlays; the oldest is the one that was damaged.
+    draft.findings += damage[:1]
+    return name.versions[0], None
+
+
+def _describe(vault: Vault, key: ObjectKey, version: Version, blob: Blob, draft: _Draft) -> Finding:
+    """What happened to bytes that have not the digest in their name, as far as they tell."""
+    text = str(key)
+    try:
+        header = verify_envelope(blob.data, vault.trust, name=text).header
+    except VaultError as error:
+        return Finding(_kind_of_damage(error, blob), text, version.version_id, error.found)
+    draft.belongs = header.key(hashlib.sha256(blob.data).hexdigest())
+    return Finding("swapped", text, version.version_id, f"holds {draft.belongs}")
+
+
+def _kind_of_damage(error: VaultError, blob: Blob) -> str:
+    if error.code == "vault.malformed" and ("ends" in error.found or "claims" in error.found or not blob.data):
+        return "cut"
+    return "flipped"
+
+
+def _overlays(name: Name, chosen: Version) -> list[Finding]:
+    """Versions and delete markers that came after the sealed one."""
+    found = [
+        Finding("overlay", name.text, row.version_id, f"a later version of {row.size_bytes} bytes, ignored")
+        for row in name.versions
+        if row is not chosen and row.modified_at >= chosen.modified_at
+    ]
+    return found + [
+        Finding("delete_marker", name.text, row.version_id, "hides the object from a plain reader, ignored")
+        for row in name.markers
+    ]
+
+
+def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Finding]:
+    """Signature, place, key and plaintext of bytes that have the digest in their name."""
+    text = str(key)
+    try:
+        if key.stream == KEYS:
+            parsed = parse_key_object(blob.data, key=key, trust=vault.trust)
+            vault.keys.by_id(parsed.context.dataset, parsed.context.key_id)
+            return []
+        envelope = verify_envelope(blob.data, vault.trust, name=text)
+        try:
+            check_belongs(envelope.header, key, name=text)
+        except VaultError:
+            draft.belongs = envelope.header.key(hashlib.sha256(blob.data).hexdigest())
+            raise
+        draft.body = _read_through(vault, blob.data, envelope, text)
+        draft.header = envelope.header
+    except VaultError as error:
+        if error.code in _WAIT_FOR_A_PERSON:
+            raise
+        kind = _KIND_OF_CODE.get(error.code, "malformed")
+        return [Finding(kind, text, blob.head.version_id, error.found)]
+    return []
+
+
+def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> dict[str, Json] | None:
+    """Open every frame; keep the plaintext only of what is small and says something about other objects."""
+    header = envelope.header
+    digest, kept = hashlib.sha256(), bytearray()
+    keep = header.kind in {"manifest", "fact"} and header.size_bytes <= BODY_LIMIT_BYTES
+    for plaintext in open_frames(data, envelope, unlock(header, vault.keys.key_of, name=name).secret, name=name):
+        digest.update(plaintext)
+        if keep:
+            kept += plaintext
+    if digest.hexdigest() != header.plaintext_sha256:
+        raise VaultError(
+            "vault.tampered", f"{name}: the plaintext has not the digest in its header", "its writer erred"
+        )
+    return canonical.decode(bytes(kept), limit_bytes=BODY_LIMIT_BYTES, what=name) if keep else None
+
+
+def _judge_lock(vault: Vault, key: ObjectKey, blob: Blob, header: Header | None, now: datetime) -> list[Finding]:
+    """Held to its dataset's rule from the moment it was sealed."""
+    lock, text = blob.head.lock, str(key)
+    if lock is None:
+        return [Finding("unlocked", text, blob.head.version_id, "has no retention lock")]
+    if lock.retain_until <= now:
+        return [Finding("lock_expired", text, blob.head.version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
+    if header is None:
+        return []
+    rule = vault.locks.lock(key.dataset, cast("Kind", header.kind), header.sealed_at)
+    if lock.retain_until + LOCK_TOLERANCE < rule.retain_until:
+        detail = f"locked until {lock.retain_until:%Y-%m-%d %H:%M}Z, its rule says {rule.retain_until:%Y-%m-%d %H:%M}Z"
+        return [Finding("unlocked", text, blob.head.version_id, detail)]
+    if rule.mode == "COMPLIANCE" and lock.mode != "COMPLIANCE":
+        return [Finding("unlocked", text, blob.head.version_id, f"locked in {lock.mode} mode, which has a bypass")]
+    return []

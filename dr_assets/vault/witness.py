@@ -1,0 +1,88 @@
+"""A witness: the newest names a reader has seen, kept outside the vault, so that an older vault is refused.
+
+What belongs here: the file and the comparison. What stays out: how a vault could have become older.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.vault.format.keys import ObjectKey
+from dr_assets.vault.vault import Vault
+
+FILE_LIMIT_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Per place (`estate/dataset/stream/system id/timeline/`) the name with the highest position seen."""
+
+    newest: Mapping[str, ObjectKey] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, keys: Iterable[ObjectKey]) -> "Witness":
+        """What these names witness."""
+        newest: dict[str, ObjectKey] = {}
+        for key in keys:
+            known = newest.get(key.place)
+            if known is None or (known.last, known.digest) < (key.last, key.digest):
+                newest[key.place] = key
+        return cls(newest)
+
+    @classmethod
+    def load(cls, path: Path) -> "Witness":
+        """The file's content; nothing witnessed yet when it does not exist. Raises PolicyError `vault.bad_witness`."""
+        try:
+            with path.open("rb") as file:
+                raw = json.loads(file.read(FILE_LIMIT_BYTES))
+            keys = [ObjectKey.parse(text) for text in raw["newest"]]
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            keys = [None]
+        known = [key for key in keys if key is not None]
+        if len(known) != len(keys):
+            raise PolicyError(
+                "vault.bad_witness", f"{path} is no witness file", "restore it from its copy, or remove it knowingly"
+            )
+        return cls.of(known)
+
+    def save(self, path: Path) -> None:
+        """Replace the file in one step."""
+        text = json.dumps({"newest": sorted(map(str, self.newest.values()))}, indent=2) + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+
+    def merged(self, other: "Witness") -> "Witness":
+        """The newer of both at each place."""
+        return Witness.of([*self.newest.values(), *other.newest.values()])
+
+
+def check_witness(vault: Vault, witness: Witness) -> None:
+    """Raise VaultError `vault.older_than_witness` when a witnessed object isn't there any more: names it.
+
+    Looks up one name a place, so a restore can afford it. Other estates' names in the file are left alone.
+    """
+    for key in witness.newest.values():
+        if key.estate != vault.estate:
+            continue
+        try:
+            vault.find(key)
+        except VaultError as error:
+            if error.code != "vault.missing":
+                raise
+            raise VaultError(
+                "vault.older_than_witness",
+                f"{key} was seen in this vault once and is gone",
+                "the vault was set back or emptied: restore from a replica, or give --as-of and no witness knowingly",
+            ) from None
