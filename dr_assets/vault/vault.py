@@ -76,6 +76,19 @@ class Vault:
     def __repr__(self) -> str:
         return f"Vault({self.estate}/{self.name})"
 
+    def anew(self) -> "Vault":
+        """The same vault without any key in memory: what it can open, it opens by what the store holds now."""
+        return Vault(
+            store=self.store,
+            estate=self.estate,
+            name=self.name,
+            keys=self.keys.anew(),
+            trust=self.trust,
+            signer=self.signer,
+            locks=self.locks,
+            clock=self.clock,
+        )
+
     def prepare(
         self,
         *,

@@ -4,16 +4,13 @@ What belongs here: `kek-0001.hex`, `kek-0002.hex` … in one folder; the highest
 out: providers that keep the key where it can't be copied.
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.errors import PolicyError
+from dr_assets.vault.keys.aead_wrap import kek_id_of, unwrap, wrap
 from dr_assets.vault.keys.derive import KEY_BYTES
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
@@ -22,9 +19,7 @@ DEMO_ONLY: Final = (
     "key-encryption keys lie in plain files: good for a demo, NOT for production. "
     "Whoever can read the keys folder can read every backup."
 )
-NONCE_BYTES: Final = 12
 _FILE: Final = re.compile(r"kek-(\d{4})\.hex", re.ASCII)
-_KEK_ID_LABEL: Final = b"dr_assets v1 kek id\0"
 
 
 class FileKeyProvider:
@@ -40,8 +35,8 @@ class FileKeyProvider:
                 "keys.no_kek", f"{folder} holds no kek-0001.hex", "`dr-assets vault init` creates one for a new vault"
             )
         keks = [_parse(path) for path in paths]
-        self._keks = {_kek_id(kek): kek for kek in keks}
-        self._current = _kek_id(keks[-1])
+        self._keks = {kek_id_of(kek): kek for kek in keks}
+        self._current = kek_id_of(keks[-1])
 
     @classmethod
     def create(cls, folder: Path) -> "FileKeyProvider":
@@ -52,22 +47,12 @@ class FileKeyProvider:
         return cls(folder)
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
-        """AES-256-GCM with a random nonce in front."""
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = AESGCM(self._keks[self._current]).encrypt(nonce, secret, context.encoded())
-        return Wrapping(self._current, nonce + sealed)
+        """As the port says."""
+        return wrap(self._keks[self._current], secret, context)
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
         """As the port says."""
-        kek = self._keks.get(wrapping.kek_id)
-        if kek is None:
-            raise _wrong_key(context, f"it is wrapped by {wrapping.kek_id}, the folder holds {', '.join(self._keks)}")
-        try:
-            return AESGCM(kek).decrypt(
-                wrapping.wrapped[:NONCE_BYTES], wrapping.wrapped[NONCE_BYTES:], context.encoded()
-            )
-        except (InvalidTag, ValueError):
-            raise _wrong_key(context, "the wrapping fails authentication") from None
+        return unwrap(self._keks, wrapping, context)
 
 
 def _parse(path: Path) -> bytes:
@@ -80,15 +65,3 @@ def _parse(path: Path) -> bytes:
             "keys.bad_kek", f"{path} does not hold {2 * KEY_BYTES} hex digits", "restore it from its copy"
         )
     return kek
-
-
-def _kek_id(kek: bytes) -> str:
-    return hashlib.sha256(_KEK_ID_LABEL + kek).hexdigest()[:32]
-
-
-def _wrong_key(context: WrapContext, why: str) -> VaultError:
-    return VaultError(
-        "vault.wrong_key",
-        f"data key {context.key_id} of {context.dataset} can't be unwrapped: {why}",
-        "the keys folder must be the one of the estate that wrote this vault",
-    )

@@ -57,6 +57,18 @@ class KeyRing:
         self._writing: dict[str, _Held] = {}
         self._by_id: dict[tuple[str, str], DataKey] = {}
 
+    def anew(self) -> "KeyRing":
+        """The same ring that remembers nothing: for who wants to know what the vault holds *now*."""
+        return KeyRing(
+            store=self._store,
+            estate=self._estate,
+            provider=self._provider,
+            trust=self._trust,
+            signer=self._signer,
+            locks=self._locks,
+            clock=self._clock,
+        )
+
     def for_writing(self, dataset: str) -> DataKey:
         """The dataset's oldest usable key; the first writer makes one. Its lock is renewed when half of it is over.
 

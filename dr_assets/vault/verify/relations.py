@@ -147,10 +147,11 @@ def _compare(inventory: str, shelf: Shelf, there: Iterable[ObjectKey]) -> Iterat
     texts = sorted(str(key) for key in there if key <= shelf.last)
     if len(texts) == shelf.count and digest_of(texts) == shelf.digest:
         return
-    if shelf.keys and {str(key) for key in shelf.keys} <= set(texts):
-        yield Finding("changed", shelf.last.place, None, f"holds more than {inventory} counted")
-    elif not shelf.keys and len(texts) > shelf.count:
+    if shelf.keys:  # what lacks is told name by name: the inventory claims it
+        if {str(key) for key in shelf.keys} <= set(texts):
+            yield Finding("changed", shelf.last.place, None, f"holds more than {inventory} counted")
+    elif len(texts) > shelf.count:
         yield Finding("changed", shelf.last.place, None, f"holds {len(texts)}, {inventory} counted {shelf.count}")
-    else:  # single names are told by `_claims`; where the inventory doesn't spell them out, the place is what is known
-        detail = f"{shelf.count} were counted by {inventory} up to {shelf.last}, {len(texts)} are there"
+    else:
+        detail = f"{shelf.count} were counted by {inventory} up to {shelf.last}, {len(texts)} of these are there"
         yield Finding("missing", shelf.last.place, None, detail)

@@ -40,6 +40,7 @@ def verify(
     `vault.wrong_key` when no key at all can be unwrapped: then nothing can be said about anything.
     """
     begin_s = time.monotonic()
+    vault = vault.anew()
     now = as_of or vault.clock()
     names = list(vault.names(prefix_of(vault.estate, dataset), as_of=as_of))
     _require_keys(vault, names)
