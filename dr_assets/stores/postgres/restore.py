@@ -1,0 +1,302 @@
+"""Restoring a base backup and its WAL into an empty folder: the phases, in order, with their times.
+
+What belongs here: that order, what is handed out, what is left behind. What stays out: each phase's own work: plan.py,
+fetch.py, lay.py, lay_wal.py, checks.py, recovery.py, site.py.
+
+A restore yields a promoted server on which everything was proven, or nothing: on any failure, also of the caller's,
+the server is stopped and what was laid is removed.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from dr_assets.engines.placement import engine_user
+from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.programs import Programs, find_programs
+from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.model import Level
+from dr_assets.stores.postgres.checks import check_data, require_same_last_record, verify_files
+from dr_assets.stores.postgres.fetch import opened_in_order
+from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
+from dr_assets.stores.postgres.lay import LaidBase, finish_base, lay_base, write_file
+from dr_assets.stores.postgres.lay_wal import WalLayer
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.plan import RestorePlan
+from dr_assets.stores.postgres.recovery import Replay, Replayed, promote, standby_settings
+from dr_assets.stores.postgres.site import Site, abandon, keep, prepare_site
+from dr_assets.stores.postgres.target import Target
+from dr_assets.stores.postgres.wal import Record
+from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.vault import Vault
+
+SANDBOX_NAME: Final = "dr_assets-sandbox"
+# What of a source's limits a kept cluster may need: prepared transactions hold locks that were taken under them.
+_LIMITS: Final = ("max_connections", "max_worker_processes", "max_prepared_transactions", "max_locks_per_transaction")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreProgress:
+    """How far a phase is; `total_bytes` is None where nobody can tell."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int | None
+
+
+@dataclass(slots=True)
+class Restored:
+    """A recovered cluster, promoted and running. LSNs are byte positions.
+
+    `replayed_lsn` is where replay stood when it was proven, `end_lsn` the end of the last complete record that was
+    laid, found without the server. `recovered_at` is the newest heartbeat in the data (source's clock, signature
+    verified): every commit made before it is there. `stopped` is the server's own word for a target.
+    """
+
+    plan: RestorePlan
+    server: PostgresServer
+    data_dir: Path
+    replayed_lsn: int
+    end_lsn: int
+    timeline: int
+    last_commit_at: datetime | None
+    recovered_at: datetime | None
+    stopped: str | None
+    checks: tuple[str, ...]
+    engine: str
+    size_bytes: int
+    phases_s: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+    def dsn(self, dbname: str | None = None) -> str:
+        """A connection string to the running server; the source's own database by default."""
+        return self.server.dsn(dbname or self.plan.base.dbname)
+
+    @property
+    def duration_s(self) -> float:
+        """All phases together."""
+        return sum(self.phases_s.values())
+
+    @property
+    def mb_s(self) -> float:
+        """Plaintext that was laid, base backup and WAL, over the whole duration, in units of 10^6 bytes."""
+        return self.size_bytes / self.duration_s / 1e6
+
+
+@contextmanager
+def restore(
+    plan: RestorePlan,
+    vault: Vault,
+    into: Path,
+    *,
+    programs: Programs | None = None,
+    level: Level = "quick",
+    keep_cluster: bool = False,
+    env: Mapping[str, str] | None = None,
+    progress: Callable[[RestoreProgress], None] | None = None,
+) -> Iterator[Restored]:
+    """Carry out `plan` in the empty folder `into` and hand out the running, promoted server.
+
+    Leaving the context destroys it; with `keep_cluster` it is stopped cleanly and kept at `into`/data instead. Any
+    exception, from here or from the caller's block, leaves nothing.
+
+    Raises PolicyError (`restore.not_empty`, `restore.target_not_reached`, `engine.no_programs`), VaultError for
+    whatever is missing, damaged or disagrees.
+    """
+    programs = programs or find_programs("postgres", plan.base.major, env)
+    if programs.major != plan.base.major:
+        raise PolicyError(
+            "restore.wrong_major",
+            f"the base backup is of PostgreSQL {plan.base.major}, the programs are {programs.describe()}",
+            f"install the server programs of PostgreSQL {plan.base.major}",
+        )
+    site = prepare_site(into)
+    work = _Restore(plan, vault, site, programs, level, progress, durable=keep_cluster)
+    kept = False
+    try:
+        yield work.run()
+        if keep_cluster:
+            work.hand_over()
+            kept = True
+    finally:
+        work.server.stop("immediate")
+        if not kept:
+            abandon(site)
+
+
+class _Restore:
+    """One restore under way."""
+
+    def __init__(
+        self,
+        plan: RestorePlan,
+        vault: Vault,
+        site: Site,
+        programs: Programs,
+        level: Level,
+        progress: Callable[[RestoreProgress], None] | None,
+        *,
+        durable: bool,
+    ) -> None:
+        self._plan = plan
+        self._vault = vault
+        self._site = site
+        self._level = level
+        self._progress = progress
+        self._durable = durable
+        self._user = engine_user()
+        self._phases_s: dict[str, float] = {"plan": plan.duration_s}
+        self._held: dict[str, bytes] = {}
+        name = f"{SANDBOX_NAME}-{plan.dataset}-{secrets.token_hex(4)}"
+        self.server = PostgresServer(site.data_dir, programs, name=name)
+
+    def run(self) -> Restored:
+        """Every phase, one line each."""
+        with self._phase("fetch_base"):
+            laid = self._fetch_base()
+        with self._phase("lay_wal"):
+            record = self._lay_wal()
+        with self._phase("verify"):
+            self._verify(laid, record)
+        with self._phase("replay"):
+            replayed = self._replay(record)
+        with self._phase("promote"):
+            timeline = promote(self.server)
+        with self._phase("check"):
+            checks = check_data(self.server, self._level, has_checksums=self._plan.base.data_checksums)
+        notes = [*self._plan.notes, *self.server.notes]
+        return Restored(
+            plan=self._plan,
+            server=self.server,
+            data_dir=self._site.data_dir,
+            replayed_lsn=replayed.lsn,
+            end_lsn=record.end,
+            timeline=timeline,
+            last_commit_at=replayed.last_commit_at,
+            recovered_at=self._recovered_at(notes),
+            stopped=replayed.stopped,
+            checks=("pg_verifybackup", "pg_waldump", *checks),
+            engine=self.server.programs.describe(),
+            size_bytes=laid.size_bytes + self._plan.wal_bytes,
+            phases_s=self._phases_s,
+            notes=notes,
+        )
+
+    def hand_over(self) -> None:
+        """Stop cleanly and leave a cluster that people can start."""
+        self.server.stop("fast")
+        self._require_clean_stop()
+        limits = {name: value for name, value in self._plan.base.settings.items() if name in _LIMITS}
+        keep(self._site, self._held, limits, self._user)
+
+    def _fetch_base(self) -> LaidBase:
+        base = self._plan.base
+        parts = self._told("fetch_base", opened_in_order(self._vault, self._plan.parts), total_bytes=base.size_bytes)
+        laid = lay_base(base, self._site, parts, self._user)
+        self._held = laid.held
+        return laid
+
+    def _lay_wal(self) -> Record:
+        """Lay every piece, then find the end of the last complete record in what the vault authenticated."""
+        layer = WalLayer(self._site.pg_wal, self._plan.frame, self._user)
+        pieces = opened_in_order(self._vault, self._plan.pieces)
+        layer.lay(self._told("lay_wal", pieces, total_bytes=self._plan.wal_bytes))
+        record = layer.last_record()
+        if record is None or record.end < self._plan.base.stop_lsn:
+            raise VaultError(
+                "restore.not_usable_yet",
+                f"the stored WAL ends inside the record that would make base backup {self._plan.base.snapshot_id} "
+                "consistent",
+                "let `dr-assets capture` catch up, then try again",
+            )
+        return record
+
+    def _verify(self, laid: LaidBase, record: Record) -> None:
+        finish_base(laid, self._site, self._user)
+        self._write_history()
+        self.server.adopt(self._plan.base.superuser, self._site.tablespaces())
+        verify_files(self.server)
+        require_same_last_record(self.server, self._site.pg_wal, self._plan.frame, record)
+
+    def _replay(self, record: Record) -> Replayed:
+        target = self._effective_target(record)
+        self.server.settings.update(
+            standby_settings(target, self._plan.frame.timeline, self._plan.base.major, durable=self._durable)
+        )
+        told = None if self._progress is None else self._tell_replay
+        return Replay(self.server, target, record.end, progress=told).run()
+
+    def _effective_target(self, record: Record) -> Target:
+        """A position with no record behind it is the end of the WAL: no server stops there, so it is proven as such."""
+        lsn = self._plan.target.lsn
+        if lsn is None or record.begin >= lsn:
+            return self._plan.target
+        if record.end < lsn:
+            raise PolicyError(
+                "restore.target_beyond",
+                f"{format_lsn(lsn)} lies beyond the last complete record, which ends at {format_lsn(record.end)}",
+                f"restore to `latest`, or to a position up to lsn:{format_lsn(record.end)}",
+            )
+        return Target("latest")
+
+    def _recovered_at(self, notes: list[str]) -> datetime | None:
+        """The heartbeat in the recovered data; a row that cannot be believed dates nothing, and says so."""
+        plan = self._plan
+        try:
+            with psycopg.connect(self.server.dsn(plan.base.dbname), autocommit=True) as session:
+                row = read_heartbeat(session, plan.dataset)
+        except psycopg.OperationalError:
+            notes.append(f"database {plan.base.dbname}, which held the heartbeat, does not exist at this target")
+            return None
+        if row is None:
+            notes.append("the recovered data holds no heartbeat: no capture was running before this target")
+            return None
+        try:
+            verify_heartbeat(row, self._vault.trust)
+        except VaultError as error:
+            notes.append(f"the heartbeat is not believed: {error.code}: {error.found}")
+            return None
+        return row.at
+
+    def _write_history(self) -> None:
+        """The timeline's history file, without which the server refuses it as a target."""
+        history, frame = self._plan.base.history, self._plan.frame
+        if history is not None:
+            write_file(self._site.pg_wal / f"{frame.timeline:08X}.history", history.encode(), self._user)
+
+    def _require_clean_stop(self) -> None:
+        state = self.server.pg_controldata().get("Database cluster state")
+        if state != "shut down":
+            raise VaultError(
+                "restore.not_stopped",
+                f"the recovered cluster did not stop cleanly, its state is {state!r}",
+                "try again; the vault is as it was",
+            )
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        begin_s = time.monotonic()
+        if self._progress is not None:
+            self._progress(RestoreProgress(name, 0, None))
+        yield
+        self._phases_s[name] = time.monotonic() - begin_s
+
+    def _told(self, phase: str, pieces: Iterator[Opened], *, total_bytes: int) -> Iterator[Opened]:
+        done_bytes = 0
+        for piece in pieces:
+            yield piece
+            done_bytes += len(piece.plaintext)
+            if self._progress is not None:
+                self._progress(RestoreProgress(phase, done_bytes, total_bytes))
+
+    def _tell_replay(self, lsn: int) -> None:
+        assert self._progress is not None  # noqa: S101 - for the type checker: the caller has looked
+        begin = self._plan.base.start_lsn
+        self._progress(RestoreProgress("replay", max(0, lsn - begin), self._plan.frame.end - begin))

@@ -1,0 +1,350 @@
+"""Taking a base backup: the server's stream into locked parts, the manifest last.
+
+What belongs here: the order of the steps and what is asked of the source around them. What stays out: the protocol
+(basebackup.py), the pool (parts.py), the manifest's form (base_manifest.py), whether a backup is usable (plan.py: not
+before the WAL up to its stop LSN is in the vault's chain).
+
+A backup that was killed has parts and no manifest, and so nothing ever takes it for one.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from dr_assets.estate.errors import SourceError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.base_manifest import BACKUP_MANIFEST, BaseManifest
+from dr_assets.stores.postgres.basebackup import (
+    ArchiveBegan,
+    ArchiveData,
+    BaseBackup,
+    ManifestBegan,
+    ManifestData,
+    Progress,
+    WalPosition,
+)
+from dr_assets.stores.postgres.dsn import describe_dsn
+from dr_assets.stores.postgres.heartbeat import source_clock
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.measured import measured
+from dr_assets.stores.postgres.parts import PART_BYTES, PartsPlace, PartWriter
+from dr_assets.stores.postgres.protocol import ConnectionLostError, ReplicationConnection, ServerRefusedError
+from dr_assets.stores.postgres.session import connect, source_errors
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.format.keys import BASE
+from dr_assets.vault.retention import lock_for
+from dr_assets.vault.storage import Lock
+from dr_assets.vault.vault import Vault
+
+APPLICATION_NAME: Final = "dr-assets snapshot"
+# A fast checkpoint still has to write every dirty page.
+_CHECKPOINT_TIMEOUT_S: Final = 600.0
+# What a restored server should know of its source: what a standby must not have less of, and what changes meaning.
+_SETTINGS: Final = (
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "wal_level",
+    "shared_preload_libraries",
+    "track_commit_timestamp",
+    "lc_collate",
+    "server_encoding",
+    "block_size",
+)
+_READ_SETTINGS: Final = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+# The bootstrap superuser keeps its OID whatever it is called.
+_READ_CLUSTER: Final = """
+SELECT (SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('data_checksums'),
+       (SELECT rolname FROM pg_roles WHERE oid = 10), current_database()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotProgress:
+    """How far a base backup is. `estimated_bytes` is the server's guess, None when it makes none."""
+
+    received_bytes: int
+    estimated_bytes: int | None
+    stored_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotResult:
+    """A base backup in the vault. LSNs are byte positions; `mb_s` is plaintext, in units of 10^6 bytes."""
+
+    manifest_key: str
+    snapshot_id: str
+    start_lsn: int
+    stop_lsn: int
+    timeline: int
+    system_id: str
+    size_bytes: int
+    stored_bytes: int
+    parts: int
+    duration_s: float
+    mb_s: float
+    lock: Lock
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What an ordinary session tells of the source before the backup."""
+
+    segment_bytes: int
+    data_checksums: bool
+    superuser: str
+    dbname: str
+    settings: dict[str, str]
+    begin_at: datetime
+
+
+def take_snapshot(
+    vault: Vault,
+    dataset: Dataset,
+    dsn: str,
+    *,
+    progress: Callable[[SnapshotProgress], None] | None = None,
+) -> SnapshotResult:
+    """Take one base backup of the source at `dsn` and seal its manifest when every part is in the vault, locked.
+
+    Raises SourceError (`source.unreachable`, `source.refused`, `snapshot.interrupted`), VaultError when a part cannot
+    be put, PolicyError for an unreadable or unsafe DSN. Records a `snapshot` fact.
+    """
+    begin_s = time.monotonic()
+    vault.check_clock()
+    lock = lock_for("part", dataset.retention, dataset.snapshot.every, vault.clock())
+    source = _ask(dsn)
+    with _replication_errors(dsn), ReplicationConnection.open(dsn, application_name=APPLICATION_NAME) as server:
+        manifest = _receive(vault, dataset, dsn, server, source, lock, progress)
+    receipt_key = _seal_manifest(vault, manifest, lock)
+    duration_s = time.monotonic() - begin_s
+    result = SnapshotResult(
+        manifest_key=receipt_key,
+        snapshot_id=manifest.snapshot_id,
+        start_lsn=manifest.start_lsn,
+        stop_lsn=manifest.stop_lsn,
+        timeline=manifest.timeline,
+        system_id=manifest.system_id,
+        size_bytes=manifest.size_bytes,
+        stored_bytes=manifest.stored_bytes,
+        parts=len(manifest.parts),
+        duration_s=duration_s,
+        mb_s=manifest.size_bytes / duration_s / 1e6,
+        lock=lock,
+    )
+    _record(vault, manifest, result)
+    return result
+
+
+def _receive(
+    vault: Vault,
+    dataset: Dataset,
+    dsn: str,
+    server: ReplicationConnection,
+    source: _Source,
+    lock: Lock,
+    progress: Callable[[SnapshotProgress], None] | None,
+) -> BaseManifest:
+    """The whole backup, its parts put and locked; the manifest is returned, not yet sealed."""
+    snapshot_id = f"{source.begin_at:%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}"
+    identity = server.identify_system()
+    backup = BaseBackup.begin(server, options=_options(snapshot_id), timeout_s=_CHECKPOINT_TIMEOUT_S)
+    place = PartsPlace(dataset.name, snapshot_id, identity.system_id, backup.start.timeline, lock)
+    with PartWriter(vault, place) as writer:
+        stop = _pour(backup, writer, progress)
+        archives, parts = writer.finish()
+    end_at, next_xid = _ask_after(dsn)
+    return BaseManifest(
+        dataset=dataset.name,
+        snapshot_id=snapshot_id,
+        system_id=identity.system_id,
+        timeline=backup.start.timeline,
+        server_version=server.server_version,
+        start_lsn=backup.start.lsn,
+        stop_lsn=stop.lsn,
+        begin_at=source.begin_at,
+        end_at=end_at,
+        segment_bytes=source.segment_bytes,
+        data_checksums=source.data_checksums,
+        next_xid=next_xid,
+        superuser=source.superuser,
+        dbname=source.dbname,
+        settings=source.settings,
+        policy=_policy(dataset, lock),
+        history=_history(server, backup.start.timeline),
+        archives=tuple(archives[:-1]),
+        backup_manifest=archives[-1],
+        parts=parts,
+    )
+
+
+def _pour(backup: BaseBackup, writer: PartWriter, progress: Callable[[SnapshotProgress], None] | None) -> WalPosition:
+    """Every byte of the backup into the parts, in order; returns where the WAL that it needs ends."""
+    report = _Report(writer, sum(space.estimated_bytes or 0 for space in backup.tablespaces) or None, progress)
+    for message in backup.messages():
+        match message:
+            case ArchiveData(data) | ManifestData(data):
+                writer.add(data)
+                report.received(len(data))
+            case ArchiveBegan(name, location):
+                # A tablespace's archive is named by its OID; the data directory's is base.tar.
+                stem = name.removesuffix(".tar")
+                writer.begin(name, int(stem) if stem.isdigit() else None, location or None)
+            case ManifestBegan():
+                writer.begin(BACKUP_MANIFEST)
+            case Progress():
+                pass
+    if backup.stop is None or backup.stop.timeline != backup.start.timeline:
+        raise _interrupted("the server changed its timeline during the backup")
+    return backup.stop
+
+
+@dataclass(slots=True)
+class _Report:
+    """Tells about once per 16 MiB how far the backup is."""
+
+    writer: PartWriter
+    estimated_bytes: int | None
+    tell: Callable[[SnapshotProgress], None] | None
+    begin_s: float = field(default_factory=time.monotonic)
+    done_bytes: int = 0
+    told_bytes: int = 0
+
+    def received(self, size_bytes: int) -> None:
+        """So many more bytes have come from the server."""
+        self.done_bytes += size_bytes
+        if self.tell is None or self.done_bytes - self.told_bytes < PART_BYTES:
+            return
+        self.told_bytes = self.done_bytes
+        elapsed_s = time.monotonic() - self.begin_s
+        self.tell(SnapshotProgress(self.done_bytes, self.estimated_bytes, self.writer.stored_bytes, elapsed_s))
+
+
+def _options(snapshot_id: str) -> dict[str, str | bool]:
+    return {
+        "LABEL": f"dr-assets {snapshot_id}",
+        "PROGRESS": True,
+        "CHECKPOINT": "fast",
+        "WAL": False,
+        "MANIFEST": "yes",
+        "MANIFEST_CHECKSUMS": "SHA256",
+    }
+
+
+def _ask(dsn: str) -> _Source:
+    with source_errors(dsn), connect(dsn, application_name=APPLICATION_NAME) as session:
+        rows = session.execute(_READ_SETTINGS, (list(_SETTINGS),)).fetchall()
+        row = session.execute(_READ_CLUSTER).fetchone()
+        begin_at = source_clock(session)
+    assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
+    segment_bytes, data_checksums, superuser, dbname = (str(value) for value in row)
+    return _Source(
+        segment_bytes=int(segment_bytes),
+        data_checksums=data_checksums == "on",
+        superuser=superuser,
+        dbname=dbname,
+        settings={str(name): str(value) for name, value in rows},
+        begin_at=begin_at,
+    )
+
+
+def _ask_after(dsn: str) -> tuple[datetime, int]:
+    """The source's clock and the next transaction id, both behind everything that lies before the stop LSN.
+
+    A session of its own: the first would have stood idle through the whole backup, which servers may forbid.
+    """
+    with source_errors(dsn), connect(dsn, application_name=APPLICATION_NAME) as session:
+        row = session.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        return source_clock(session), int(str(row[0] if row else ""))
+
+
+def _history(server: ReplicationConnection, timeline: int) -> str | None:
+    """The timeline's history file, without which no server accepts that timeline as a target; 1 has none."""
+    if timeline == 1:
+        return None
+    return server.execute(f"TIMELINE_HISTORY {timeline}")[0]["content"]
+
+
+def _policy(dataset: Dataset, lock: Lock) -> dict[str, str]:
+    """What the set was locked under, so that a later look at it needs no declaration."""
+    return {
+        "lock": lock.mode.lower(),
+        "retain_until": format_time(lock.retain_until),
+        "retention_days": str(dataset.retention.days),
+        "lock_days": str(dataset.retention.lock_days),
+        "snapshot_every_s": f"{dataset.snapshot.every.total_seconds():g}",
+    }
+
+
+def _seal_manifest(vault: Vault, manifest: BaseManifest, lock: Lock) -> str:
+    prepared = vault.prepare(
+        dataset=manifest.dataset,
+        stream=BASE,
+        kind="manifest",
+        system_id=manifest.system_id,
+        timeline=manifest.timeline,
+        first=manifest.start_lsn,
+        last=manifest.stop_lsn,
+        begin_at=manifest.begin_at,
+        end_at=manifest.end_at,
+        plaintext=manifest.encode(),
+        extra={"snapshot_id": manifest.snapshot_id},
+    )
+    return str(vault.put(prepared.seal(), lock).key)
+
+
+def _record(vault: Vault, manifest: BaseManifest, result: SnapshotResult) -> None:
+    """The sealed fact that makes the asset green."""
+    record_fact(
+        vault,
+        manifest.dataset,
+        "snapshot",
+        {
+            "snapshot_id": manifest.snapshot_id,
+            "manifest_key": result.manifest_key,
+            "system_id": manifest.system_id,
+            "server_version": manifest.server_version,
+            "timeline": manifest.timeline,
+            "start_lsn": format_lsn(manifest.start_lsn),
+            "stop_lsn": format_lsn(manifest.stop_lsn),
+            "begin_at": format_time(manifest.begin_at),
+            "end_at": format_time(manifest.end_at),
+            "size_bytes": result.size_bytes,
+            "stored_bytes": result.stored_bytes,
+            "parts": result.parts,
+            "duration_s": measured(result.duration_s),
+            "mb_s": measured(result.mb_s),
+            "lock": manifest.policy["lock"],
+            "retain_until": manifest.policy["retain_until"],
+        },
+    )
+
+
+@contextmanager
+def _replication_errors(dsn: str) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionLostError as error:
+        raise _interrupted(str(error)) from None
+    except ServerRefusedError as error:
+        raise SourceError(
+            "snapshot.refused",
+            f"{describe_dsn(dsn)}: {error}",
+            "`dr-assets preflight` lists the rights and settings that are needed",
+        ) from None
+
+
+def _interrupted(found: str) -> SourceError:
+    return SourceError(
+        "snapshot.interrupted",
+        f"the base backup is not finished: {found}",
+        "take it again; its parts without a manifest count for nothing and expire with their lock",
+    )
