@@ -7,7 +7,6 @@ Dagster or a store; those rooms' tests bring their own fixtures.
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dr_assets.engines.placement import shared_folder
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
@@ -53,8 +53,8 @@ def _lacks(reason: str) -> None:
 @pytest.fixture(scope="session")
 def engines_dir() -> Iterator[Path]:
     """A folder for the session's engines that the engines' user can pass through (pytest's own is closed to it)."""
-    folder = Path(tempfile.mkdtemp(prefix="dr-assets-tests-", dir="/var/tmp"))
-    folder.chmod(0o711)
+    # Where `leftovers` finds it should this process be killed; named for no path that exists.
+    folder = shared_folder("tests", Path("tests") / secrets.token_hex(8))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -74,9 +74,13 @@ class Watch:
             self._wait()
 
     def _wait(self) -> None:
-        timeout_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        sources = [self.wake, self.control] if self.listening else [self.wake]
-        ready = select.select(sources, [], [], timeout_s)[0]
+        timeout_ms = None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) * 1000
+        # poll, because select takes no descriptor above 1023 and ours keep the numbers that our parent gave them.
+        sources = select.poll()
+        sources.register(self.wake, select.POLLIN)
+        if self.listening:
+            sources.register(self.control, select.POLLIN)
+        ready = dict(sources.poll(timeout_ms))
         # SIGTERM to the guard itself is an order to stop as well; SIGCHLD only wakes us.
         if self.wake in ready and signal.SIGTERM in os.read(self.wake, 512):
             self.stop(self.stop_signal, self.grace_s)

@@ -160,6 +160,7 @@ class PostgresServer:
         A port that another process took meanwhile is picked anew, until a first start has fixed it. Raises
         EngineError `engine.did_not_start` with the tail of the log.
         """
+        assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
         for attempt in range(_BIND_ATTEMPTS):
             begin = self.log_path.stat().st_size if self.log_path.exists() else 0
             self._launch()

@@ -84,6 +84,7 @@ class SeaweedRegion:
 
         Raises EngineError `engine.did_not_start` with the tail of the log.
         """
+        assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
         self._prepare()
         for attempt in range(_BIND_ATTEMPTS):
             try:

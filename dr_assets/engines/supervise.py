@@ -197,6 +197,7 @@ def _start(
                 *(sys.executable, "-I", "-S", str(_GUARD), str(control_read), str(report_write), *ids),
                 *(str(int(stop_signal)), str(grace_s), str((cwd or Path("/")).absolute()), "--", *map(str, args)),
             ],
+            cwd="/",  # a guard must not hold on to a folder that is to be removed
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=error if error is not None else (subprocess.STDOUT if output is not None else None),

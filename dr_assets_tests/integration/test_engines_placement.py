@@ -27,6 +27,7 @@ from pathlib import Path
 import psycopg
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import find_programs
+from dr_assets.engines.seaweed import SeaweedRegion
 with PostgresServer(Path(sys.argv[1]) / "pg", find_programs("postgres", 17)) as server:
     server.init()
     server.start()
@@ -41,7 +42,11 @@ with PostgresServer(Path(sys.argv[1]) / "pg", find_programs("postgres", 17)) as 
     server.start()
     with psycopg.connect(server.dsn()) as connection:
         connection.execute("SELECT 1")
-    print("worked")
+with SeaweedRegion(Path(sys.argv[1]) / "region", "region", find_programs("weed")) as region:
+    region.start()
+    region.create_bucket("bucket")
+    assert not region.notes, region.notes
+print("worked")
 """
 
 
@@ -141,6 +146,7 @@ def test_an_ordinary_user_runs_engines_as_itself(
     requires("root")
     requires("setpriv")
     postgres_programs(17)
+    requires("weed")
     entry = pwd.getpwnam("daemon")
     other = RunAs(entry.pw_uid, entry.pw_gid, entry.pw_name)
     python = _python_for(other)

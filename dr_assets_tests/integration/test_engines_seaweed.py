@@ -109,7 +109,7 @@ def test_acknowledged_objects_survive_a_kill(pair: tuple[SeaweedRegion, SeaweedR
 
 
 def test_replication_keeps_version_and_lock(pair: tuple[SeaweedRegion, SeaweedRegion]) -> None:
-    """filer.sync copies objects with version and lock, enforced at the far end, and goes on after a restart."""
+    """filer.sync copies objects with version and lock, goes on after a stop of its own and a crash of the source."""
     near, far = pair
     near.create_bucket("copied")
     arrived = far.client()
@@ -121,17 +121,21 @@ def test_replication_keeps_version_and_lock(pair: tuple[SeaweedRegion, SeaweedRe
             return False
         return True
 
-    with FilerSync(near, far) as sync:
-        version, until = put_locked(near, "copied", "key", b"first")
-        wait_until(lambda: is_there(version), timeout_s=60, what="the first copy", every_s=0.1)
+    def assert_copied(body: bytes) -> None:
+        version, until = put_locked(near, "copied", "key", body)
+        wait_until(lambda: is_there(version), timeout_s=60, what=f"the copy of {body!r}", every_s=0.1)
         assert_locked(far, "copied", "key", version, until)
 
+    with FilerSync(near, far) as sync:
+        assert_copied(b"first")
         sync.stop()
         assert not sync.running
-        version, until = put_locked(near, "copied", "key", b"second")
+        version, _ = put_locked(near, "copied", "key", b"while it was stopped")
         sync.start()
-        wait_until(lambda: is_there(version), timeout_s=60, what="the second copy", every_s=0.1)
-        assert_locked(far, "copied", "key", version, until)
+        wait_until(lambda: is_there(version), timeout_s=60, what="the copy of what it missed", every_s=0.1)
+        near.kill()
+        near.start()
+        assert_copied(b"after a crash of the source")
 
 
 def test_a_failed_start_shows_the_logs_end(engine_dir: Path, weed_programs: Programs) -> None:

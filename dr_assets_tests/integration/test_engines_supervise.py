@@ -139,11 +139,16 @@ def test_a_childs_signals_are_the_defaults() -> None:
     assert "SIGINT" not in own.stdout
 
 
-def test_a_polite_child_is_stopped_politely(tmp_path: Path) -> None:
-    """A child that obeys the stop signal ends with its own return code, before any grace runs out."""
-    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
-    child = start_child([sys.executable, "-c", code], log_path=tmp_path / "log")
+POLITE = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_polite_child_is_stopped_politely(tmp_path: Path, frozen: bool) -> None:
+    """A child that obeys the stop signal ends with its own return code before any grace runs out, even from SIGSTOP."""
+    child = start_child([sys.executable, "-c", POLITE], log_path=tmp_path / "log")
     wait_until(lambda: "up" in child.log_tail(), timeout_s=20, what="starting")
+    if frozen:
+        os.kill(child.pid, signal.SIGSTOP)
     assert child.stop(grace_s=60) == 7
     assert not child.alive
     assert child.stop() == child.kill() == 7
@@ -180,14 +185,6 @@ def test_a_child_dies_with_its_guard(stubborn: Child) -> None:
     for pid in family(stubborn):
         if runs(pid):
             os.kill(pid, signal.SIGKILL)  # a grandchild in its own session is beyond what the kernel promises
-
-
-def test_a_frozen_child_is_stopped_too(stubborn: Child) -> None:
-    """A process under SIGSTOP can't obey and is killed all the same."""
-    pids = family(stubborn)
-    os.kill(stubborn.pid, signal.SIGSTOP)
-    stubborn.stop(grace_s=0.1)
-    assert all_gone(pids)()
 
 
 def test_a_program_that_cannot_run_is_named(tmp_path: Path) -> None:
