@@ -1,11 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres.pieces import PIECE_BYTES, PIECE_CAP_BYTES, Cutter, Marks, Prefix
+from dr_assets.stores.postgres.pieces import PIECE_BYTES, PIECE_CAP_BYTES, Cutter, Marks
 from dr_assets.stores.postgres.protocol import WalData
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -65,23 +63,6 @@ def test_a_growing_piece_stays_below_its_cap() -> None:
     while not cutter.is_full():
         cutter.add(_wal(cutter.position, message), now_s=0.0)
     assert PIECE_CAP_BYTES - PIECE_BYTES < cutter.size_bytes <= PIECE_CAP_BYTES
-
-
-@given(st.permutations(range(12)))
-def test_only_what_has_nothing_missing_before_it_counts(order: list[int]) -> None:
-    """In whatever order puts end, the prefix is the longest run of ended pieces from the start."""
-    prefix, ended = Prefix(100), set[int]()
-    for piece in range(12):
-        prefix.submitted(100 + piece * 10, 110 + piece * 10)
-    for piece in order:
-        before = prefix.vaulted
-        moved = prefix.completed(100 + piece * 10)
-        ended.add(piece)
-        run = next((n for n in range(12) if n not in ended), 12)
-        assert prefix.vaulted == 100 + run * 10
-        assert moved == (prefix.vaulted != before)
-        assert prefix.in_flight_pieces == 12 - run
-    assert prefix.in_flight_bytes == 0
 
 
 def test_a_heartbeat_counts_once_the_stream_has_passed_it() -> None:

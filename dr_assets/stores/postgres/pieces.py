@@ -1,7 +1,7 @@
-"""When a piece of the WAL stream is cut, and which prefix of the pieces counts.
+"""When a piece of the WAL stream is cut, and which heartbeats it has passed.
 
 What belongs here: pure bookkeeping over positions and a given `now` (seconds of a monotonic clock). What stays out:
-sockets, threads, sealing, the vault. Rules: DESIGN §4; why pieces may grow is docs/decisions/0020.
+sockets, threads, sealing, and which pieces count (vault/prefix.py). Rules: DESIGN §4; why pieces may grow is docs/decisions/0020.
 """
 
 from dataclasses import dataclass, field
@@ -109,41 +109,6 @@ class Cutter:
         self._parts, self._arrivals, self._size = [], [], 0
         self._begin_at = self._end_at = None
         return piece
-
-
-@dataclass(slots=True)
-class Prefix:
-    """Which end of the stream is vaulted: only pieces with nothing missing before them count.
-
-    `vaulted` is the position up to which the vault has read every byte back under its lock.
-    """
-
-    vaulted: int
-    _waiting: dict[int, int] = field(default_factory=dict)
-    _done: set[int] = field(default_factory=set)
-
-    def submitted(self, begin: int, end: int) -> None:
-        """A piece [begin, end) was handed to a putter; pieces come in the order of the stream."""
-        self._waiting[begin] = end
-
-    def completed(self, begin: int) -> bool:
-        """The piece that begins at `begin` is in the vault. Whether the prefix moved."""
-        self._done.add(begin)
-        before = self.vaulted
-        while self.vaulted in self._done:
-            self._done.remove(self.vaulted)
-            self.vaulted = self._waiting.pop(self.vaulted)
-        return self.vaulted != before
-
-    @property
-    def in_flight_pieces(self) -> int:
-        """Pieces submitted and not yet part of the prefix."""
-        return len(self._waiting)
-
-    @property
-    def in_flight_bytes(self) -> int:
-        """Plaintext bytes submitted and not yet part of the prefix."""
-        return sum(end - begin for begin, end in self._waiting.items())
 
 
 @dataclass(slots=True)

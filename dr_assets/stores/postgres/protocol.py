@@ -223,14 +223,16 @@ class ReplicationConnection:
             if readable or not writable:
                 return bool(readable)
 
-    def receive(self, limit: int) -> list[StreamMessage]:
-        """The messages of the WAL stream that have arrived, at most `limit`; never waits.
+    def receive(self, limit_bytes: int) -> list[StreamMessage]:
+        """The messages of the WAL stream that have arrived, until they hold `limit_bytes`; never waits.
 
-        Raises ConnectionLostError when the stream broke, ServerRefusedError when the server ended it with an error.
+        What arrived before the connection broke is still handed out. Raises ConnectionLostError,
+        ServerRefusedError when the server ended the stream with an error.
         """
         messages: list[StreamMessage] = []
+        taken_bytes = 0
         try:
-            while len(messages) < limit:
+            while taken_bytes < limit_bytes:
                 size, data = self.pgconn.get_copy_data(1)
                 if size == 0:
                     break
@@ -238,6 +240,7 @@ class ReplicationConnection:
                     messages.append(self._ended())
                     break
                 messages.append(decode_stream_message(data))
+                taken_bytes += size
         except psycopg.OperationalError as error:
             raise self._lost(error) from None
         return messages
@@ -305,8 +308,7 @@ class ReplicationConnection:
 
     def _ended(self) -> StreamDone:
         """After CopyDone: an error result names the reason, anything else is an end in order."""
-        while self.next_result(timeout_s=5) is not None:
-            pass
+        self.next_result(timeout_s=5)
         return StreamDone()
 
     def _refused(self, result: pq.abc.PGresult) -> Exception:

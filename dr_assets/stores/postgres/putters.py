@@ -33,6 +33,7 @@ class Stored:
     """A piece that the vault has read back, with its lock."""
 
     piece: Piece
+    header_digest: str
     receipt: Receipt
     seal_s: float
 
@@ -135,7 +136,7 @@ class Putters:
                 backoff_s = min(backoff_s * 2, _BACKOFF_END_S)
             else:
                 self._count_success(sealed, piece)
-                return Stored(piece, receipt, seal_s)
+                return Stored(piece, sealed.header.digest, receipt, seal_s)
 
     def _count_failure(self, error: VaultError) -> None:
         self.upload_errors += 1

@@ -1,0 +1,205 @@
+"""Capturing a source's WAL into the vault: the phases of one run.
+
+What belongs here: the order in which a capture makes sure of its place, starts and ends. What stays out: the loop
+itself (capture_loop.py).
+
+Mutual exclusion is the source's: a replication slot has one consumer, and nothing is written before we are it.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+
+from dr_assets.estate.errors import SourceError, VaultError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.aside import Aside
+from dr_assets.stores.postgres.capture_facts import Gap, record_capture, record_gap
+from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
+from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
+from dr_assets.stores.postgres.protocol import (
+    ConnectionLostError,
+    ReplicationConnection,
+    ServerRefusedError,
+    SystemIdentity,
+)
+from dr_assets.stores.postgres.putters import Putters
+from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
+from dr_assets.stores.postgres.resume import StoredEnd, ensure_slot, find_stored_end, join, size_bytes
+from dr_assets.stores.postgres.session import Connection, connect, source_errors
+from dr_assets.stores.postgres.slot import slot_status
+from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_stream
+from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.vault.vault import Vault
+
+__all__ = ["Capture", "CaptureOptions", "CaptureReport"]
+
+_START_ATTEMPTS = 5
+
+
+class Capture:
+    """The capture of one dataset; run it once.
+
+    `listener` gets a report every few seconds and whenever something but a number changed, in a thread of its own;
+    what it raises ends the capture.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        dataset: Dataset,
+        dsn: str,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        listener: Callable[[CaptureReport], None] | None = None,
+        metrics: CaptureMetrics | None = None,
+        options: CaptureOptions | None = None,
+    ) -> None:
+        self._vault = vault
+        self._dataset = dataset
+        self._dsn = dsn
+        self._clock = clock or vault.clock
+        self._listener = listener
+        self._metrics = metrics or NoMetrics()
+        self._options = options or CaptureOptions()
+
+    def run(self, stop: threading.Event) -> None:
+        """Capture until `stop` is set; then everything received is stored, acknowledged and on record.
+
+        Raises SourceError when the source can't be captured or can't be any longer (among them `source.slot_in_use`,
+        `source.gap`, `source.slot_lost`, `source.other_timeline`), VaultError when the vault takes nothing any more.
+        A source that is merely away is waited for, once the capture has started.
+        """
+        self._vault.check_clock()
+        self._vault.keys.for_writing(self._dataset.name)
+        with source_errors(self._dsn), connect(self._dsn, application_name="dr-assets capture") as session:
+            connection = open_source(self._dsn, self._dataset.slot)
+            try:
+                place, end = self._take_place(session, connection)
+                ensure_heartbeat_table(session)
+            except BaseException:
+                connection.close()
+                raise
+        self._stream(place, connection, end, stop)
+
+    # -- before streaming -------------------------------------------------------------------------------------------
+
+    def _take_place(self, session: Connection, connection: ReplicationConnection) -> tuple[Place, StoredEnd]:
+        """Become the slot's one consumer, at the position where the vault's chain ends.
+
+        Until we hold the slot another capture may still have been storing, so the chain's end is looked at again.
+        """
+        try:
+            identity = self._identity(session, connection)
+            place = Place(self._dsn, self._dataset.slot, identity)
+            segment_bytes = size_bytes(connection.show("wal_segment_size"))
+            for _ in range(_START_ATTEMPTS):
+                restart_lsn = self._slot(session, connection, identity)
+                end = join(
+                    self._vault, self._dataset.name, identity, restart_lsn, segment_bytes,
+                    accept_gap=self._options.accept_gap,
+                )  # fmt: skip
+                start_stream(connection, place, end.end, patience_s=self._options.patience_s)
+                if self._is_still_the_end(identity, end):
+                    return place, end
+                connection.end_stream()
+        except ConnectionLostError as error:
+            raise _unreachable(str(error)) from None
+        except ServerRefusedError as error:
+            raise SourceError(
+                "source.refused", f"the source says {error.sqlstate}: {error.message}", "see `dr-assets preflight`"
+            ) from None
+        raise _unreachable(f"the chain moved under us {_START_ATTEMPTS} times: another capture comes and goes")
+
+    def _identity(self, session: Connection, connection: ReplicationConnection) -> SystemIdentity:
+        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+        if row != (False,):
+            raise SourceError(
+                "source.standby", "this server is a standby", "connect to the primary: heartbeats must be written there"
+            )
+        return connection.identify_system()
+
+    def _slot(self, session: Connection, connection: ReplicationConnection, identity: SystemIdentity) -> int:
+        status = slot_status(session, self._dataset.slot)
+        try:
+            return ensure_slot(connection, status, self._dataset.slot, accept_gap=self._options.accept_gap)
+        except SourceError as error:
+            if error.code == "source.slot_lost":
+                end = find_stored_end(self._vault, self._dataset.name, identity)
+                self._record_lost_slot(identity, 0 if end is None else end.end, error)
+            raise
+
+    def _is_still_the_end(self, identity: SystemIdentity, end: StoredEnd) -> bool:
+        again = find_stored_end(self._vault, self._dataset.name, identity)
+        return again is None or again.end <= end.end
+
+    # -- streaming --------------------------------------------------------------------------------------------------
+
+    def _stream(self, place: Place, connection: ReplicationConnection, end: StoredEnd, stop: threading.Event) -> None:
+        epoch = end.writer_epoch + 1
+        with self._parts(place, connection, epoch) as parts:
+            started = StoredEnd(end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
+            record_capture(self._vault, self._dataset.name, "started", started.anchor(place.identity))
+            parts.watch.start()
+            loop = CaptureLoop(parts, end, epoch)
+            try:
+                loop.run(stop)
+            except SourceError as error:
+                if error.code == "source.slot_lost":
+                    self._record_lost_slot(place.identity, loop.stored, error)
+                raise
+
+    @contextmanager
+    def _parts(self, place: Place, connection: ReplicationConnection, epoch: int) -> Iterator[LoopParts]:
+        name, vault, identity = self._dataset.name, self._vault, place.identity
+        with ExitStack() as stack:
+            stream = SourceStream(place, connection, application_name=self._dataset.slot)
+            stack.callback(stream.close)
+            putters = Putters(
+                vault,
+                dataset=name,
+                lock_of=lambda: vault.locks.lock(name, "wal", vault.clock()),
+                count=self._options.putters,
+                give_up_s=self._options.give_up_s,
+                metrics=self._metrics,
+            )
+            stack.callback(putters.close)
+            watch = self._watch(identity, epoch)
+            stack.callback(watch.stop)
+            facts, listening = Aside(f"facts-{name}"), Aside(f"listen-{name}")
+            stack.callback(facts.close, 60)
+            stack.callback(listening.close, 60)
+            yield LoopParts(
+                vault=vault, dataset=self._dataset, identity=identity, stream=stream, putters=putters, watch=watch,
+                facts=facts, listening=listening, listener=self._listener, metrics=self._metrics, clock=self._clock,
+                options=self._options,
+            )  # fmt: skip
+
+    def _watch(self, identity: SystemIdentity, epoch: int) -> SourceWatch:
+        signer = self._vault.signer
+        if signer is None:
+            raise VaultError("vault.read_only", "this vault was opened without a signing key", "open it with one")
+        heartbeat = Heartbeat(
+            signer,
+            estate=self._vault.estate,
+            dataset=self._dataset.name,
+            system_id=identity.system_id,
+            epoch=epoch,
+        )
+        return SourceWatch(
+            self._dsn,
+            slot=self._dataset.slot,
+            system_id=identity.system_id,
+            heartbeat=heartbeat,
+            interval_s=self._options.heartbeat_every_s,
+            clock=self._clock,
+        )
+
+    def _record_lost_slot(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:
+        record_gap(
+            self._vault, self._dataset.name, Gap(identity.system_id, identity.timeline, stored, None, error.found)
+        )
+
+
+def _unreachable(why: str) -> SourceError:
+    return SourceError("source.unreachable", why, "check that the server runs and that the address is right")

@@ -1,0 +1,359 @@
+"""The capture's main loop: WAL in, pieces out to the putters, the stored prefix back to the source.
+
+What belongs here: one round of the loop and its order. What stays out: how it begins (capture.py), the connection
+(source_stream.py), the cut (pieces.py), the puts (putters.py).
+
+Everything here runs in one thread and never waits for the vault or for a listener, so the source always gets its
+replies. The order that must hold: seal, put, read back, extend the prefix, acknowledge.
+"""
+
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from dr_assets.estate.errors import SourceError, VaultError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.aside import Aside
+from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
+from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
+from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
+from dr_assets.stores.postgres.putters import Failed, Putters, Stored
+from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState
+from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
+from dr_assets.stores.postgres.source_stream import SourceStream
+from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.prefix import ContiguousPrefix
+from dr_assets.vault.vault import Vault
+
+_TICK_S = 0.25
+_STATUS_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """How a capture behaves; the linger and the slot are the dataset's.
+
+    `in_flight_cap_bytes` bounds the WAL that is received and not yet stored; at the cap nothing more is read.
+    `give_up_s` is how long a put is tried before the capture ends with the vault's error. `patience_s` is how long a
+    slot that another consumer holds is waited for at the start. `accept_gap` begins a new chain behind a gap.
+    """
+
+    heartbeat_every_s: float = 2.0
+    report_every_s: float = 5.0
+    position_fact_every_s: float = 300.0
+    putters: int = 4
+    in_flight_cap_bytes: int = 8 * PIECE_CAP_BYTES
+    give_up_s: float = 600.0
+    stop_within_s: float = 30.0
+    patience_s: float = 5.0
+    accept_gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoopParts:
+    """What a loop is put together from; it closes none of it."""
+
+    vault: Vault
+    dataset: Dataset
+    identity: SystemIdentity
+    stream: SourceStream
+    putters: Putters
+    watch: SourceWatch
+    facts: Aside
+    listening: Aside
+    listener: Callable[[CaptureReport], None] | None
+    metrics: CaptureMetrics
+    clock: Callable[[], datetime]
+    options: CaptureOptions
+
+
+class CaptureLoop:
+    """One run of a capture from the moment it streams."""
+
+    def __init__(self, parts: LoopParts, end: StoredEnd, writer_epoch: int) -> None:
+        self._parts = parts
+        self._epoch = writer_epoch
+        self._begin = end.begin
+        self._cutter = Cutter(end.end, parts.dataset.linger.total_seconds())
+        self._prefix = ContiguousPrefix(end.end)
+        self._previous = end.header
+        self._last_stored = (end.header, end.segment)
+        self._stored_ends: dict[int, tuple[str, str]] = {}
+        self._cut_marks = Marks(end.recovery_point_at)
+        self._stored_marks = Marks(end.recovery_point_at)
+        self._arrivals: deque[Arrival] = deque()
+        self._server_lsn = end.end
+        self._state: CaptureState = "streaming"
+        self._lag_s: float | None = None
+        self._seal_s = 0.0
+        self._segments = 0
+        self._bytes = 0
+        self._acknowledged = 0
+        self._reply_requested = False
+        self._status_due_s = 0.0
+        self._report_due_s = 0.0
+        self._fact_due_s = time.monotonic() + parts.options.position_fact_every_s
+        self._told: tuple[object, ...] = ()
+        self._fact_trouble: str | None = None
+
+    @property
+    def stored(self) -> int:
+        """The end of the contiguous prefix that the vault has read back under its lock."""
+        return self._prefix.acknowledged
+
+    def run(self, stop: threading.Event) -> None:
+        """Capture until `stop`, then store what was received and end the stream in order.
+
+        Raises SourceError when going on is impossible (what was received is stored first), VaultError when a put was
+        given up: nothing beyond the prefix was acknowledged then.
+        """
+        try:
+            while not stop.is_set():
+                self._round()
+        except SourceError:
+            self._drain()
+            raise
+        self._drain()
+        self._end_stream()
+        self._state = "stopped"
+        record_capture(self._parts.vault, self._parts.dataset.name, "stopped", self._anchor())
+        self._tell()
+
+    def _round(self) -> None:
+        self._wait()
+        self._take_outcomes()
+        self._reconnect()
+        self._take_stream()
+        self._cut(force=self._parts.stream.connection is None)
+        self._acknowledge()
+        self._record_position()
+        self._tell()
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Until something is there to do, at most one tick, so that a stop is seen."""
+        timeout_s = _TICK_S
+        due_s = self._cutter.due_in_s(time.monotonic())
+        if due_s is not None and self._parts.putters.has_idle:
+            timeout_s = min(timeout_s, due_s)
+        stream = self._parts.stream
+        if stream.connection is None:
+            timeout_s = min(timeout_s, stream.retry_in_s())
+        if stream.connection is None or not self._may_read():
+            select.select([self._parts.putters], [], [], timeout_s)
+        else:
+            stream.wait(timeout_s, also_read=[self._parts.putters.fileno()])
+
+    def _may_read(self) -> bool:
+        """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap."""
+        unstored = self._cutter.position - self._prefix.acknowledged
+        return not self._cutter.is_full() and unstored < self._parts.options.in_flight_cap_bytes
+
+    # -- the way in -------------------------------------------------------------------------------------------------
+
+    def _reconnect(self) -> None:
+        stream = self._parts.stream
+        if stream.connection is None and stream.retry_in_s() == 0.0:
+            stream.try_again(self._cutter.position)
+        self._state = "reconnecting" if stream.connection is None else "streaming"
+
+    def _take_stream(self) -> None:
+        if not self._may_read():
+            return
+        now_s, before = time.monotonic(), self._cutter.position
+        for message in self._parts.stream.receive():
+            if isinstance(message, WalData):
+                self._cutter.add(message, now_s)
+                self._server_lsn = max(self._server_lsn, message.server_end, message.end)
+            elif isinstance(message, Keepalive):
+                self._server_lsn = max(self._server_lsn, message.server_end)
+                self._reply_requested = self._reply_requested or message.reply_requested
+        if self._cutter.position != before:
+            self._parts.metrics.received(self._parts.dataset.name, self._cutter.position - before)
+
+    # -- the way out ------------------------------------------------------------------------------------------------
+
+    def _cut(self, *, force: bool) -> None:
+        """Hand the piece to a putter when it is due and one is idle; else it goes on growing."""
+        for beat in self._parts.watch.take_beats():
+            self._cut_marks.note(beat.lsn, beat.row.at)
+            self._stored_marks.note(beat.lsn, beat.row.at)
+        due_s = self._cutter.due_in_s(time.monotonic())
+        if due_s is None or not self._parts.putters.has_idle or (due_s > 0 and not force):
+            return
+        piece = self._cutter.cut()
+        if piece is not None:
+            self._submit(piece)
+
+    def _submit(self, piece: Piece) -> None:
+        at = self._cut_marks.at_position(piece.end)
+        identity = self._parts.identity
+        prepared = self._parts.vault.prepare(
+            dataset=self._parts.dataset.name,
+            stream=WAL,
+            kind="wal",
+            system_id=identity.system_id,
+            timeline=identity.timeline,
+            first=piece.begin,
+            last=piece.end,
+            begin_at=piece.begin_at,
+            end_at=piece.end_at,
+            plaintext=piece.data,
+            previous=self._previous,
+            writer_epoch=self._epoch,
+            extra={} if at is None else {RECOVERY_POINT_AT: format_time(at)},
+        )
+        self._previous = prepared.header.digest
+        self._prefix.begin(piece.begin, piece.end)
+        self._arrivals.extend(piece.arrivals)
+        self._parts.putters.submit(prepared, piece)
+
+    def _take_outcomes(self) -> None:
+        before = self._prefix.acknowledged
+        for outcome in self._parts.putters.outcomes():
+            if isinstance(outcome, Failed):
+                raise outcome.error
+            self._stored(outcome)
+        if self._prefix.acknowledged != before:
+            self._prefix_moved()
+
+    def _stored(self, outcome: Stored) -> None:
+        piece = outcome.piece
+        self._stored_ends[piece.end] = (outcome.header_digest, str(outcome.receipt.key))
+        self._prefix.done(piece.begin)
+        self._seal_s = outcome.seal_s
+        self._segments += 1
+        self._bytes += piece.size_bytes
+
+    def _prefix_moved(self) -> None:
+        stored, now_s = self._prefix.acknowledged, time.monotonic()
+        self._last_stored = self._stored_ends[stored]
+        self._stored_ends = {end: last for end, last in self._stored_ends.items() if end > stored}
+        lags_s: list[float] = []
+        while self._arrivals and self._arrivals[0].end <= stored:
+            lags_s.append(now_s - self._arrivals.popleft().at_s)
+        self._lag_s = max(lags_s, default=self._lag_s)
+        self._parts.metrics.lags(self._parts.dataset.name, lags_s)
+
+    def _acknowledge(self) -> None:
+        """Tell the source what is stored: at once when it moved or was asked for, and twice a second."""
+        now_s, stored = time.monotonic(), self._prefix.acknowledged
+        if stored == self._acknowledged and not self._reply_requested and now_s < self._status_due_s:
+            return
+        self._parts.stream.send_status(received=self._cutter.position, vaulted=stored, now=self._parts.clock())
+        self._acknowledged, self._reply_requested = stored, False
+        self._status_due_s = now_s + _STATUS_EVERY_S
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Store what was received, still answering the source, reading no more."""
+        deadline = time.monotonic() + self._parts.options.stop_within_s
+        while self._cutter.size_bytes or self._prefix.in_flight:
+            if time.monotonic() > deadline:
+                raise VaultError(
+                    "vault.too_slow_to_stop",
+                    f"{self._cutter.position - self._prefix.acknowledged} bytes of WAL were not stored within "
+                    f"{self._parts.options.stop_within_s:g} s",
+                    "nothing is lost while the source lives: its slot keeps them for the next start",
+                )
+            self._cut(force=True)
+            select.select([self._parts.putters], [], [], _TICK_S)
+            self._take_outcomes()
+            self._acknowledge()
+            self._tell()
+
+    def _end_stream(self) -> None:
+        self._acknowledge()
+        connection = self._parts.stream.connection
+        if connection is None:
+            return
+        try:
+            connection.end_stream()
+        except ConnectionLostError:
+            pass  # it was to end anyway; what was acknowledged is stored
+        finally:
+            self._parts.stream.close()
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def _anchor(self) -> Anchor:
+        identity, (header, segment) = self._parts.identity, self._last_stored
+        stored = self._prefix.acknowledged
+        at = self._stored_marks.at_position(stored)
+        return Anchor(
+            identity.system_id, identity.timeline, self._begin, stored, header, segment, self._epoch, at
+        )  # fmt: skip
+
+    def _record_position(self) -> None:
+        """Leave an anchor every few minutes, so that nobody has to walk far to find the chain's end."""
+        now_s = time.monotonic()
+        if now_s < self._fact_due_s or not self._parts.facts.is_idle:
+            return
+        self._fact_due_s = now_s + self._parts.options.position_fact_every_s
+        anchor = self._anchor()
+        self._parts.facts.give(lambda: self._record("position", anchor))
+
+    def _record(self, event: Event, anchor: Anchor) -> None:
+        """An anchor saves time only: a vault that is away is told in the report, and tried again at the next one."""
+        try:
+            record_capture(self._parts.vault, self._parts.dataset.name, event, anchor)
+        except VaultError as error:
+            self._fact_trouble = f"{error.code}: {error.found}"
+        else:
+            self._fact_trouble = None
+
+    def _tell(self) -> None:
+        """Report every few seconds, and at once when something other than a number changed."""
+        now_s, slot, trouble = time.monotonic(), self._parts.watch.newest.slot, self._trouble()
+        told = (self._state, trouble, slot and (slot.wal_status, slot.active))
+        if told == self._told and now_s < self._report_due_s:
+            return
+        self._told, self._report_due_s = told, now_s + self._parts.options.report_every_s
+        report = self._report(now_s, trouble)
+        self._parts.metrics.reported(report)
+        listener = self._parts.listener
+        if listener is not None:
+            self._parts.listening.give(lambda: listener(report))
+
+    def _trouble(self) -> str | None:
+        parts = self._parts
+        troubles = (parts.stream.trouble, parts.putters.trouble, parts.watch.newest.trouble, self._fact_trouble)
+        return "; ".join(trouble for trouble in troubles if trouble) or None
+
+    def _report(self, now_s: float, trouble: str | None) -> CaptureReport:
+        parts, now = self._parts, self._parts.clock()
+        stored = self._prefix.acknowledged
+        at = self._stored_marks.at_position(stored)
+        watched = parts.watch.newest
+        return CaptureReport(
+            dataset=parts.dataset.name,
+            state=self._state,
+            at=now,
+            system_id=parts.identity.system_id,
+            timeline=parts.identity.timeline,
+            writer_epoch=self._epoch,
+            stored_lsn=stored,
+            received_lsn=self._cutter.position,
+            server_lsn=self._server_lsn,
+            recovery_point_at=at,
+            age_s=None if at is None else max(0.0, (now + watched.clock_offset - at).total_seconds()),
+            lag_s=self._lag_s,
+            linger_s=self._cutter.linger_s,
+            seal_s=self._seal_s,
+            slowest_put_s=parts.putters.slowest_put_s(now_s),
+            in_flight_pieces=self._prefix.in_flight,
+            in_flight_bytes=self._prefix.announced - stored,
+            segments_stored=self._segments,
+            bytes_stored=self._bytes,
+            upload_errors=parts.putters.upload_errors,
+            slot=watched.slot,
+            trouble=trouble,
+        )

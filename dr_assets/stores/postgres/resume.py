@@ -1,0 +1,203 @@
+"""Where a capture goes on: the end of what is stored, joined to what the source still keeps.
+
+What belongs here: finding that position, the slot's creation, and the refusals when the two don't meet. What stays
+out: streaming from there (capture.py).
+
+Never skip: when WAL between the chain's end and the slot is gone, a gap is sealed in the vault and raised. Going on
+behind it takes an operator's word (`accept_gap`), and begins a new chain.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dr_assets.estate.errors import SourceError
+from dr_assets.stores.postgres.capture_facts import Anchor, Gap, anchor_of, latest_anchor, record_gap
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.protocol import ReplicationConnection, SystemIdentity
+from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.vault.chain import resolve
+from dr_assets.vault.format.canonical import parse_time
+from dr_assets.vault.format.header import Header
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.vault import StoredObject, Vault
+
+RECOVERY_POINT_AT = "recovery_point_at"
+_UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "B": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnd:
+    """The end of a stream's valid chain: what the next piece must continue. `header` is None for an empty chain."""
+
+    begin: int
+    end: int
+    header: str | None
+    segment: str | None
+    writer_epoch: int
+    recovery_point_at: datetime | None
+
+    def anchor(self, identity: SystemIdentity) -> Anchor:
+        """The same as a fact's content."""
+        return Anchor(
+            identity.system_id, identity.timeline, self.begin, self.end, self.header, self.segment,
+            self.writer_epoch, self.recovery_point_at,
+        )  # fmt: skip
+
+
+def find_stored_end(vault: Vault, dataset: str, identity: SystemIdentity) -> StoredEnd | None:
+    """The end of the valid chain of this system and timeline, None when nothing was ever captured from it.
+
+    Walks from the newest capture fact. Each step is held to the digest of the header before it: a piece that a
+    crashed capture left behind may begin at the right position by accident and still continue something else.
+    Raises VaultError.
+    """
+    anchor = anchor_of(vault, dataset, identity.system_id, identity.timeline)
+    position = 0 if anchor is None else anchor.stored
+    objects = list(
+        vault.objects(
+            dataset, WAL, system_id=identity.system_id, timeline=identity.timeline, start_after_position=position
+        )
+    )
+    if anchor is None:
+        if not objects:
+            return None
+        position = objects[0].key.first
+        end = StoredEnd(position, position, None, None, 0, None)
+    else:
+        end = StoredEnd(
+            anchor.begin, anchor.stored, anchor.header, anchor.segment, anchor.writer_epoch, anchor.recovery_point_at
+        )
+    return _walk(vault, objects, end)
+
+
+def _walk(vault: Vault, objects: list[StoredObject], end: StoredEnd) -> StoredEnd:
+    headers: dict[str, Header] = {}
+
+    def header_of(obj: StoredObject) -> Header:
+        if obj.key.digest not in headers:
+            headers[obj.key.digest] = vault.header(obj)
+        return headers[obj.key.digest]
+
+    starts = [obj for obj in objects if obj.key.first != end.end or header_of(obj).previous == end.header]
+    for obj in resolve(starts, header_of, end.end).segments:
+        header = header_of(obj)
+        if header.previous != end.header:
+            break
+        at = header.extra.get(RECOVERY_POINT_AT)
+        end = StoredEnd(
+            begin=end.begin,
+            end=obj.key.last,
+            header=header.digest,
+            segment=str(obj.key),
+            writer_epoch=max(end.writer_epoch, header.writer_epoch),
+            recovery_point_at=end.recovery_point_at if at is None else parse_time(at, f"{obj.key}: recovery point"),
+        )
+    return end
+
+
+def ensure_slot(connection: ReplicationConnection, status: SlotStatus | None, slot: str, *, accept_gap: bool) -> int:
+    """The slot's restart LSN; creates the slot where absent, and anew where it is lost and the gap is accepted.
+
+    Raises SourceError: `source.slot_kind`, `source.slot_unreserved`, `source.slot_lost`.
+    """
+    if status is not None and status.slot_type != "physical":
+        raise SourceError(
+            "source.slot_kind",
+            f"slot {slot} is {status.slot_type}, a physical one is needed",
+            "give the dataset another slot name in its declaration",
+        )
+    if status is not None and status.is_lost and accept_gap:
+        connection.drop_slot(slot)
+        status = None
+    if status is None:
+        connection.create_slot(slot)
+    position = connection.read_slot(slot)
+    if position is not None and position.restart_lsn is not None:
+        return position.restart_lsn
+    if status is not None and status.is_lost:
+        raise slot_lost(slot)
+    raise SourceError(
+        "source.slot_unreserved",
+        f"slot {slot} exists and keeps no WAL",
+        f"run: SELECT pg_drop_replication_slot('{slot}'); the capture then creates it with WAL reserved",
+    )
+
+
+def join(
+    vault: Vault, dataset: str, identity: SystemIdentity, restart_lsn: int, segment_bytes: int, *, accept_gap: bool
+) -> StoredEnd:
+    """Where to stream from, with what the next piece continues.
+
+    A new stream begins at the slot's restart LSN, rounded down to its WAL segment: the source keeps whole segments,
+    and a restore lays whole segments. Raises SourceError `source.gap` (after sealing a `gap` fact) when the source
+    keeps nothing that reaches back to the chain's end, `source.rewound` when the source lies behind the vault.
+    """
+    available = restart_lsn - restart_lsn % segment_bytes
+    end = find_stored_end(vault, dataset, identity)
+    if end is None:
+        _note_failover(vault, dataset, identity, available)
+        return StoredEnd(available, available, None, None, 0, None)
+    if end.end > identity.flushed_lsn:
+        raise rewound(end.end, identity)
+    if end.end >= available:
+        return end
+    why = "the slot was made after the chain's end: it had been dropped, or others moved it"
+    record_gap(vault, dataset, Gap(identity.system_id, identity.timeline, end.end, available, why))
+    if accept_gap:
+        return StoredEnd(available, available, None, None, end.writer_epoch, end.recovery_point_at)
+    raise SourceError(
+        "source.gap",
+        f"the vault's chain of {dataset} ends at {format_lsn(end.end)}, the source keeps WAL from "
+        f"{format_lsn(available)}: what lies between is lost, and is on record as a gap",
+        "start the capture with --accept-gap to begin a new chain, then take a base backup at once: nothing newer than "
+        "the chain's end can be restored before it is there",
+    )
+
+
+def _note_failover(vault: Vault, dataset: str, identity: SystemIdentity, available: int) -> None:
+    """A new timeline begins a new chain anyway; what the old chain does not reach is still a gap on record."""
+    old = latest_anchor(vault, dataset)
+    if old is not None and old.system_id == identity.system_id and old.stored < available:
+        why = f"timeline {old.timeline} was captured up to here, timeline {identity.timeline} begins later"
+        record_gap(vault, dataset, Gap(identity.system_id, identity.timeline, old.stored, available, why))
+
+
+def rewound(position: int, identity: SystemIdentity) -> SourceError:
+    """The source's WAL ends before ours."""
+    return SourceError(
+        "source.rewound",
+        f"the source's WAL ends at {format_lsn(identity.flushed_lsn)}, captured already is {format_lsn(position)}",
+        "the source lost WAL or was set back to an older copy without a new timeline; compare it with a restore before "
+        "anybody writes to it",
+    )
+
+
+def slot_lost(slot: str) -> SourceError:
+    """The source gave up keeping WAL for us."""
+    return SourceError(
+        "source.slot_lost",
+        f"slot {slot} is lost: the source has removed WAL that was not captured",
+        "raise max_slot_wal_keep_size, start the capture with --accept-gap to begin a new chain, then take a base "
+        "backup at once",
+    )
+
+
+def other_source(found: SystemIdentity, expected: SystemIdentity) -> SourceError:
+    """The connection string leads to another server, or to another history of ours, than a moment ago."""
+    if found.system_id != expected.system_id:
+        return SourceError(
+            "source.other_system",
+            f"the connection string now leads to system {found.system_id}, the stream was of {expected.system_id}",
+            "check where it points; to capture the new server, start the capture again",
+        )
+    return SourceError(
+        "source.other_timeline",
+        f"the source is on timeline {found.timeline} now, the stream was of timeline {expected.timeline}",
+        "after a failover start the capture again: it begins a new chain on the new timeline; then take a base backup",
+    )
+
+
+def size_bytes(setting: str) -> int:
+    """Bytes of a setting as SHOW prints it: `16MB`."""
+    digits = setting.rstrip("kMGB")
+    return int(digits) * _UNITS[setting[len(digits) :]]

@@ -1,0 +1,238 @@
+"""The connection that WAL comes through: opened on the slot, lost, opened again, ended in order.
+
+What belongs here: which connection failures are waited out and which are final. What stays out: the bytes' way from
+here (capture.py) and the wire itself (protocol.py).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dr_assets.estate.errors import SourceError
+from dr_assets.stores.postgres.dsn import describe_dsn
+from dr_assets.stores.postgres.pieces import PIECE_BYTES
+from dr_assets.stores.postgres.protocol import (
+    MIN_SERVER_VERSION,
+    ConnectionLostError,
+    ReplicationConnection,
+    ServerRefusedError,
+    StreamDone,
+    StreamMessage,
+    SystemIdentity,
+)
+from dr_assets.stores.postgres.resume import other_source, rewound, slot_lost
+
+# The server ended the stream in order, so somebody stops it or fails it over: coming back at once would hold that up.
+DONE_BACKOFF_S = 10.0
+_BACKOFF_BEGIN_S = 0.2
+_BACKOFF_END_S = 5.0
+# Our own walsender of a broken connection may hold the slot until wal_sender_timeout (a minute by default) is over.
+_TAKEOVER_S = 120.0
+_ALL = 1 << 30
+_SLOT_IN_USE = "55006"
+_SLOT_INVALID = "55000"
+_SLOT_MISSING = "42704"
+_WAL_REMOVED = "58P01"
+_GONE = frozenset({_SLOT_INVALID, _SLOT_MISSING, _WAL_REMOVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which WAL is meant: the server, its slot and the history it is on."""
+
+    dsn: str
+    slot: str
+    identity: SystemIdentity
+
+
+def open_source(dsn: str, application_name: str, *, connect_timeout_s: int = 10) -> ReplicationConnection:
+    """A replication connection to a server we can work with.
+
+    Raises SourceError (`source.unreachable`, `source.version`, `source.refused`).
+    """
+    try:
+        connection = ReplicationConnection.open(
+            dsn, application_name=application_name, connect_timeout_s=connect_timeout_s
+        )
+    except ConnectionLostError as error:
+        raise SourceError(
+            "source.unreachable", str(error), "check that the server runs and that the address is right"
+        ) from None
+    if connection.server_version < MIN_SERVER_VERSION:
+        connection.close()
+        raise SourceError(
+            "source.version",
+            f"{describe_dsn(dsn)} is PostgreSQL {connection.server_version // 10000}, 15 is the oldest that can be "
+            "protected",
+            "upgrade the server",
+        )
+    return connection
+
+
+def slot_in_use(place: Place, error: ServerRefusedError) -> SourceError:
+    """Somebody else streams from the slot: one dataset has one capture."""
+    return SourceError(
+        "source.slot_in_use",
+        f"{error.message}: another capture of this dataset runs, and a slot has one consumer",
+        f"stop the other one; if its host is gone, slot {place.slot} is free after wal_sender_timeout, or at once when "
+        "pg_terminate_backend() ends that PID",
+    )
+
+
+def start_stream(connection: ReplicationConnection, place: Place, position: int, *, patience_s: float) -> None:
+    """START_REPLICATION on the slot, waiting up to `patience_s` for an earlier consumer to be gone.
+
+    Raises SourceError (`source.slot_in_use`, `source.slot_lost`), ConnectionLostError.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            connection.start_replication(place.slot, position, place.identity.timeline)
+        except ServerRefusedError as error:
+            if error.sqlstate != _SLOT_IN_USE:
+                raise refusal(place, error) from None
+            if time.monotonic() > deadline:
+                raise slot_in_use(place, error) from None
+            time.sleep(0.2)
+        else:
+            return
+
+
+def refusal(place: Place, error: ServerRefusedError) -> SourceError | ConnectionLostError:
+    """What a refused command means. Shutdowns, time-outs and the like pass; a slot or WAL that is gone doesn't."""
+    if error.sqlstate in _GONE:
+        return slot_lost(place.slot)
+    return ConnectionLostError(f"the server said {error.sqlstate}: {error.message}")
+
+
+class SourceStream:
+    """A stream that comes back after its source was away, at the same position or not at all."""
+
+    def __init__(self, place: Place, connection: ReplicationConnection, *, application_name: str) -> None:
+        self._place = place
+        self._application_name = application_name
+        self._connection: ReplicationConnection | None = connection
+        self._backoff_s = _BACKOFF_BEGIN_S
+        self._next_try_s = 0.0
+        self._lost_s = 0.0
+        # A connection that takes nothing any more may still hold WAL for us: it ends when that is read.
+        self._unwritable: ConnectionLostError | None = None
+        self.trouble: str | None = None
+
+    @property
+    def connection(self) -> ReplicationConnection | None:
+        """The live connection, None while the source is away."""
+        return self._connection
+
+    def receive(self) -> list[StreamMessage]:
+        """What has arrived, never waiting; nothing while the source is away.
+
+        When the stream breaks, what had arrived before is still handed out: if the source never comes back, it is
+        all there is. Raises SourceError when it broke for good.
+        """
+        connection = self._connection
+        if connection is None:
+            return []
+        broken: ConnectionLostError | None = None
+        try:
+            connection.read_socket()
+        except ConnectionLostError as error:
+            broken = error
+        try:
+            messages = connection.receive(limit_bytes=_ALL if broken else PIECE_BYTES)
+        except (ConnectionLostError, ServerRefusedError) as error:
+            self._broke(error)
+            return []
+        broken = broken or self._unwritable
+        if broken is not None:
+            self._broke(broken)
+        elif messages and isinstance(messages[-1], StreamDone):
+            self.lost("the server ended the stream", DONE_BACKOFF_S)
+        else:
+            self._backoff_s, self.trouble = _BACKOFF_BEGIN_S, None
+        return [message for message in messages if not isinstance(message, StreamDone)]
+
+    def _broke(self, error: ConnectionLostError | ServerRefusedError) -> None:
+        meaning = refusal(self._place, error) if isinstance(error, ServerRefusedError) else error
+        if isinstance(meaning, SourceError):
+            raise meaning from None
+        self.lost(str(meaning), _BACKOFF_BEGIN_S)
+
+    def send_status(self, *, received: int, vaulted: int, now: datetime) -> None:
+        """Tell the server how far we are, if it is there."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.send_status(received=received, vaulted=vaulted, now=now)
+        except ConnectionLostError as error:
+            self._unwritable = error
+
+    def wait(self, timeout_s: float, *, also_read: Sequence[int]) -> None:
+        """Wait until there is something to receive, or from `also_read`, at most `timeout_s`."""
+        if self._connection is None or self._unwritable is not None:
+            return
+        try:
+            self._connection.wait(timeout_s, also_read=also_read)
+        except ConnectionLostError as error:
+            self._unwritable = error
+
+    def lost(self, why: str, wait_s: float) -> None:
+        """Give the connection up and try again after `wait_s`."""
+        self.close()
+        self.trouble = why
+        self._lost_s = time.monotonic()
+        self._next_try_s = self._lost_s + wait_s
+
+    def close(self) -> None:
+        """Close the connection as it is; again is harmless."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def retry_in_s(self) -> float:
+        """Seconds until the next attempt is due."""
+        return max(0.0, self._next_try_s - time.monotonic())
+
+    def try_again(self, position: int) -> bool:
+        """One attempt to go on at `position`. Whether it worked.
+
+        Raises SourceError when going on is impossible: another system or timeline, a lost slot, WAL that ends before
+        `position`, a consumer that took our place.
+        """
+        connection: ReplicationConnection | None = None
+        try:
+            connection = ReplicationConnection.open(
+                self._place.dsn, application_name=self._application_name, connect_timeout_s=3
+            )
+            self._check(connection, position)
+            start_stream(connection, self._place, position, patience_s=0)
+        except (ConnectionLostError, ServerRefusedError, SourceError) as error:
+            if connection is not None:
+                connection.close()
+            self._raise_final(error)
+            self._failed(str(error))
+            return False
+        self._connection, self._unwritable = connection, None
+        return True
+
+    def _check(self, connection: ReplicationConnection, position: int) -> None:
+        identity, expected = connection.identify_system(), self._place.identity
+        if (identity.system_id, identity.timeline) != (expected.system_id, expected.timeline):
+            raise other_source(identity, expected)
+        slot = connection.read_slot(self._place.slot)
+        if slot is None or slot.restart_lsn is None:
+            raise slot_lost(self._place.slot)
+        if identity.flushed_lsn < position:
+            raise rewound(position, identity)
+
+    def _raise_final(self, error: Exception) -> None:
+        """A source that refuses everybody for a while is waited for; one that is not ours any more isn't."""
+        ours_lingers = time.monotonic() - self._lost_s < _TAKEOVER_S
+        if isinstance(error, SourceError) and not (error.code == "source.slot_in_use" and ours_lingers):
+            raise error
+
+    def _failed(self, why: str) -> None:
+        self.trouble = why
+        self._next_try_s = time.monotonic() + self._backoff_s
+        self._backoff_s = min(self._backoff_s * 2, _BACKOFF_END_S)
