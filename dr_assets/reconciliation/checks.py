@@ -15,6 +15,7 @@ from importlib.resources import files
 import duckdb
 import pyarrow as pa
 
+from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.contract import Contract
 
 # Exact up to 38 digits: the sum of a billion 64-bit amounts fits.
@@ -84,21 +85,35 @@ def _notes(sql: str) -> Iterator[tuple[str, str]]:
 
 
 def prepare(database: duckdb.DuckDBPyConnection, contract: Contract) -> None:
-    """Give the checks what several of them share: each posting beside the one before it, and the contract's texts."""
+    """Give the checks what several of them share: each posting beside the one before it, and the contract's texts.
+
+    Raises PolicyError (`reconciliation.contract_unmet`) for a text that is no expression over its relation.
+    """
+    try:
+        for statement in _shared_views(contract):
+            database.execute(statement)
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+        raise PolicyError(
+            "reconciliation.contract_unmet",
+            f"contract {contract.name}: the text of chain or transfer_digest: {str(error).splitlines()[0]}",
+            "write a DuckDB expression over the columns that the relation's query gives",
+        ) from None
+
+
+def _shared_views(contract: Contract) -> Iterator[str]:
+    """The contract's expressions are code, as its queries are; everything else in these statements is ours."""
     hashed = ", hash, lag(hash) OVER earlier AS previous_hash" if contract.chain_text else ""
     text = f", {contract.chain_text} AS chain_text" if contract.chain_text else ""
-    database.execute(
-        # The contract's expression is code, as its SQL is; everything else here is a name of ours.
-        f"""CREATE VIEW posting_steps AS
-            SELECT account_id, sequence, transfer_id, currency, amount_minor, balance_after_minor{text}{hashed},
-                   coalesce(lag(sequence) OVER earlier, 0) AS previous_sequence,
-                   lag(balance_after_minor) OVER earlier AS previous_balance_minor
-            FROM postings WINDOW earlier AS (PARTITION BY account_id ORDER BY sequence)"""  # noqa: S608 - see above
+    yield (
+        f"CREATE VIEW posting_steps AS SELECT account_id, sequence, transfer_id, currency, amount_minor,"  # noqa: S608 - see docstring
+        f" balance_after_minor{text}{hashed}, coalesce(lag(sequence) OVER earlier, 0) AS previous_sequence,"
+        f" lag(balance_after_minor) OVER earlier AS previous_balance_minor"
+        f" FROM postings WINDOW earlier AS (PARTITION BY account_id ORDER BY sequence)"
     )
     if contract.digest_text:
-        database.execute(
-            f"CREATE VIEW transfer_digests AS"
-            f" SELECT transfer_id, digest, {contract.digest_text} AS digest_text FROM transfers"  # noqa: S608 - as above
+        yield (
+            f"CREATE VIEW transfer_digests AS"  # noqa: S608 - see docstring
+            f" SELECT transfer_id, digest, {contract.digest_text} AS digest_text FROM transfers"
         )
 
 

@@ -5,6 +5,8 @@ What belongs here: the order of things, and the result. What stays out: the step
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.checks import BREAKS, CheckResult, all_checks, prepare, run_check
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.reconciliation.extract import Snapshot, compare_with_source, load, reading
@@ -117,10 +120,7 @@ def reconcile(
     """
     begin_at, begin_s = datetime.now(UTC), time.monotonic()
     agreed = load_contract(contract)
-    with (
-        tempfile.TemporaryDirectory(prefix="reconcile-", dir=workdir) as folder,
-        duckdb.connect(f"{folder}/relations.duckdb", config=_settings(folder, memory_limit, threads)) as database,
-    ):
+    with _database(workdir, memory_limit, threads) as database:
         with reading(dsn) as (cursor, snapshot):
             compare_with_source(cursor, agreed)
             rows, extract_s = load(cursor, agreed, database)
@@ -148,10 +148,22 @@ def check_contract(dsn: str, contract: str) -> None:
         compare_with_source(cursor, agreed)
 
 
-def _settings(folder: str, memory_limit: str, threads: int) -> dict[str, str | bool | int | float | list[str]]:
-    return {
-        "memory_limit": memory_limit,
-        "threads": threads,
-        "temp_directory": f"{folder}/spill",
-        "preserve_insertion_order": False,
-    }
+@contextmanager
+def _database(workdir: Path | None, memory_limit: str, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """In memory, spilling under `workdir`: a database file took a fifth longer for a million postings."""
+    with tempfile.TemporaryDirectory(prefix="reconcile-", dir=workdir) as folder:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "threads": threads,
+            "temp_directory": folder,
+            "preserve_insertion_order": False,
+        }
+        try:
+            with duckdb.connect(config=settings) as database:
+                yield database
+        except duckdb.OutOfMemoryException:
+            raise PolicyError(
+                "reconciliation.memory",
+                f"the ledger's checks do not fit {memory_limit} of memory and the disk of the working folder",
+                "raise memory_limit, or name a workdir with more room to spill",
+            ) from None
