@@ -1,0 +1,43 @@
+"""The command tree and what an error looks like to a person: one clear line, a hint, an exit code (docs/cli.md)."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from dr_assets.cli import capture, demo, estate, restore, snapshot, status, vault
+from dr_assets.estate.errors import DrError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dr-assets",
+    help="The money comes back: capture, restore and prove the backups of a casino or FinTech.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(vault.app, name="vault")
+app.add_typer(estate.app, name="estate")
+app.command("capture")(capture.capture)
+app.command("preflight")(snapshot.preflight)
+app.command("snapshot")(snapshot.snapshot)
+app.command("restore")(restore.restore)
+app.command("status")(status.status)
+app.command("demo")(demo.demo)
+app.command("up")(demo.up)
+
+
+def main() -> None:
+    """Runs the command line. Errors that a person must act on print without a traceback; our own bugs crash."""
+    try:
+        app()
+    except DrError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"dr-assets: {error.code}: {error.found}", markup=False)
+        console.print(f"HINT: {error.hint}", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("dr-assets: interrupted", file=sys.stderr)  # noqa: T201 - the console may be in mid-progress
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,75 @@
+"""`dr-assets capture DATASET`: the resident process that streams a source's WAL into the vault."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, vault_of
+from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
+from dr_assets.observability.endpoint import metrics_endpoint
+from dr_assets.stores.postgres.capture import Capture
+from dr_assets.stores.postgres.preflight import preflight, require_ready
+from dr_assets.stores.postgres.report import CaptureReport
+
+log = logging.getLogger("dr_assets.capture")
+
+
+def capture(
+    dataset: DatasetArgument,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="serve Prometheus metrics on loopback; 0 picks a free port")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="tell Dagster (DAGSTER_HOME) whenever the recoverable point moved")
+    ] = False,
+    defs: DefsOption = None,
+) -> None:
+    """Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    estate = estate_of(defs)
+    declared = dataset_of(estate, dataset)
+    dsn = dsn_of(declared)
+    vault = vault_of(estate, declared.vault, signing=True)
+    findings = preflight(dsn, declared)
+    for finding in findings:
+        log.warning("%s", finding)
+    require_ready(findings, dsn)
+    with ExitStack() as stack:
+        registry = CollectorRegistry()
+        if metrics_port is not None:
+            endpoint = stack.enter_context(metrics_endpoint(registry, port=metrics_port))
+            log.info("metrics at %s", endpoint.url)
+        listeners: list[Callable[[CaptureReport], None]] = [lambda said: log.info("%s", said)]
+        if report:
+            # Dagster takes seconds to import, and only this option needs it.
+            from dr_assets.components.resident import reporting_to_dagster  # noqa: PLC0415 - see above
+
+            listeners.append(stack.enter_context(reporting_to_dagster()))
+        resident = Capture(
+            vault,
+            declared,
+            dsn,
+            listener=lambda said: _tell(listeners, said),
+            metrics=PrometheusCaptureMetrics(registry),
+        )
+        with _stop_on_signals() as stop:
+            resident.run(stop)
+
+
+def _tell(listeners: list[Callable[[CaptureReport], None]], report: CaptureReport) -> None:
+    for listener in listeners:
+        listener(report)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    yield stop

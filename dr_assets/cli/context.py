@@ -1,0 +1,57 @@
+"""What every verb needs: the estate's declarations, the environment, the vault, and dataset names checked early.
+
+What belongs here: shared options and look-ups. What stays out: output.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr_assets.estate.declarations import default_defs_dir, load_estate
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Dataset, Estate
+from dr_assets.vault.connect import open_vault
+from dr_assets.vault.vault import Vault
+
+DefsOption = Annotated[
+    Path | None,
+    typer.Option("--defs", envvar="DR_ASSETS_DEFS", help="folder of the declarations; the packaged estate by default"),
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="a dataset that the estate declares")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines instead of text for people")]
+
+
+def estate_of(defs: Path | None) -> Estate:
+    """The declared estate, or a PolicyError that lists every finding with file and line."""
+    return load_estate(defs if defs is not None else default_defs_dir())
+
+
+def dataset_of(estate: Estate, name: str) -> Dataset:
+    """The named dataset, or a PolicyError that lists those there are."""
+    dataset = estate.datasets.get(name)
+    if dataset is None:
+        known = ", ".join(sorted(estate.datasets)) or "none"
+        raise PolicyError("cli.unknown_dataset", f"no dataset is called '{name}'", f"declared datasets: {known}")
+    return dataset
+
+
+def dsn_of(dataset: Dataset) -> str:
+    """The source's connection string, from the variable that the declaration names."""
+    dsn = os.environ.get(dataset.dsn_env)
+    if not dsn:
+        raise PolicyError(
+            "cli.dsn_missing",
+            f"{dataset.dsn_env} is not set, so the source of '{dataset.name}' can't be reached",
+            f"export {dataset.dsn_env}='host=… dbname=… user=…' (for the embedded estate: set -a; . .demo/env)",
+        )
+    return dsn
+
+
+def vault_of(estate: Estate, name: str, *, signing: bool) -> Vault:
+    """The named vault, opened with the credentials and keys that the environment names."""
+    if name not in estate.vaults:
+        known = ", ".join(sorted(estate.vaults))
+        raise PolicyError("cli.unknown_vault", f"no vault is called '{name}'", f"declared vaults: {known}")
+    return open_vault(estate, name, os.environ, signing=signing)

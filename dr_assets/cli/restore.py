@@ -1,0 +1,125 @@
+"""`dr-assets restore DATASET`: bring a dataset back from the vault alone."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.times import parse_moment
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Level
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
+from dr_assets.stores.postgres.restore import Restored, RestoreProgress
+from dr_assets.stores.postgres.restore import restore as carry_out
+from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.witness import Witness, check_witness
+
+
+def restore(
+    dataset: DatasetArgument,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="an empty or absent folder; the cluster is left in its `data`")
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", help="latest, immediate, a time with zone, lsn:…, xid:… or name:…")
+    ] = "latest",
+    vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
+    level: Annotated[Level, typer.Option("--level", help="how deeply the restored data is checked")] = "standard",
+    as_of: Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")] = None,
+    witness: Annotated[
+        Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing."""
+    target = Target.parse(to)
+    moment = parse_moment(as_of) if as_of else None
+    if into is None and not dry_run:
+        raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
+    estate = estate_of(defs)
+    declared = dataset_of(estate, dataset)
+    opened = vault_of(estate, vault or declared.vault, signing=False)
+    if witness:
+        check_witness(opened, Witness.load(witness))
+    plan = plan_restore(opened, declared.name, target, as_of=moment)
+    if into is None or dry_run:
+        typer.echo(json.dumps(plan.to_json(), indent=2) if as_json else _plan_text(plan))
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("restore", total=None)
+
+        def show(told: RestoreProgress) -> None:
+            phase = told.phase.replace("_", " ")
+            bar.update(task, description=phase, completed=told.done_bytes, total=told.total_bytes)
+
+        with carry_out(plan, opened, into, level=level, keep_cluster=True, progress=show) as restored:
+            said = _to_json(restored, into)
+            table = _table(restored)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+    else:
+        Console().print(table)
+        for note in restored.notes:
+            typer.echo(f"note: {note}")
+        typer.echo(f"the cluster lies, stopped, in {into / 'data'}")
+
+
+def _plan_text(plan: RestorePlan) -> str:
+    said = plan.to_json()
+    lines = [
+        f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}" for name, value in said.items()
+    ]
+    return "\n".join(lines)
+
+
+def _to_json(restored: Restored, into: Path) -> dict[str, object]:
+    return {
+        "dataset": restored.plan.dataset,
+        "target": str(restored.plan.target),
+        "data_dir": str(into / "data"),
+        "replayed_lsn": format_lsn(restored.replayed_lsn),
+        "end_lsn": format_lsn(restored.end_lsn),
+        "timeline": restored.timeline,
+        "last_commit_at": _iso(restored.last_commit_at),
+        "recovered_at": _iso(restored.recovered_at),
+        "stopped": restored.stopped,
+        "checks": list(restored.checks),
+        "engine": restored.engine,
+        "size_bytes": restored.size_bytes,
+        "phases_s": {phase: round(duration_s, 3) for phase, duration_s in restored.phases_s.items()},
+        "duration_s": round(restored.duration_s, 3),
+        "notes": restored.notes,
+    }
+
+
+def _table(restored: Restored) -> Table:
+    table = Table(title=f"{restored.plan.dataset} restored to {restored.plan.target}", title_justify="left")
+    table.add_column("what")
+    table.add_column("value")
+    rows = {
+        "replayed to": f"{format_lsn(restored.replayed_lsn)}, timeline {restored.timeline} from here",
+        "newest commit": _iso(restored.last_commit_at) or "unknown",
+        "recovered point (source's clock)": _iso(restored.recovered_at) or "unknown",
+        "stopped by": restored.stopped or "the end of what is stored",
+        "checked with": ", ".join(restored.checks),
+        "programs": restored.engine,
+        "laid": f"{restored.size_bytes / 1e6:.1f} MB in {restored.duration_s:.1f} s ({restored.mb_s:.0f} MB/s)",
+        "phases, s": ", ".join(f"{phase} {took:.1f}" for phase, took in restored.phases_s.items()),
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    return table
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,81 @@
+"""The processes around the embedded estate: workload, capture, Dagster. Each under a guard, each with a log.
+
+What belongs here: their command lines and when they count as ready. What stays out: engines (embedded.py).
+"""
+
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from dr_assets.demo.embedded import EmbeddedEstate
+from dr_assets.engines.supervise import Child, start_child
+from dr_assets.estate.errors import SourceError
+
+ROOT = Path(__file__).parents[2]
+_READY_TIMEOUT_S = 120.0
+_MATERIALIZE_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Children:
+    """Starts what runs beside the engines of `estate`, as ourselves and with its environment."""
+
+    estate: EmbeddedEstate
+
+    def workload(self, *, rate_per_s: float, reconnect: bool = False) -> Child:
+        """Money transactions at the offered rate until stopped; acknowledged commits go to `estate.ack_dir`."""
+        args = ["-m", "dr_assets.casino", "--dsn-env", "CASINO_DSN", "--ack-dir", str(self.estate.ack_dir)]
+        args += ["--rate", str(rate_per_s), "--seed", "1"]
+        return self._python("workload", [*args, "--reconnect"] if reconnect else args)
+
+    def capture(self, *, metrics_port: int) -> Child:
+        """`dr-assets capture ledger`, reporting to Dagster, with its metrics on loopback."""
+        args = ["-m", "dr_assets.cli", "capture", "ledger", "--report", "--metrics-port", str(metrics_port)]
+        return self._python("capture", args)
+
+    def webserver(self, *, port: int) -> Child:
+        """The Dagster UI on loopback: it has no login, so nothing else may reach it."""
+        workspace = str(ROOT / "workspace.yaml")
+        args = ["-m", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
+        child = self._python("webserver", args)
+        _wait_for_page(f"http://127.0.0.1:{port}/server_info", child)
+        return child
+
+    def daemon(self) -> Child:
+        """Sensors, schedules, queues and freshness."""
+        return self._python("daemon", ["-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")])
+
+    def materialize(self, selection: str) -> float:
+        """Materializes assets as one Dagster run; returns how long that took, in seconds. Raises SourceError."""
+        begin = time.monotonic()
+        args = ["-m", "dagster", "asset", "materialize", "--select", selection, "-m", "dr_assets.definitions"]
+        child = self._python("materialize", args)
+        if child.wait(_MATERIALIZE_TIMEOUT_S) != 0:
+            raise SourceError(
+                "demo.materialize_failed",
+                f"Dagster could not materialize {selection}; its output ends:\n{child.log_tail(15)}",
+                f"the whole log is {child.log_path}",
+            )
+        return time.monotonic() - begin
+
+    def _python(self, name: str, args: list[str]) -> Child:
+        log_path = self.estate.logs / f"{name}.log"
+        return start_child([sys.executable, *args], cwd=ROOT, env=self.estate.child_env(), log_path=log_path)
+
+
+def _wait_for_page(url: str, child: Child) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < deadline and child.alive:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - always http on loopback
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise SourceError(
+        "demo.not_ready",
+        f"{child.name} did not answer at {url}; its log ends:\n{child.log_tail(15)}",
+        f"the whole log is {child.log_path}",
+    )
