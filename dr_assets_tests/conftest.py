@@ -51,10 +51,10 @@ def _lacks(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def engines_dir() -> Iterator[Path]:
+def engines_dir(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A folder for the session's engines that the engines' user can pass through (pytest's own is closed to it)."""
-    # Where `leftovers` finds it should this process be killed; named for no path that exists.
-    folder = shared_folder("tests", Path("tests") / secrets.token_hex(8))
+    # Should this process be killed, the clean-up finds it: it stands in for a path below the project, made up.
+    folder = shared_folder("tests", pytestconfig.rootpath / "tests" / secrets.token_hex(8))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

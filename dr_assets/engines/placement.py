@@ -3,6 +3,8 @@
 Servers refuse root, so as root we run them as `nobody`; as anyone else we run them as ourselves. `nobody` can't enter
 a folder below, say, root's home. Then a place under /var/tmp is used instead and the reason is told.
 
+`python -m dr_assets.engines.placement [--remove [FOLDER]]` lists those places, or deletes those of a folder.
+
 What belongs here: users, reachability, the places under /var/tmp and their removal. What stays out: changing the
 modes of folders that aren't ours (never done), and what the files are.
 """
@@ -12,6 +14,7 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -162,6 +165,17 @@ def remove(leftover: Leftover) -> None:
     shutil.rmtree(leftover.path)
 
 
+def remove_below(folder: Path) -> list[Leftover]:
+    """Delete every place of ours that stands in for something in `folder`, and our folder in /var/tmp if none is left."""
+    ours = [found for found in leftovers() if Path(found.preferred).is_relative_to(folder.absolute())]
+    for leftover in ours:
+        remove(leftover)
+    root = _shared_root(create=False)
+    if root is not None and not any(root.iterdir()):
+        root.rmdir()
+    return ours
+
+
 def give(path: Path, user: RunAs) -> None:
     """Hand `path` and everything below it to `user`; symbolic links themselves, not what they point to."""
     if user.uid == os.geteuid():
@@ -242,3 +256,18 @@ def _shared_root(*, create: bool) -> Path | None:
         )
     path.chmod(_PASS_THROUGH)
     return path
+
+
+def _main(argv: list[str]) -> int:
+    """List the places under /var/tmp; with `--remove [FOLDER]` delete those of FOLDER (the current one)."""
+    if argv[:1] == ["--remove"]:
+        found, did = remove_below(Path(*argv[1:2])), "removed"
+    else:
+        found, did = leftovers(), "found"
+    for leftover in found:
+        sys.stdout.write(f"{did} {leftover.path}, in place of {leftover.preferred or 'something unknown'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -13,7 +13,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dr_assets.engines.placement import RunAs, barred_by, engine_home, engine_user, leftovers, may, remove
+from dr_assets.engines.placement import (
+    RunAs,
+    barred_by,
+    engine_home,
+    engine_user,
+    leftovers,
+    may,
+    remove,
+    remove_below,
+    shared_folder,
+)
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.estate.errors import PolicyError
@@ -107,6 +117,17 @@ def test_reachable_files_stay_where_they_are(engine_dir: Path, postgres_programs
     assert engine_user() == engine_user()
     with PostgresServer(engine_dir / "pg", postgres_programs(17)) as server:
         assert server.data_dir == engine_dir / "pg"
+
+
+def test_clean_up_takes_the_places_of_its_own_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cleaning one checkout up leaves another's engines alone, and our shared folder goes with the last place."""
+    monkeypatch.setattr("dr_assets.engines.placement.SHARED", tmp_path)
+    mine = shared_folder("home", tmp_path / "checkout" / ".demo")
+    other = shared_folder("home", tmp_path / "checkout-2" / ".demo")
+    assert [removed.path for removed in remove_below(tmp_path / "checkout")] == [mine]
+    assert other.exists()
+    remove_below(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rights_are_judged_by_owner_then_group_then_others(tmp_path: Path) -> None:
