@@ -166,7 +166,7 @@ def remove(leftover: Leftover) -> None:
 
 
 def remove_below(folder: Path) -> list[Leftover]:
-    """Delete every place of ours that stands in for something in `folder`, and our folder in /var/tmp if none is left."""
+    """Delete every place of ours that stands in for something in `folder`; then our folder in /var/tmp, if empty."""
     ours = [found for found in leftovers() if Path(found.preferred).is_relative_to(folder.absolute())]
     for leftover in ours:
         remove(leftover)
