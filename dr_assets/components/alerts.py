@@ -43,7 +43,6 @@ def alerts_sensor(estate: Estate) -> dg.SensorDefinition:
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells Slack and a webhook about failed checks, missed freshness and failed runs, once an episode.",
-        owners=list(estate.owners),
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         channels = channels_of(estate.alerts, estate.name, os.environ)

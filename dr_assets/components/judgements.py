@@ -4,19 +4,25 @@ What belongs here: pure functions from those and a given `now` to a verdict with
 vault and Dagster's events; the event log is no witness, since the web UI has no login.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
-from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.estate.model import Dataset, Estate
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.position import RecoveryPoint
+from dr_assets.vault.chain import Chain
+from dr_assets.vault.facts import Fact
+from dr_assets.vault.verify import Finding, VerifyReport
 
 # A recovery point dated after `now` means two clocks disagree; up to this much, the vault's own limit, is tolerated.
 CLOCK_SKEW: Final = timedelta(seconds=5)
+PASSED: Final = "passed"
+UNLOCKED: Final = "unlocked"
 
 Value = str | int | float | bool | datetime | None
 
@@ -40,7 +46,9 @@ def judge_rpo(dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> J
     rpo = format_duration(dataset.rpo)
     values: dict[str, Value] = {"rpo_s": dataset.rpo.total_seconds()}
     if point is None:
-        return Judgement(passed=False, reason="nothing recoverable is stored yet", values=values)
+        return Judgement(passed=False, reason="nothing is stored yet", values=values)
+    if point.at is None:
+        return Judgement(passed=False, reason="what is stored holds no heartbeat yet, so it has no age", values=values)
     age = now - point.at
     values |= {
         "recovery_point_age_s": round(age.total_seconds(), 3),
@@ -48,11 +56,123 @@ def judge_rpo(dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> J
         "sealed_at": point.sealed_at,
         "lsn": format_lsn(point.lsn),
         "locked_until": point.retain_until,
-        "object": str(point.key),
+        "object": point.key,
     }
     if age < -CLOCK_SKEW:
         ahead = f"the recovery point is dated {-age.total_seconds():.1f} s in the future: the clocks disagree"
         return Judgement(passed=False, reason=ahead, values=values)
+    if point.retain_until is None:
+        return Judgement(passed=False, reason="the newest stored segment shows no lock", values=values)
     relation = "within" if age <= dataset.rpo else "over"
     reason = f"the newest recoverable commit is {max(age.total_seconds(), 0.0):.1f} s old, {relation} the RPO of {rpo}"
     return Judgement(passed=age <= dataset.rpo, reason=reason, values=values)
+
+
+def judge_restorable(dataset: Dataset, fact: Fact | None, now: datetime) -> Judgement:
+    """Whether the newest sealed restore test passed and is recent enough for its cadence."""
+    return _judge_proof(dataset, fact, now, "restore test")
+
+
+def judge_money(dataset: Dataset, fact: Fact | None, now: datetime) -> Judgement:
+    """Whether the newest sealed reconciliation found no break and is recent enough for its cadence."""
+    return _judge_proof(dataset, fact, now, "reconciliation")
+
+
+def proof_window(dataset: Dataset) -> timedelta:
+    """How old a proof may get: the longest wait of its cron line, and an eighth of it (at least an hour) of grace."""
+    return cadence.with_grace(cadence.longest_interval(dataset.restore_test.cron))
+
+
+def judge_verified(report: VerifyReport) -> Judgement:
+    """Whether reading everything back found nothing wrong; locks are `judge_locked`'s."""
+    return _judge_findings(report, [each for each in report.errors if each.kind != UNLOCKED], "read back as sealed")
+
+
+def judge_locked(report: VerifyReport) -> Judgement:
+    """Whether every object's lock was read back and holds."""
+    return _judge_findings(report, [each for each in report.errors if each.kind == UNLOCKED], "locked")
+
+
+def judge_contiguous(base: Fact | None, chain: Chain | None, gap: Fact | None) -> Judgement:
+    """Whether the WAL from the newest base backup on has no hole. `gap` is the newest the capture ever declared."""
+    if base is None or chain is None:
+        return Judgement(passed=False, reason="there is no base backup to continue from")
+    begin = parse_lsn(str(base.body["start_lsn"]))
+    values: dict[str, Value] = {
+        "from_lsn": format_lsn(begin),
+        "to_lsn": format_lsn(chain.end),
+        "segments": len(chain.segments),
+        "orphans": len(chain.orphans),
+        "forks": len(chain.forks),
+    }
+    if gap is not None and parse_lsn(str(gap.body["chain_end"])) >= begin and gap.at > base.at:
+        reason = f"the source no longer had the WAL after {gap.body['chain_end']}: take a new base backup"
+        return Judgement(passed=False, reason=reason, values=values)
+    if chain.holes:
+        hole = chain.holes[0]
+        reason = f"{len(chain.holes)} hole(s), the first is [{format_lsn(hole.begin)}, {format_lsn(hole.end)})"
+        return Judgement(passed=False, reason=reason, values=values)
+    return Judgement(passed=True, reason=f"no hole up to {format_lsn(chain.end)}", values=values)
+
+
+def judge_drills(estate: Estate, newest: Mapping[str, Fact | None], now: datetime) -> Judgement:
+    """Whether each dataset's newest sealed drill passed within RTO and RPO, and none is overdue."""
+    troubles: list[str] = []
+    values: dict[str, Value] = {}
+    for name, dataset in estate.datasets.items():
+        trouble, measured = _judge_drill(dataset, newest[name], now)
+        troubles += [f"{name}: {trouble}"] if trouble else []
+        values |= {f"{name}_{key}": value for key, value in measured.items()}
+    reason = "; ".join(troubles) or "every dataset's newest drill met its RTO and RPO"
+    return Judgement(passed=not troubles, reason=reason, values=values)
+
+
+def _judge_drill(dataset: Dataset, fact: Fact | None, now: datetime) -> tuple[str | None, dict[str, Value]]:
+    if fact is None:
+        return "never drilled", {}
+    values = _measured(fact)
+    if fact.body.get("outcome") != PASSED:
+        return f"the drill of {fact.at:%Y-%m-%d} {fact.body.get('outcome')}", values
+    if now - fact.at > dataset.drill.overdue_after:
+        return f"the last drill was on {fact.at:%Y-%m-%d}, overdue", values
+    for measure, limit in (("recovery_duration_s", dataset.rto), ("recovery_point_age_s", dataset.rpo)):
+        took = values.get(measure)
+        if not isinstance(took, int | float) or took > limit.total_seconds():
+            return f"{measure} {took} against {limit.total_seconds():.0f}", values
+    return None, values
+
+
+def _judge_proof(dataset: Dataset, fact: Fact | None, now: datetime, what: str) -> Judgement:
+    if fact is None:
+        return Judgement(passed=False, reason=f"no {what} is on record: nothing counts until it was restored")
+    values = {"sealed_at": fact.at, "fact": str(fact.key), **_measured(fact)}
+    if fact.body.get("outcome") != PASSED:
+        reason = f"the newest {what} {fact.body.get('outcome')}: {fact.body.get('reason', 'no reason given')}"
+        return Judgement(passed=False, reason=reason, values=values)
+    window = proof_window(dataset)
+    if now - fact.at > window:
+        reason = f"the newest {what} is of {fact.at:%Y-%m-%d %H:%M} UTC, older than {format_duration(window)}"
+        return Judgement(passed=False, reason=reason, values=values)
+    return Judgement(passed=True, reason=f"the {what} of {fact.at:%Y-%m-%d %H:%M} UTC passed", values=values)
+
+
+def _judge_findings(report: VerifyReport, findings: Sequence[Finding], word: str) -> Judgement:
+    values: dict[str, Value] = {
+        "objects_total": report.objects_total,
+        "objects_locked": report.objects_locked,
+        "size_bytes": report.size_bytes,
+        "duration_s": report.duration_s,
+        "findings": len(findings),
+    }
+    if findings:
+        first = findings[0]
+        reason = f"{len(findings)} finding(s), the first is {first.kind} at {first.key}: {first.detail}"
+        return Judgement(passed=False, reason=reason, values=values)
+    if report.objects_total == 0:
+        return Judgement(passed=False, reason="the vault holds nothing of this dataset", values=values)
+    return Judgement(passed=True, reason=f"all {report.objects_total} objects {word}", values=values)
+
+
+def _measured(fact: Fact) -> dict[str, Value]:
+    """The plain numbers of a fact: what people compare with the objectives."""
+    return {name: value for name, value in fact.body.items() if isinstance(value, int | float)}

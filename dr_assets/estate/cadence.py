@@ -40,6 +40,11 @@ def last_fire(cron: str, at: datetime) -> datetime:
     return fire
 
 
+def with_grace(interval: timedelta) -> timedelta:
+    """How old the result of something done at this interval may get: an eighth more, at least an hour."""
+    return interval + max(interval / 8, timedelta(hours=1))
+
+
 @lru_cache(maxsize=256)
 def longest_interval(cron: str) -> timedelta:
     """Longest wait between two fires. Raises croniter's error when the line never fires."""

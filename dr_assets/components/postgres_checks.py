@@ -1,0 +1,110 @@
+"""The checks that a run makes: `verified` and `locked` on the base backup, `contiguous` and `rpo` on the WAL chain.
+
+What belongs here: reading the vault for each and handing back its verdict. What stays out: the verdicts themselves
+(judgements.py). Inside a run a blocking check stops what comes after it; outside a run it stops nothing, and so a
+restore refuses damage and holes by itself.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from dr_assets.components.evaluations import check_result
+from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.judgements import Judgement, judge_contiguous, judge_locked, judge_rpo, judge_verified
+from dr_assets.components.labels import artefact_key
+from dr_assets.components.rpo_sensor import rpo_key
+from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.capture_facts import GAP
+from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES
+from dr_assets.stores.postgres.position import stored_recovery_point
+from dr_assets.vault.chain import resolve
+from dr_assets.vault.facts import latest_fact
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.vault import Vault
+from dr_assets.vault.verify import verify
+
+
+def snapshot_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+    """`verified` and `locked`: one reading of every object of the dataset answers both."""
+    key = artefact_key(dataset, "snapshot")
+    verified, locked = dg.AssetCheckKey(key, "verified"), dg.AssetCheckKey(key, "locked")
+
+    @dg.multi_asset_check(
+        name=f"{dataset.name}_vault_verify",
+        specs=[
+            dg.AssetCheckSpec(
+                "verified",
+                asset=key,
+                description="Every object of the dataset was read back: signatures, digests, decryption, no hole.",
+                blocking=True,
+            ),
+            dg.AssetCheckSpec(
+                "locked",
+                asset=key,
+                description="Every object's lock, mode and retain-until, was read back and is long enough.",
+                blocking=True,
+            ),
+        ],
+        required_resource_keys={resource_key(dataset.vault)},
+    )
+    def vault_verify(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        with shown_as_failure():
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
+            report = verify(vault, dataset.name)
+        yield check_result(verified, judge_verified(report))
+        yield check_result(locked, judge_locked(report))
+
+    return [vault_verify]
+
+
+def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+    """`rpo`, which the sensor judges every 5 s and anyone may run by hand, and `contiguous`."""
+    key = artefact_key(dataset, "wal_chain")
+    contiguous_key = dg.AssetCheckKey(key, "contiguous")
+    resources = {resource_key(dataset.vault)}
+
+    @dg.asset_check(
+        asset=key,
+        name="rpo",
+        description="The newest recoverable commit is younger than the RPO, by the source's clock.",
+        required_resource_keys=resources,
+    )
+    def rpo(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        with shown_as_failure():
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
+            point = stored_recovery_point(vault, dataset)
+        return check_result(rpo_key(dataset), judge_rpo(dataset, point, datetime.now(UTC)))
+
+    @dg.asset_check(
+        asset=key,
+        name="contiguous",
+        description="From the newest base backup on, the stored WAL has no hole.",
+        blocking=True,
+        required_resource_keys=resources,
+    )
+    def contiguous(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        with shown_as_failure():
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
+            verdict = _judge_chain(vault, dataset)
+        return check_result(contiguous_key, verdict)
+
+    return [rpo, contiguous]
+
+
+def _judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
+    base, gap = latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP)
+    if base is None:
+        return judge_contiguous(None, None, gap)
+    begin = parse_lsn(str(base.body["start_lsn"]))
+    pieces = vault.objects(
+        dataset.name,
+        WAL,
+        system_id=str(base.body["system_id"]),
+        timeline=int(str(base.body["timeline"])),
+        start_after_position=max(0, begin - PIECE_CAP_BYTES),
+    )
+    return judge_contiguous(base, resolve(pieces, vault.header, begin), gap)

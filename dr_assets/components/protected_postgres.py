@@ -1,0 +1,50 @@
+"""The component `ProtectedPostgres`: one stanza makes a database's whole recovery chain.
+
+What belongs here: putting the parts together. What stays out: the parts (postgres_*.py) and the policy's rules
+(estate/), which judge the same declaration for the command line and the capture.
+"""
+
+from typing import Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from dr_assets.components.postgres_assets import restore_test_assets, snapshot_asset, wal_chain_spec
+from dr_assets.components.postgres_checks import snapshot_checks, wal_chain_checks
+from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules
+from dr_assets.components.restore_sensor import restore_when_stale_sensor
+from dr_assets.components.rpo_sensor import rpo_sensor
+from dr_assets.estate.declarations import DatasetDeclaration, load_estate
+from dr_assets.estate.model import Dataset
+
+
+class ProtectedPostgres(dg.Component):
+    """A Postgres database under protection: base backups, WAL chain, restore tests, reconciliation, their checks."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The estate's own schema, so that editor, `dg check yaml` and the command line ask for the same."""
+        return DatasetDeclaration
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Judge the whole estate around this declaration; raises `PolicyError` with every finding."""
+        if not isinstance(attributes, DatasetDeclaration):
+            raise TypeError(attributes)
+        return cls(load_estate(context.path.parent).datasets[attributes.dataset])
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Everything about this dataset. Reads no environment variable and reaches no network."""
+        del context
+        dataset = self.dataset
+        jobs = dataset_jobs(dataset)
+        return dg.Definitions(
+            assets=[snapshot_asset(dataset), wal_chain_spec(dataset), restore_test_assets(dataset)],
+            asset_checks=[*snapshot_checks(dataset), *wal_chain_checks(dataset)],
+            jobs=[jobs.snapshot, jobs.restore_test],
+            schedules=dataset_schedules(dataset, jobs),
+            sensors=[rpo_sensor(dataset), restore_when_stale_sensor(dataset, jobs)],
+        )

@@ -1,0 +1,60 @@
+"""The `rpo` sensor of a dataset: judges every 5 s, from the vault, without launching a run.
+
+What belongs here: reading the recovery point and the sealed proofs, and writing verdicts worth writing. What stays out:
+the verdicts themselves (judgements.py).
+
+A vault that cannot be read makes the verdicts red: an age that nobody can measure is no age to rely on.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import dagster as dg
+
+from dr_assets.components.evaluations import evaluation, worth_writing
+from dr_assets.components.judgements import Judgement, judge_rpo, judge_unreadable
+from dr_assets.components.labels import artefact_key
+from dr_assets.components.proofs import judge_proofs, proof_keys
+from dr_assets.components.vault_resource import VaultResource, resource_key
+from dr_assets.estate.errors import DrError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.position import stored_recovery_point
+
+INTERVAL_S: Final = 5
+
+
+def rpo_key(dataset: Dataset) -> dg.AssetCheckKey:
+    """The check `rpo` on `<dataset>/wal_chain`."""
+    return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "rpo")
+
+
+def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
+    """Judges `rpo`, and whether the newest proofs still stand; writes on change and once a minute."""
+
+    @dg.sensor(
+        name=f"{dataset.name}_rpo",
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Judges the recovery point's age and the newest proofs from the vault itself. Launches nothing.",
+        required_resource_keys={resource_key(dataset.vault)},
+    )
+    def rpo(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        now = datetime.now(UTC)
+        judged = judge_from_vault(getattr(context.resources, resource_key(dataset.vault)), dataset, now)
+        due = worth_writing(context.instance, judged, now)
+        reason = judged[rpo_key(dataset)].reason
+        if not due:
+            return dg.SkipReason(reason)
+        return dg.SensorResult(skip_reason=reason, asset_events=[evaluation(*each) for each in due.items()])
+
+    return rpo
+
+
+def judge_from_vault(resource: VaultResource, dataset: Dataset, now: datetime) -> dict[dg.AssetCheckKey, Judgement]:
+    """The verdicts that need no run. What cannot be read is red, with the reason."""
+    try:
+        vault = resource.open_vault()
+        point = stored_recovery_point(vault, dataset)
+        return {rpo_key(dataset): judge_rpo(dataset, point, now), **judge_proofs(vault, dataset, now)}
+    except DrError as error:
+        return dict.fromkeys((rpo_key(dataset), *proof_keys(dataset)), judge_unreadable(error))
