@@ -48,7 +48,7 @@ class KeyRing:
     ) -> None:
         self._store = store
         self._estate = estate
-        self._provider = provider
+        self.provider = provider
         self._trust = trust
         self._signer = signer
         self._locks = locks
@@ -62,7 +62,7 @@ class KeyRing:
         return KeyRing(
             store=self._store,
             estate=self._estate,
-            provider=self._provider,
+            provider=self.provider,
             trust=self._trust,
             signer=self._signer,
             locks=self._locks,
@@ -129,14 +129,14 @@ class KeyRing:
             raise refusals[0]
         raise VaultError(
             "vault.no_key",
-            f"the vault holds no wrapping {prefix}…, so what is sealed under it can't be opened",
+            f"{prefix} holds no wrapping, so what is sealed under that data key can't be opened",
             "copy the key objects from a replica of this vault",
         )
 
     def _open(self, key: ObjectKey) -> _Held:
         blob = get_authentic(self._store, key)
         parsed = parse_key_object(blob.data, key=key, trust=self._trust)
-        data_key = DataKey.of(self._provider.unwrap(parsed.wrapping, parsed.context))
+        data_key = DataKey.of(self.provider.unwrap(parsed.wrapping, parsed.context))
         if data_key.key_id != key.system_id:
             raise VaultError("vault.wrong_key", f"{key} wraps another key than it says", "its writer was faulty")
         return _Held(data_key, key, blob.head.version_id, blob.head.lock.retain_until if blob.head.lock else None)
@@ -156,9 +156,9 @@ class KeyRing:
                 "open it for writing, or seal elsewhere",
             )
         context = WrapContext(self._estate, dataset, data_key.key_id, generation)
-        wrapping = self._provider.wrap(data_key.secret, context)
+        wrapping = self.provider.wrap(data_key.secret, context)
         now = self._clock()
-        wrapped = KeyObject(context, self._provider.name, wrapping, now, self._signer.signer_id)
+        wrapped = KeyObject(context, self.provider.name, wrapping, now, self._signer.signer_id)
         key, data, sha256 = wrapped.sealed(self._signer)
         lock = self._locks.lock(dataset, "key", now)
         receipt = put_locked(self._store, key, data, sha256, lock, clock=self._clock)

@@ -174,6 +174,8 @@ def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Find
     except VaultError as error:
         if error.code in _WAIT_FOR_A_PERSON:
             raise
+        if error.code == "vault.no_key":  # one finding for the lost key, however many objects it opens
+            return [Finding("missing", error.found.split(" ")[0], None, "no wrapping of this data key is left")]
         kind = _KIND_OF_CODE.get(error.code, "malformed")
         return [Finding(kind, text, blob.head.version_id, error.found)]
     return []
