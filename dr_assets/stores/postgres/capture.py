@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-from dr_assets.estate.errors import SourceError, VaultError
+from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Gap, record_capture, record_gap
@@ -30,6 +30,7 @@ from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_stream
 from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.vault.signing import Signer
 from dr_assets.vault.vault import Vault
 
 __all__ = ["Capture", "CaptureOptions", "CaptureReport"]
@@ -70,6 +71,7 @@ class Capture:
         `source.gap`, `source.slot_lost`, `source.other_timeline`), VaultError when the vault takes nothing any more.
         A source that is merely away is waited for, once the capture has started.
         """
+        signer = self._signer()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
         with source_errors(self._dsn), connect(self._dsn, application_name="dr-assets capture") as session:
@@ -80,7 +82,14 @@ class Capture:
             except BaseException:
                 connection.close()
                 raise
-        self._stream(place, connection, end, stop)
+        self._stream(place, connection, end, signer, stop)
+
+    def _signer(self) -> Signer:
+        if self._vault.signer is None:
+            raise PolicyError(
+                "vault.read_only", "this vault was opened without a signing key", "a capture needs one: signing=True"
+            )
+        return self._vault.signer
 
     # -- before streaming -------------------------------------------------------------------------------------------
 
@@ -90,10 +99,10 @@ class Capture:
         Until we hold the slot another capture may still have been storing, so the chain's end is looked at again.
         """
         try:
-            identity = self._identity(session, connection)
-            place = Place(self._dsn, self._dataset.slot, identity)
             segment_bytes = size_bytes(connection.show("wal_segment_size"))
             for _ in range(_START_ATTEMPTS):
+                identity = self._identity(session, connection)
+                place = Place(self._dsn, self._dataset.slot, identity)
                 restart_lsn = self._slot(session, connection, identity)
                 end = join(
                     self._vault, self._dataset.name, identity, restart_lsn, segment_bytes,
@@ -135,9 +144,12 @@ class Capture:
 
     # -- streaming --------------------------------------------------------------------------------------------------
 
-    def _stream(self, place: Place, connection: ReplicationConnection, end: StoredEnd, stop: threading.Event) -> None:
+    def _stream(
+        self, place: Place, connection: ReplicationConnection, end: StoredEnd, signer: Signer, stop: threading.Event
+    ) -> None:
         epoch = end.writer_epoch + 1
-        with self._parts(place, connection, epoch) as parts:
+        heartbeat = self._heartbeat(signer, place.identity, epoch)
+        with self._parts(place, connection, heartbeat) as parts:
             started = StoredEnd(end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
             record_capture(self._vault, self._dataset.name, "started", started.anchor(place.identity))
             parts.watch.start()
@@ -150,7 +162,7 @@ class Capture:
                 raise
 
     @contextmanager
-    def _parts(self, place: Place, connection: ReplicationConnection, epoch: int) -> Iterator[LoopParts]:
+    def _parts(self, place: Place, connection: ReplicationConnection, heartbeat: Heartbeat) -> Iterator[LoopParts]:
         name, vault, identity = self._dataset.name, self._vault, place.identity
         with ExitStack() as stack:
             stream = SourceStream(place, connection, application_name=self._dataset.slot)
@@ -164,7 +176,14 @@ class Capture:
                 metrics=self._metrics,
             )
             stack.callback(putters.close)
-            watch = self._watch(identity, epoch)
+            watch = SourceWatch(
+                self._dsn,
+                slot=self._dataset.slot,
+                system_id=identity.system_id,
+                heartbeat=heartbeat,
+                interval_s=self._options.heartbeat_every_s,
+                clock=self._clock,
+            )
             stack.callback(watch.stop)
             facts, listening = Aside(f"facts-{name}"), Aside(f"listen-{name}")
             stack.callback(facts.close, 60)
@@ -175,24 +194,13 @@ class Capture:
                 options=self._options,
             )  # fmt: skip
 
-    def _watch(self, identity: SystemIdentity, epoch: int) -> SourceWatch:
-        signer = self._vault.signer
-        if signer is None:
-            raise VaultError("vault.read_only", "this vault was opened without a signing key", "open it with one")
-        heartbeat = Heartbeat(
+    def _heartbeat(self, signer: Signer, identity: SystemIdentity, epoch: int) -> Heartbeat:
+        return Heartbeat(
             signer,
             estate=self._vault.estate,
             dataset=self._dataset.name,
             system_id=identity.system_id,
             epoch=epoch,
-        )
-        return SourceWatch(
-            self._dsn,
-            slot=self._dataset.slot,
-            system_id=identity.system_id,
-            heartbeat=heartbeat,
-            interval_s=self._options.heartbeat_every_s,
-            clock=self._clock,
         )
 
     def _record_lost_slot(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:

@@ -1,7 +1,8 @@
 """When a piece of the WAL stream is cut, and which heartbeats it has passed.
 
 What belongs here: pure bookkeeping over positions and a given `now` (seconds of a monotonic clock). What stays out:
-sockets, threads, sealing, and which pieces count (vault/prefix.py). Rules: DESIGN §4; why pieces may grow is docs/decisions/0020.
+sockets, threads, sealing, and which pieces count (vault/prefix.py). Why pieces may grow:
+docs/decisions/0020.
 """
 
 from dataclasses import dataclass, field

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -202,6 +203,12 @@ def server_wal(data_dir: Path, timeline: int, begin: int, end: int) -> bytes:
         data = (data_dir / "pg_wal" / name).read_bytes()
         parts.append(data[max(begin, first) - first : min(end, first + SEGMENT_BYTES) - first])
     return b"".join(parts)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """A data directory's copy in place of whatever is there, owner and modes kept."""
+    subprocess.run(["rm", "-rf", str(target)], check=True)  # noqa: S607 - coreutils, in a test
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)  # noqa: S607 - coreutils, in a test
 
 
 def assert_same_wal(vault: Vault, dataset: Dataset, data_dir: Path) -> Chain:
