@@ -1,0 +1,281 @@
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+from psycopg import sql
+
+from dr_assets.casino import schema
+from dr_assets.casino.incident import DAMAGES, has_transfer, plant_bad_transaction, plant_damage
+from dr_assets.casino.workload import Workload
+from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.programs import Programs
+from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.reconciliation.contract import load_contract
+from dr_assets.reconciliation.run import check_contract, reconcile
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def sandbox(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """A server marked as a sandbox, with a casino named `lived` that has seen every kind of transfer."""
+    settings = {"fsync": False}
+    with PostgresServer(
+        engines_dir / "reconciled", postgres_programs(17), settings=settings, name="dr_assets-sandbox-tests"
+    ) as server:
+        server.init()
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("CREATE DATABASE lived")
+        schema.create(server.dsn("lived"), players=40)
+        workload = Workload(server.dsn("lived"), tmp_path_factory.mktemp("acks"), rate_per_s=500, workers=4)
+        workload.start()
+        while workload.stats().acknowledged < 1000:
+            threading.Event().wait(0.1)
+        workload.stop()
+        yield server
+
+
+@pytest.fixture
+def lived(sandbox: PostgresServer) -> Iterator[str]:
+    """The DSN of a copy of that casino for one test."""
+    name = sql.Identifier(f"copy_{secrets.token_hex(4)}")
+    with psycopg.connect(sandbox.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE lived STRATEGY file_copy").format(name))
+        yield sandbox.dsn(name.as_string().strip('"'))
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def test_a_lived_in_casino_adds_up(lived: str) -> None:
+    """Every kind of transfer happened and no check breaks; what was read is said, and it is JSON."""
+    with psycopg.connect(lived) as connection:
+        kinds = connection.execute("SELECT count(DISTINCT kind) FROM casino.transfers").fetchone()
+        (postings,) = connection.execute("SELECT count(*) FROM casino.postings").fetchall()
+    assert kinds is not None
+    assert kinds[0] >= 6
+    result = reconcile(lived)
+    assert result.ok
+    assert (result.breaks_total, result.breaks.num_rows, result.severity) == (0, 0, "none")
+    assert result.rows["postings"] == postings[0]
+    assert result.rows["holds"] > 0
+    assert result.skipped == ()
+    summary = json.loads(json.dumps(result.summary()))
+    assert summary["rows_examined"] == sum(result.rows.values()) == result.rows_examined
+    assert set(summary["checks"]) == {check.name for check in result.checks}
+
+
+# What each damage must be called. A damaged row breaks several rules; these, and no other.
+_CALLED = {
+    "altered_balance": {"balance_differs_from_postings", "balance_differs_from_newest_posting"},
+    "altered_posting": {
+        "transfer_out_of_balance",
+        "hash_differs",
+        "running_balance_differs",
+        "balance_differs_from_postings",
+    },
+    "altered_balance_after": {"hash_differs", "running_balance_differs"},
+    "deleted_posting": {"transfer_out_of_balance", "sequence_gap", "balance_differs_from_postings"},
+    "deleted_newest_posting": {
+        "transfer_out_of_balance",
+        "newest_posting_missing",
+        "balance_differs_from_postings",
+    },
+    "swapped_hash": {"hash_differs"},
+    "altered_last_hash": {"newest_hash_differs"},
+    "orphaned_postings": {"orphan_posting"},
+    "empty_transfer": {"transfer_without_postings"},
+    "altered_transfer": {"transfer_altered"},
+    "unbalanced_transfer": {"transfer_out_of_balance"},
+    "duplicated_idempotency_key": {"idempotency_key_repeated"},
+    "negative_balance": {"forbidden_negative"},
+    "hold_released_without_money": {"balance_differs_from_holds"},
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_each_damage_is_found_and_called_by_its_name(lived: str, kind: str) -> None:
+    """One forgery: exactly the breaks that stand for it, naming the account and the transfer that were touched."""
+    damage = plant_damage(lived, kind, seed=7)
+    result = reconcile(lived)
+    assert not result.ok
+    assert result.severity == "critical"
+    breaks = result.breaks.to_pylist()
+    assert {found["reason"] for found in breaks} == _CALLED[kind]
+    if damage.account_id is not None:
+        assert str(damage.account_id) in {found["account"] for found in breaks}
+    if damage.transfer_id is not None and kind not in {"deleted_newest_posting", "hold_released_without_money"}:
+        assert str(damage.transfer_id) in {found["transfer"] for found in breaks}
+
+
+def test_every_damage_has_a_name() -> None:
+    """A new kind of damage without its expected breaks fails here."""
+    assert set(DAMAGES) == set(_CALLED)
+
+
+def test_damage_is_refused_where_it_could_do_harm(fresh_database: Callable[..., str]) -> None:
+    """A server that is not marked as a sandbox is left alone, even a superuser's and even an empty one."""
+    dsn = fresh_database()
+    schema.create(dsn, players=2)
+    with pytest.raises(PolicyError) as caught:
+        plant_damage(dsn, "altered_balance", seed=1)
+    assert caught.value.code == "casino.not_a_sandbox"
+    assert reconcile(dsn).ok
+
+
+def test_damage_needs_a_superuser_and_a_known_kind(sandbox: PostgresServer, lived: str) -> None:
+    """Each refusal says why; nothing is changed."""
+    with psycopg.connect(sandbox.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE clerk LOGIN PASSWORD {}").format(sql.Literal(sandbox.password)))
+    clerk = sandbox.dsn("lived", "clerk")
+    with pytest.raises(PolicyError) as caught:
+        plant_damage(clerk, "altered_balance", seed=1)
+    assert caught.value.code == "casino.not_superuser"
+    with pytest.raises(PolicyError, match="altered_balance") as caught:
+        plant_damage(lived, "earthquake", seed=1)
+    assert caught.value.code == "casino.damage_kind"
+
+
+def test_a_bad_but_balanced_transaction_passes_every_check(lived: str) -> None:
+    """Fraud by the book: the ledger still adds up, only a restore to `good_at` helps; the good commit lies before."""
+    planted = plant_bad_transaction(lived)
+    assert reconcile(lived).ok
+    assert has_transfer(lived, planted.transfer_id)
+    assert has_transfer(lived, planted.good_transfer_id)
+    assert planted.good_at < planted.committed_at
+    with psycopg.connect(lived) as connection:
+        times: dict[int, datetime] = dict(
+            connection.execute(
+                "SELECT transfer_id, created_at FROM casino.transfers WHERE transfer_id = ANY(%s)",
+                ([planted.good_transfer_id, planted.transfer_id],),
+            ).fetchall()
+        )
+        assert times[planted.good_transfer_id] < planted.good_at < times[planted.transfer_id]
+        row = connection.execute(
+            "SELECT %s::pg_lsn < %s::pg_lsn, (SELECT xmin::text::bigint FROM casino.transfers WHERE transfer_id = %s)",
+            (planted.lsn_before, planted.lsn_after, planted.transfer_id),
+        ).fetchone()
+    assert row == (True, planted.xid)
+
+
+def test_a_ledger_under_load_is_read_as_of_one_instant(lived: str, tmp_path: Path) -> None:
+    """Transfers go on while it is read: no half of one is seen, and nothing is locked."""
+    workload = Workload(lived, tmp_path, rate_per_s=300, workers=4)
+    workload.start()
+    try:
+        before = workload.stats().acknowledged
+        results = [reconcile(lived) for _ in range(3)]
+        assert workload.stats().acknowledged > before
+    finally:
+        workload.stop()
+    assert [result.breaks_total for result in results] == [0, 0, 0]
+    assert results[0].rows["postings"] < results[2].rows["postings"]
+
+
+def test_an_emptied_ledger_is_not_green(fresh_database: Callable[..., str]) -> None:
+    """A restore that came back without its rows has no break either; it does not pass."""
+    dsn = fresh_database()
+    schema.create(dsn, players=0)
+    result = reconcile(dsn)
+    assert result.breaks_total == 0
+    assert not result.ok
+
+
+def _with(tmp_path: Path, relation: str, query: str) -> str:
+    """The casino's contract with one relation's query replaced."""
+    packaged = files("dr_assets.reconciliation") / "contracts" / "casino_ledger"
+    for file in packaged.iterdir():
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / f"{relation}.sql").write_text(query)
+    return f"{tmp_path}/"
+
+
+_BALANCES = "SELECT account_id, balance_minor::{}, last_sequence, last_hash FROM casino.accounts"
+_HOLDS = "SELECT withdrawal_id AS hold_id, 'x'::text AS account_id, currency, amount_minor FROM casino.withdrawals"
+
+
+@pytest.mark.parametrize(
+    ("relation", "query", "said"),
+    [
+        ("transfers", "SELECT * FROM casino.transfer", 'relation "casino.transfer" does not exist'),
+        ("transfers", "SELECT transfer_id, key FROM casino.transfers", 'column "key" does not exist'),
+        ("transfers", "SELECT transfer_id, digest FROM casino.transfers", "no column idempotency_key"),
+        ("postings", "SELEC 1", "syntax error"),
+        ("balances", _BALANCES.format("numeric"), "cast"),
+        ("balances", _BALANCES.format("float8"), "double"),
+        ("holds", _HOLDS, "another type"),
+    ],
+)
+def test_a_contract_that_the_database_does_not_fulfil_is_refused_early(
+    lived: str, tmp_path: Path, relation: str, query: str, said: str
+) -> None:
+    """Named: the contract, the relation, and what is missing or of a type that could lose a minor unit."""
+    contract = _with(tmp_path, relation, query)
+    for attempt in (check_contract, reconcile):
+        with pytest.raises(PolicyError, match=f"relation {relation}: .*{said}") as caught:
+            attempt(lived, contract)
+        assert caught.value.code == "reconciliation.contract_unmet"
+
+
+def test_a_fulfilled_contract_is_quietly_accepted(lived: str) -> None:
+    """The early check reads no rows and says nothing."""
+    check_contract(lived, "casino_ledger")
+
+
+def test_another_schema_needs_only_another_contract(fresh_database: Callable[..., str], tmp_path: Path) -> None:
+    """Text ids, other names, neither hashes nor holds: such a ledger is reconciled, and its break is found."""
+    dsn = fresh_database()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE entry (txn uuid, ref text, acct text, ccy text, n int, amt numeric(20, 2), bal numeric(20, 2));"
+            "INSERT INTO entry SELECT t, t::text, a, 'EUR', 1, m, m FROM (SELECT gen_random_uuid() AS t) AS x,"
+            " (VALUES ('cash', 12.34), ('house', -12.34)) AS legs (a, m)"
+        )
+    queries = {
+        "accounts": "SELECT DISTINCT acct AS account_id, ccy AS currency, acct = 'house' AS may_go_negative,"
+        " false AS holds_money FROM entry",
+        "transfers": "SELECT DISTINCT txn::text AS transfer_id, ref AS idempotency_key FROM entry",
+        "postings": "SELECT acct AS account_id, n AS sequence, txn::text AS transfer_id, ccy AS currency,"
+        " (amt * 100)::bigint AS amount_minor, (bal * 100)::bigint AS balance_after_minor FROM entry",
+        "balances": "SELECT acct AS account_id, (sum(amt) * 100)::bigint AS balance_minor, max(n) AS last_sequence"
+        " FROM entry GROUP BY acct",
+        "holds": "SELECT '' AS hold_id, '' AS account_id, '' AS currency, 0::bigint AS amount_minor WHERE false",
+    }
+    for relation, query in queries.items():
+        (tmp_path / f"{relation}.sql").write_text(query)
+    document = {"contract": "mine", "relations": {relation: f"{relation}.sql" for relation in queries}}
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(document))
+    contract = load_contract(f"{tmp_path}/")
+    assert contract.name == "mine"
+    result = reconcile(dsn, f"{tmp_path}/")
+    assert result.ok
+    assert result.skipped == ("balances/newest_hash", "ledger/hash_chain", "ledger/transfer_digests")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE entry SET amt = 12.35 WHERE acct = 'cash'")
+    reasons = {found["reason"]: found["amount_minor"] for found in reconcile(dsn, f"{tmp_path}/").breaks.to_pylist()}
+    assert reasons["transfer_out_of_balance"] == 1
+
+
+def test_an_unreachable_ledger_is_the_sources_error_without_its_password() -> None:
+    """The server's name is said, the secret is not."""
+    with pytest.raises(SourceError) as caught:
+        reconcile("postgresql://u:s3cr3t@127.0.0.1:1/ledger")
+    assert caught.value.code == "reconciliation.source"
+    assert "127.0.0.1:1/ledger" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_memory_is_bounded_and_too_little_is_said(lived: str, tmp_path: Path) -> None:
+    """With too small a limit there is one clear error, and no spilled file stays behind."""
+    with pytest.raises(PolicyError) as caught:
+        reconcile(lived, memory_limit="2MB", workdir=tmp_path)
+    assert caught.value.code == "reconciliation.memory"
+    assert list(tmp_path.iterdir()) == []
