@@ -98,12 +98,12 @@ def drill_due_sensor(estate: Estate, job: Any) -> dg.SensorDefinition:
         required_resource_keys=resources,
     )
     def drill_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.now(UTC)
         requests = []
         for dataset in estate.datasets.values():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
             if latest_fact(vault, dataset.name, "snapshot") is None:
                 continue  # nothing to drill with yet
+            now = vault.clock()
             due_at = due_since(dataset, latest_fact(vault, dataset.name, "drill"), now)
             if due_at is not None and now - due_at >= GRACE and not _started(context.instance, dataset, due_at, now):
                 requests.append(drill_request(dataset, due_at, attempt=(now - due_at).days))

@@ -6,7 +6,6 @@ verdicts (judgements.py) and when things run (postgres_jobs.py and the sensors).
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -109,7 +108,7 @@ def restore_test_assets(dataset: Dataset) -> dg.AssetsDefinition:
             try:
                 run_restore_test(vault, dataset, Target.parse("latest"), env=os.environ)
             finally:
-                judged = judge_proofs(vault, dataset, datetime.now(UTC))
+                judged = judge_proofs(vault, dataset)
                 yield from (check_result(key, verdict) for key, verdict in judged.items())
         for key, verdict in judged.items():
             yield dg.MaterializeResult(asset_key=key.asset_key, metadata=metadata_of(verdict.values))

@@ -6,7 +6,6 @@ restore refuses damage and holes by itself.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -77,7 +76,7 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
             point = stored_recovery_point(vault, dataset)
-        return check_result(rpo_key(dataset), judge_rpo(dataset, point, datetime.now(UTC)))
+        return check_result(rpo_key(dataset), judge_rpo(dataset, point, vault.clock()))
 
     @dg.asset_check(
         asset=key,
@@ -89,13 +88,14 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     def contiguous(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
-            verdict = _judge_chain(vault, dataset)
+            verdict = judge_chain(vault, dataset)
         return check_result(contiguous_key, verdict)
 
     return [rpo, contiguous]
 
 
-def _judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
+def judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
+    """Read what `contiguous` is judged from: the newest base backup, the pieces from there on, the newest gap."""
     base, gap = latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP)
     if base is None:
         return judge_contiguous(None, None, gap)

@@ -5,7 +5,7 @@ cron. What stays out: what the jobs do, and runs that an event asks for (the sen
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -80,7 +80,7 @@ def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefini
     def snapshot_when_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
         newest = latest_fact(vault, dataset.name, "snapshot")
-        if not is_due(newest, dataset.snapshot.every, datetime.now(UTC)):
+        if not is_due(newest, dataset.snapshot.every, vault.clock()):
             return dg.SkipReason(f"the newest base backup is of {newest.at:%Y-%m-%d %H:%M} UTC" if newest else "")
         running = dg.RunsFilter(job_name=f"{dataset.name}_snapshot", statuses=_UNFINISHED)
         if context.instance.get_run_records(running, limit=1):

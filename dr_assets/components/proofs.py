@@ -4,8 +4,6 @@ What belongs here: which checks they are and reading the facts behind them. What
 (judgements.py) and making the proofs (proving/).
 """
 
-from datetime import datetime
-
 import dagster as dg
 
 from dr_assets.components.judgements import Judgement, judge_money, judge_restorable
@@ -49,8 +47,9 @@ def proof_check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def judge_proofs(vault: Vault, dataset: Dataset, now: datetime) -> dict[dg.AssetCheckKey, Judgement]:
+def judge_proofs(vault: Vault, dataset: Dataset) -> dict[dg.AssetCheckKey, Judgement]:
     """Both verdicts, from the newest facts. Raises `VaultError` when the vault cannot be read or is tampered with."""
+    now = vault.clock()
     return {
         restorable_key(dataset): judge_restorable(dataset, latest_fact(vault, dataset.name, "restore_test"), now),
         money_key(dataset): judge_money(dataset, latest_fact(vault, dataset.name, "reconciliation"), now),

@@ -3,21 +3,19 @@
 What belongs here: the materialization of `<dataset>/wal_chain`, how often it is written, and keeping Dagster's troubles
 away from the capture. What stays out: judging (the `rpo` sensor reads the vault itself and believes no report).
 
-The command line hands a `WalChainReporter` to the capture as its listener; nothing below this layer knows Dagster.
+The command line hands a `WalChainReporter` to the capture as its listener (resident.py opens the instance); nothing
+below this layer knows Dagster.
 """
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, Self
 
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
 from dr_assets.components.evaluations import metadata_of
-from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.report import CaptureReport
 
@@ -105,15 +103,6 @@ class WalChainReporter:
             _log.warning("%s/wal_chain was not reported to Dagster: %s", report.dataset, type(error).__name__)
             return False
         return True
-
-
-@contextmanager
-def dagster_reporter(interval_s: float = INTERVAL_S) -> Iterator[WalChainReporter]:
-    """A running reporter to the instance that DAGSTER_HOME names. Raises `PolicyError` when there is none."""
-    if not os.environ.get("DAGSTER_HOME"):
-        raise PolicyError("policy.env_unset", "DAGSTER_HOME is not set", "set it, or capture without reporting")
-    with dg.DagsterInstance.get() as instance, WalChainReporter(instance, interval_s=interval_s) as reporter:
-        yield reporter
 
 
 def _point(report: CaptureReport) -> tuple[object, int]:

@@ -5,7 +5,6 @@ rule (stale.py) and the restore test.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
@@ -33,11 +32,11 @@ def restore_when_stale_sensor(dataset: Dataset, jobs: DatasetJobs) -> dg.SensorD
         required_resource_keys={resource_key(dataset.vault)},
     )
     def restore_when_stale(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = datetime.now(UTC)
         vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
         point = stored_recovery_point(vault, dataset)
         if point is None or point.at is None or latest_fact(vault, dataset.name, "snapshot") is None:
             return dg.SensorResult(skip_reason="there is nothing to restore yet", cursor=context.cursor)
+        now = vault.clock()
         verdict = judge_rpo(dataset, point, now)
         stale_since = None if verdict.passed else point.at + dataset.rpo
         episode = follow(StaleEpisode.from_cursor(context.cursor), stale_since=stale_since, now=now)

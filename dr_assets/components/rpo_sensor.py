@@ -39,9 +39,8 @@ def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
         required_resource_keys={resource_key(dataset.vault)},
     )
     def rpo(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.now(UTC)
-        judged = judge_from_vault(getattr(context.resources, resource_key(dataset.vault)), dataset, now)
-        due = worth_writing(context.instance, judged, now)
+        judged = judge_from_vault(getattr(context.resources, resource_key(dataset.vault)), dataset)
+        due = worth_writing(context.instance, judged, datetime.now(UTC))
         reason = judged[rpo_key(dataset)].reason
         if not due:
             return dg.SkipReason(reason)
@@ -50,11 +49,11 @@ def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
     return rpo
 
 
-def judge_from_vault(resource: VaultResource, dataset: Dataset, now: datetime) -> dict[dg.AssetCheckKey, Judgement]:
+def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.AssetCheckKey, Judgement]:
     """The verdicts that need no run. What cannot be read is red, with the reason."""
     try:
         vault = resource.open_vault()
         point = stored_recovery_point(vault, dataset)
-        return {rpo_key(dataset): judge_rpo(dataset, point, now), **judge_proofs(vault, dataset, now)}
+        return {rpo_key(dataset): judge_rpo(dataset, point, vault.clock()), **judge_proofs(vault, dataset)}
     except DrError as error:
         return dict.fromkeys((rpo_key(dataset), *proof_keys(dataset)), judge_unreadable(error))

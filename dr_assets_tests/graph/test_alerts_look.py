@@ -1,7 +1,4 @@
-from collections.abc import Iterator
-
 import dagster as dg
-import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from dr_assets.components.alerts import Subjects, look
@@ -31,13 +28,6 @@ def work() -> None:
 
 
 SUBJECTS = Subjects(checks=(CHECK,), assets=(CHECK.asset_key,), jobs=("work",))
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 def tick(instance: dg.DagsterInstance, episodes: Episodes) -> Episodes:

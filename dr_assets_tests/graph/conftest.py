@@ -1,0 +1,110 @@
+"""A vault in memory with a clock to turn, filled by hand: what sensors and checks are judged against.
+
+What belongs here: fixtures for the graph's tests. What stays out: engines.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dr_assets.estate.declarations import default_defs_dir, load_estate
+from dr_assets.estate.errors import VaultError
+from dr_assets.estate.model import Dataset, Estate
+from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.vault import Vault
+
+SYSTEM_ID = "7300000000000000001"
+PIECE_BYTES = 4096
+
+
+@dataclass
+class FilledVault:
+    """Stands where the vault's resource stands: hands out the vault, or refuses like a store that is away."""
+
+    now: datetime
+    vault: Vault = field(init=False)
+    away: bool = False
+    position: int = 0x1000000
+    previous: str | None = None
+
+    def __post_init__(self) -> None:
+        dataset = load_estate(default_defs_dir()).datasets["ledger"]
+        rules = {"ledger": (dataset.retention, dataset.snapshot.every)}
+        self.vault = throwaway_vault(rules=rules, clock=lambda: self.now)
+
+    def open_vault(self, *, signing: bool = False) -> Vault:
+        """As the resource does."""
+        del signing
+        if self.away:
+            raise VaultError("vault.unreachable", "the object store does not answer", "start it")
+        return self.vault
+
+    def later(self, **span: float) -> None:
+        """Turn the clock."""
+        self.now += timedelta(**span)
+
+    def store_wal(self, *, hole: bool = False) -> None:
+        """One more piece of the stream, with a heartbeat of this moment; `hole` leaves one before it."""
+        first = self.position + (PIECE_BYTES if hole else 0)
+        anchor = Anchor(SYSTEM_ID, 1, self.position, first, None, None, 1, None)
+        if self.previous is None:
+            record_capture(self.vault, "ledger", "started", anchor)
+        prepared = self.vault.prepare(
+            dataset="ledger",
+            stream="wal",
+            kind="wal",
+            system_id=SYSTEM_ID,
+            timeline=1,
+            first=first,
+            last=first + PIECE_BYTES,
+            begin_at=self.now,
+            end_at=self.now,
+            plaintext=b"w" * PIECE_BYTES,
+            previous=self.previous,
+            writer_epoch=1,
+            extra={"recovery_point_at": format_time(self.now)},
+        )
+        self.vault.put(prepared.seal(), self.vault.locks.lock("ledger", "wal", self.now))
+        self.position, self.previous = first + PIECE_BYTES, prepared.header.digest
+
+    def seal(self, kind: str, **body: Any) -> None:
+        """Record a fact of this moment."""
+        record_fact(self.vault, "ledger", kind, body, at=self.now)
+
+    def seal_snapshot(self) -> None:
+        """The fact of a base backup that begins where the stream now ends."""
+        start, begin_at = format_lsn(self.position), format_time(self.now)
+        self.seal("snapshot", start_lsn=start, system_id=SYSTEM_ID, timeline=1, begin_at=begin_at)
+
+
+@pytest.fixture
+def filled() -> FilledVault:
+    """An empty vault at a fixed moment."""
+    return FilledVault(datetime(2026, 3, 10, 12, tzinfo=UTC))
+
+
+@pytest.fixture(scope="session")
+def estate() -> Estate:
+    """The packaged estate."""
+    return load_estate(default_defs_dir())
+
+
+@pytest.fixture
+def ledger(estate: Estate) -> Dataset:
+    """Its ledger."""
+    return estate.datasets["ledger"]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance of the test's own, in memory."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made

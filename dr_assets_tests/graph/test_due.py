@@ -1,0 +1,105 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dr_assets.components.drill import DUE_TAG, drill_due_sensor, drill_request, due_since
+from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules, tick_of
+from dr_assets.estate.model import Dataset, Estate
+
+
+@dg.op
+def nothing() -> None:
+    """Stands for a drill."""
+
+
+@dg.job(name="estate_drill")
+def drill_job() -> None:
+    """Stands for the drill job."""
+    nothing()
+
+
+def asked(instance: dg.DagsterInstance, filled: Any, estate: Estate) -> list[dg.RunRequest]:
+    """What one tick of `drill_due` asks for."""
+    context = dg.build_sensor_context(instance=instance, resources={"vault_primary": filled})
+    return list(drill_due_sensor(estate, drill_job).evaluate_tick(context).run_requests or [])
+
+
+def test_a_dataset_that_was_never_drilled_is_due(instance: dg.DagsterInstance, filled: Any, estate: Estate) -> None:
+    """As soon as there is a base backup to drill with, and for exactly that dataset."""
+    assert asked(instance, filled, estate) == []
+    filled.seal_snapshot()
+    (request,) = asked(instance, filled, estate)
+    assert request.run_config["ops"]["estate__drill"]["config"]["datasets"] == ["ledger"]
+
+
+def test_a_sealed_drill_holds_until_the_next_fire(instance: dg.DagsterInstance, filled: Any, estate: Estate) -> None:
+    """After a drill nothing is due until the cron line fires again and the schedule had its chance."""
+    filled.seal_snapshot()
+    filled.seal("drill", outcome="passed")
+    assert asked(instance, filled, estate) == []
+    filled.now = datetime(2026, 4, 1, 4, 1, tzinfo=UTC)
+    assert asked(instance, filled, estate) == []
+    filled.later(minutes=1)
+    (request,) = asked(instance, filled, estate)
+    assert request.tags[DUE_TAG] == "ledger@20260401T040000"
+
+
+def test_a_drill_that_was_started_is_not_started_again(
+    instance: dg.DagsterInstance, filled: Any, estate: Estate, ledger: Dataset
+) -> None:
+    """A run of the schedule for the same due moment keeps the sensor still."""
+    filled.now = datetime.now(UTC)
+    filled.seal_snapshot()
+    due_at = due_since(ledger, None, filled.now)
+    assert due_at is not None
+    instance.create_run_for_job(drill_job, tags=drill_request(ledger, due_at, attempt=0).tags)
+    assert asked(instance, filled, estate) == []
+
+
+def test_a_drill_that_left_no_statement_is_asked_for_again_the_next_day(
+    instance: dg.DagsterInstance, filled: Any, estate: Estate
+) -> None:
+    """The daemon drops a run key it has seen, so a new one a day is a new attempt a day and no more."""
+    filled.seal_snapshot()
+    keys = []
+    for _ in range(48):
+        keys += [request.run_key for request in asked(instance, filled, estate)]
+        filled.later(hours=1)
+    assert len(set(keys)) == 3
+
+
+def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> bool:
+    """Whether one tick of the snapshot schedule asks for a base backup."""
+    schedule = next(each for each in dataset_schedules(ledger, dataset_jobs(ledger)) if "snapshot" in each.name)
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=filled.now, resources={"vault_primary": filled}
+    )
+    return bool(schedule.evaluate_tick(context).run_requests)
+
+
+def test_base_backups_follow_the_age_of_the_newest_sealed_one(
+    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+) -> None:
+    """Due at once when there is none, then a day later at the same hour, whatever the event log says."""
+    assert snapshot_due(instance, filled, ledger)
+    filled.seal_snapshot()
+    due = []
+    for hour in range(1, 25):
+        filled.later(hours=1)
+        if snapshot_due(instance, filled, ledger):
+            due.append(hour)
+    assert due == [24]
+
+
+def test_one_base_backup_at_a_time(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+    """While one is being taken no second one is started."""
+    instance.add_run(dg.DagsterRun(job_name="ledger_snapshot", status=dg.DagsterRunStatus.STARTED))
+    assert not snapshot_due(instance, filled, ledger)
+
+
+@pytest.mark.parametrize(("every", "tick"), [(timedelta(days=1), 3600), (timedelta(hours=1), 60)])
+def test_short_cadences_are_looked_at_each_minute(every: timedelta, tick: int) -> None:
+    """The look is fine enough for the cadence."""
+    assert tick_of(every).total_seconds() == tick

@@ -1,0 +1,94 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dr_assets.components.evaluations import REPEAT, worth_writing
+from dr_assets.components.judgements import Judgement
+from dr_assets.components.proofs import money_key, restorable_key
+from dr_assets.components.rpo_sensor import judge_from_vault, rpo_key, rpo_sensor
+from dr_assets.estate.model import Dataset
+
+
+def evaluate(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> dict[str, bool]:
+    """One tick of the sensor; what it writes goes to the instance as the daemon would write it."""
+    context = dg.build_sensor_context(instance=instance, resources={"vault_primary": filled})
+    result = rpo_sensor(ledger).evaluate_tick(context)
+    assert not result.run_requests
+    events = {event.check_name: event.passed for event in result.asset_events}
+    for event in result.asset_events:
+        instance.report_runless_asset_event(event)
+    return events
+
+
+@pytest.mark.parametrize(("age_s", "passed"), [(0.0, True), (30.0, True), (30.001, False), (-5.0, True), (-5.1, False)])
+def test_the_rpo_is_met_up_to_its_last_millisecond(filled: Any, ledger: Dataset, age_s: float, passed: bool) -> None:
+    """The age is the distance to the stored heartbeat's source time; a future one means clocks disagree, and is red."""
+    filled.store_wal()
+    filled.later(seconds=age_s)
+    verdict = judge_from_vault(filled, ledger)[rpo_key(ledger)]
+    assert verdict.passed is passed, verdict.reason
+    assert verdict.values["recovery_point_age_s"] == age_s
+    assert verdict.values["rpo_s"] == 30
+
+
+def test_nothing_stored_is_red(filled: Any, ledger: Dataset) -> None:
+    """An empty vault protects nothing, whatever the event log may say."""
+    assert {key.name: verdict.passed for key, verdict in judge_from_vault(filled, ledger).items()} == {
+        "rpo": False,
+        "restorable": False,
+        "money_adds_up": False,
+    }
+
+
+def test_a_vault_that_cannot_be_read_is_red(filled: Any, ledger: Dataset) -> None:
+    """When the store is away every verdict is red and says why, instead of staying at what it was."""
+    filled.store_wal()
+    filled.away = True
+    verdicts = judge_from_vault(filled, ledger)
+    assert len(verdicts) == 3
+    assert not any(verdict.passed for verdict in verdicts.values())
+    assert all("vault.unreachable" in verdict.reason for verdict in verdicts.values())
+
+
+def test_a_segment_without_lock_is_red(filled: Any, ledger: Dataset) -> None:
+    """A recovery point that anybody may delete is none."""
+    filled.store_wal()
+    for rows in filled.vault.store.rows.values():
+        rows[-1].lock = None
+    assert "no lock" in judge_from_vault(filled, ledger)[rpo_key(ledger)].reason
+
+
+def test_it_writes_on_change_and_not_in_between(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+    """The event log keeps everything, so an unchanged verdict is not repeated at every tick."""
+    filled.store_wal()
+    assert evaluate(instance, filled, ledger)["rpo"] is True
+    assert evaluate(instance, filled, ledger) == {}
+    filled.later(seconds=31)
+    assert evaluate(instance, filled, ledger) == {"rpo": False}
+    filled.store_wal()
+    assert evaluate(instance, filled, ledger) == {"rpo": True}
+
+
+def test_an_unchanged_verdict_is_repeated_once_a_minute(instance: dg.DagsterInstance, ledger: Dataset) -> None:
+    """The recorded verdict never gets older than a minute, so that an old green can't be taken for a new one."""
+    verdict = {rpo_key(ledger): Judgement(passed=True, reason="fine")}
+    for key, judgement in worth_writing(instance, verdict, datetime.now(UTC)).items():
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=judgement.passed, metadata={})
+        )
+    assert worth_writing(instance, verdict, datetime.now(UTC)) == {}
+    assert worth_writing(instance, verdict, datetime.now(UTC) + REPEAT) == verdict
+
+
+def test_a_green_that_somebody_posted_is_overwritten_at_the_next_tick(
+    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+) -> None:
+    """The web server has no login: a forged verdict meets the vault's own within one tick."""
+    assert evaluate(instance, filled, ledger)["restorable"] is False
+    for key in (rpo_key(ledger), restorable_key(ledger), money_key(ledger)):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=True, metadata={})
+        )
+    assert evaluate(instance, filled, ledger) == {"rpo": False, "restorable": False, "money_adds_up": False}
