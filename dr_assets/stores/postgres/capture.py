@@ -139,8 +139,8 @@ class Capture:
             raise
 
     def _is_still_the_end(self, identity: SystemIdentity, end: StoredEnd) -> bool:
-        again = find_stored_end(self._vault, self._dataset.name, identity)
-        return again is None or again.end <= end.end
+        again = find_stored_end(self._vault, self._dataset.name, identity, known=end)
+        return again is None or again.end == end.end
 
     # -- streaming --------------------------------------------------------------------------------------------------
 

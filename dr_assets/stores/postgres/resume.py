@@ -7,10 +7,11 @@ Never skip: when WAL between the chain's end and the slot is gone, a gap is seal
 behind it takes an operator's word (`accept_gap`), and begins a new chain.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from dr_assets.estate.errors import SourceError
+from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres.capture_facts import Anchor, Gap, anchor_of, latest_anchor, record_gap
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import ReplicationConnection, SystemIdentity
@@ -22,6 +23,8 @@ from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.vault import StoredObject, Vault
 
 RECOVERY_POINT_AT = "recovery_point_at"
+_READERS = 8
+_STORE_AWAY = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 _UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "B": 1}
 
 
@@ -44,45 +47,65 @@ class StoredEnd:
         )  # fmt: skip
 
 
-def find_stored_end(vault: Vault, dataset: str, identity: SystemIdentity) -> StoredEnd | None:
+def find_stored_end(
+    vault: Vault, dataset: str, identity: SystemIdentity, *, known: StoredEnd | None = None
+) -> StoredEnd | None:
     """The end of the valid chain of this system and timeline, None when nothing was ever captured from it.
 
-    Walks from the newest capture fact. Each step is held to the digest of the header before it: a piece that a
-    crashed capture left behind may begin at the right position by accident and still continue something else.
-    Raises VaultError.
+    Walks from the newest capture fact, or from `known`, an end found before. Each step is held to the digest of the
+    header before it: a piece that a crashed capture left behind may begin at the right position by accident and still
+    continue something else. Raises VaultError.
     """
-    anchor = anchor_of(vault, dataset, identity.system_id, identity.timeline)
-    position = 0 if anchor is None else anchor.stored
-    objects = list(
-        vault.objects(
-            dataset, WAL, system_id=identity.system_id, timeline=identity.timeline, start_after_position=position
-        )
-    )
-    if anchor is None:
-        if not objects:
-            return None
-        position = objects[0].key.first
-        end = StoredEnd(position, position, None, None, 0, None)
-    else:
+    end = known
+    if end is None and (anchor := anchor_of(vault, dataset, identity.system_id, identity.timeline)) is not None:
         end = StoredEnd(
             anchor.begin, anchor.stored, anchor.header, anchor.segment, anchor.writer_epoch, anchor.recovery_point_at
         )
-    return _walk(vault, objects, end)
+    objects = list(
+        vault.objects(
+            dataset,
+            WAL,
+            system_id=identity.system_id,
+            timeline=identity.timeline,
+            start_after_position=0 if end is None else end.end,
+        )
+    )
+    if end is None:
+        if not objects:
+            return None
+        begin = objects[0].key.first
+        end = StoredEnd(begin, begin, None, None, 0, None)
+    return _walk(_Headers(vault, objects), objects, end)
 
 
-def _walk(vault: Vault, objects: list[StoredObject], end: StoredEnd) -> StoredEnd:
-    headers: dict[str, Header] = {}
+class _Headers:
+    """Headers of listed objects, read once, several at a time: each costs a round trip or two."""
 
-    def header_of(obj: StoredObject) -> Header:
-        if obj.key.digest not in headers:
-            headers[obj.key.digest] = vault.header(obj)
-        return headers[obj.key.digest]
+    def __init__(self, vault: Vault, objects: list[StoredObject]) -> None:
+        self._vault = vault
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="headers") as pool:
+            self._read = {obj.key: pool.submit(vault.header, obj) for obj in objects}
 
-    starts = [obj for obj in objects if obj.key.first != end.end or header_of(obj).previous == end.header]
-    for obj in resolve(starts, header_of, end.end).segments:
-        header = header_of(obj)
-        if header.previous != end.header:
+    def of(self, obj: StoredObject) -> Header:
+        """The object's header, its signature verified. Raises VaultError."""
+        return self._read[obj.key].result()
+
+    def continues(self, obj: StoredObject, header: str | None) -> bool:
+        """Whether `obj` names `header` as the one before it; what can't be believed continues nothing."""
+        try:
+            return self.of(obj).previous == header
+        except VaultError as error:
+            if error.code in _STORE_AWAY:
+                raise
+            return False
+
+
+def _walk(headers: _Headers, objects: list[StoredObject], end: StoredEnd) -> StoredEnd:
+    pieces = [obj for obj in objects if obj.key.first != end.end or headers.continues(obj, end.header)]
+    for obj in resolve(pieces, headers.of, end.end).segments:
+        if not headers.continues(obj, end.header):
             break
+        header = headers.of(obj)
         at = header.extra.get(RECOVERY_POINT_AT)
         end = StoredEnd(
             begin=end.begin,

@@ -126,7 +126,7 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
     rig: ModuleType, postgres_server: Any, memory_vault: Any
 ) -> None:
     """With puts that stand still, in-flight bytes stop at the cap and the server still gets its replies."""
-    server = postgres_server(settings={"wal_sender_timeout": "1500ms", "fsync": False})
+    server = postgres_server(settings={"wal_sender_timeout": "3s", "fsync": False})
     dsn, dataset, cap = server.dsn(), rig.make_dataset(), 3 << 20
     vault = memory_vault(dataset)
     hold = rig.threading.Event()
@@ -138,12 +138,12 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
         return put(key, *args)
 
     vault.store.put = held
-    with rig.CaptureThread(vault, dataset, dsn, in_flight_cap_bytes=cap) as capture:
+    with rig.CaptureThread(vault, dataset, dsn, in_flight_cap_bytes=cap, putters=1) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
         hold.clear()
         target, pid = rig.write_rows(dsn, 60_000), _sender_pid(dsn, dataset.slot)
         capture.wait(lambda report: report.received_lsn - report.stored_lsn >= cap, "the cap reached")
-        time.sleep(3.5)  # longer than wal_sender_timeout: silence would have cost the connection by now
+        time.sleep(4.5)  # longer than wal_sender_timeout: silence would have cost the connection by now
         most = max(report.received_lsn - report.stored_lsn for report in capture.reports)
         assert most <= cap + (2 << 20)
         assert most < target - capture.report.stored_lsn
