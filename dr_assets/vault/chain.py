@@ -51,7 +51,9 @@ def resolve(objects: Iterable[StoredObject], header_of: HeaderOf, begin: int, *,
     """The longest valid chain from position `begin` over the pieces of one stream, system and timeline.
 
     Anybody who may write can put rubbish under a fitting name. So the chain's last piece is always believed by its
-    header, never by its name; `strict` reads every header, which a writer that resumes at the end should ask for.
+    header, never by its name. `strict` reads every header and joins no two pieces of which the later one doesn't name
+    the earlier: a writer must resume by the strict chain, since a piece that a crashed writer left behind may fit by
+    accident. A reader, who opens every piece anyway, may take the lazy one; it never ends before the strict one.
     ValueError when pieces of several streams are mixed: their positions mean different things. What `header_of`
     raises is passed on if the store can't be read, and makes the piece unreadable otherwise.
     """
