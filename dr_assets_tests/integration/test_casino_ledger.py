@@ -271,12 +271,15 @@ def test_a_withdrawals_money_waits_in_hold_and_leaves_it_once(ledger: Ledger, pa
 
 def test_no_transition_beside_the_state_machine(ledger: Ledger) -> None:
     """Not by the function (requested is not payable), and not by an UPDATE that claims a step without its money."""
-    withdrawal = ledger.withdraw("w", 1)
+    withdrawal = ledger.withdraw("w", 1, 1000)
+    house = ledger.one("SELECT casino.house_account('house', %s)", ledger.currency(1))
+    gift = ledger.one("SELECT casino.adjust('gift', %s, %s, 1000, 'r')", house, ledger.account(1))
     with pytest.raises(psycopg.DatabaseError, match="cannot go from requested to paid"):
         ledger.step("s", withdrawal, "paid")
     for change in (
         "state = 'cancelled', holding_account_id = NULL",
         "state = 'cancelled', holding_account_id = NULL, last_transfer_id = 1",
+        f"state = 'cancelled', holding_account_id = NULL, last_transfer_id = {gift}",
         "amount_minor = 1",
         "state = 'approved'",
     ):
@@ -288,10 +291,11 @@ def test_no_transition_beside_the_state_machine(ledger: Ledger) -> None:
 
 def test_every_transfer_has_its_outbox_row_and_the_wallets_follow(ledger: Ledger) -> None:
     """The outbox is written with the transfer; publishing brings each wallet to a stated posting, once."""
-    ledger.bet("k", 1, 123)
+    for number in range(7):
+        ledger.bet(f"k{number}", 1, 123)
     total = ledger.one("SELECT count(*) FROM casino.transfers")
     assert ledger.one("SELECT count(*) FROM casino.outbox JOIN casino.transfers USING (transfer_id)") == total
-    published = [ledger.one("SELECT casino.publish_outbox(5)") for _ in range(total // 5 + 2)]
+    published = [ledger.one("SELECT casino.publish_outbox(8)") for _ in range(total // 8 + 2)]
     assert sum(published) == total
     assert published[-1] == 0
     behind = ledger.one(

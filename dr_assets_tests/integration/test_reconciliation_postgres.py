@@ -235,7 +235,7 @@ def test_another_schema_needs_only_another_contract(fresh_database: Callable[...
     dsn = fresh_database()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
-            "CREATE TABLE entry (txn uuid, ref text, acct text, ccy text, n int, amt numeric(20, 2), bal numeric(20, 2));"
+            "CREATE TABLE entry (txn uuid, ref text, acct text, ccy text, n int, amt numeric(9, 2), bal numeric(9, 2));"
             "INSERT INTO entry SELECT t, t::text, a, 'EUR', 1, m, m FROM (SELECT gen_random_uuid() AS t) AS x,"
             " (VALUES ('cash', 12.34), ('house', -12.34)) AS legs (a, m)"
         )
