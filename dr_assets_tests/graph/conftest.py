@@ -108,3 +108,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own, in memory."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.fixture
+def stored_instance() -> Iterator[dg.DagsterInstance]:
+    """One on disk, for what opens its instance a second time (schedules)."""
+    with dg.instance_for_test() as made:
+        yield made

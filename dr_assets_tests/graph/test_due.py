@@ -80,23 +80,23 @@ def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> 
 
 
 def test_base_backups_follow_the_age_of_the_newest_sealed_one(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+    stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset
 ) -> None:
     """Due at once when there is none, then a day later at the same hour, whatever the event log says."""
-    assert snapshot_due(instance, filled, ledger)
+    assert snapshot_due(stored_instance, filled, ledger)
     filled.seal_snapshot()
     due = []
     for hour in range(1, 25):
         filled.later(hours=1)
-        if snapshot_due(instance, filled, ledger):
+        if snapshot_due(stored_instance, filled, ledger):
             due.append(hour)
     assert due == [24]
 
 
-def test_one_base_backup_at_a_time(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+def test_one_base_backup_at_a_time(stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
     """While one is being taken no second one is started."""
-    instance.add_run(dg.DagsterRun(job_name="ledger_snapshot", status=dg.DagsterRunStatus.STARTED))
-    assert not snapshot_due(instance, filled, ledger)
+    stored_instance.add_run(dg.DagsterRun(job_name="ledger_snapshot", status=dg.DagsterRunStatus.STARTED))
+    assert not snapshot_due(stored_instance, filled, ledger)
 
 
 @pytest.mark.parametrize(("every", "tick"), [(timedelta(days=1), 3600), (timedelta(hours=1), 60)])

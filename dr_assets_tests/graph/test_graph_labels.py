@@ -95,10 +95,12 @@ def test_asset_bodies_are_short(module: object) -> None:
     } == {}
 
 
-@pytest.mark.parametrize("command", [["check", "yaml"], ["check", "defs"]], ids=" ".join)
-def test_definitions_load_without_environment_or_network(command: list[str], tmp_path: Path) -> None:
-    """Both of Dagster's own checks pass on a machine where no variable is set and no database runs."""
+def test_definitions_load_without_environment_or_network(tmp_path: Path) -> None:
+    """Dagster's own checks, of YAML and of definitions, pass where no variable is set and no database runs."""
     programs = Path(sys.executable).parent
     env = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-    done = subprocess.run([programs / "dg", *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [programs / "dg", "check", "defs"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "All component YAML validated successfully." in done.stdout

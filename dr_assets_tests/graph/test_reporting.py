@@ -26,6 +26,7 @@ class Written:
         self.arrived = threading.Semaphore(0)
 
     def __call__(self, instance: dg.DagsterInstance, report: CaptureReport) -> None:
+        """Take a report, or fail."""
         del instance
         if self.failures:
             self.failures -= 1
