@@ -14,7 +14,7 @@ from typing import Final
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.fetch import opened_in_order
-from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
@@ -28,7 +28,14 @@ MARGIN_BYTES: Final = 16 << 20
 _MICROSECOND: Final = timedelta(microseconds=1)
 # The first pieces after a restart of the capture may know of no heartbeat yet.
 _LOOK_BACK: Final = 64
-_IN_FLIGHT_MAX: Final = 256
+# A capture gives up a put after ten minutes and reads no more than 64 MiB ahead of one.
+_IN_FLIGHT_MAX: Final = timedelta(minutes=20)
+_IN_FLIGHT_MAX_BYTES: Final = 128 << 20
+_ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")
+# Trouble with the whole store, not with one object.
+STORE_TROUBLE: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
+# In a piece's header: up to where everything was stored when it was made.
+STORED_LSN: Final = "stored_lsn"
 _TAIL_PIECES: Final = 64
 _TAIL_READERS: Final = 8
 
@@ -79,28 +86,69 @@ def linked(vault: Vault, chain: Chain) -> Chain:
     return chain
 
 
-def require_whole(chain: Chain, stored: int | None) -> list[str]:
+def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
     """Notes about what lies beyond the chain's end. Raises VaultError (`restore.hole`) when that was acknowledged.
 
-    `stored` is how far a capture once said the vault holds everything. Pieces beyond a hole are harmless when their
-    puts were in flight as the capture died: nothing behind the hole was ever acknowledged upstream, and the next
-    capture goes on from before it. No capture has as many puts in flight as would be needed for a long run of them.
+    Pieces beyond a hole are harmless when their puts were in flight as the capture died: nothing behind the hole was
+    ever acknowledged upstream, and the next capture goes on from before it. `stored` is how far a capture's own fact
+    says that everything was stored; None when it said nothing.
     """
-    if (stored is not None and stored > chain.end) or len(chain.orphans) > _IN_FLIGHT_MAX:
-        beyond = max([stored or 0, *(obj.key.first for obj in chain.orphans[:1])])
+    notes = [_unless_damaged(chain, obj, reason) for obj, reason in chain.unreadable]
+    claimed = max(stored or 0, _claimed(vault, chain.orphans))
+    if claimed > chain.end:
         raise VaultError(
             "restore.hole",
-            f"the WAL from {format_lsn(chain.end)} on is missing up to {format_lsn(beyond)} at least, though the "
-            f"capture once had it stored; {len(chain.orphans)} pieces lie beyond",
+            f"the WAL from {format_lsn(chain.end)} on is missing, though the capture had everything up to "
+            f"{format_lsn(claimed)} stored; {len(chain.orphans)} pieces lie beyond",
             "run `dr-assets vault verify`; restore from another vault, or to a target before that position",
         )
-    if not chain.orphans:
-        return []
-    note = (
-        f"{len(chain.orphans)} pieces beyond {format_lsn(chain.end)} are not used: their puts were in flight when a "
-        "capture ended, and nothing behind that position was ever acknowledged"
+    if chain.orphans:
+        notes.append(
+            f"{len(chain.orphans)} pieces beyond {format_lsn(chain.end)} are not used: their puts were in flight when "
+            "a capture ended, and nothing behind that position was ever acknowledged"
+        )
+    return notes
+
+
+def _unless_damaged(chain: Chain, obj: StoredObject, reason: str) -> str:
+    """A note about a piece at the chain's end that cannot be believed. Raises VaultError when it was one of ours.
+
+    Anybody who may write can put rubbish under a fitting name, and must not stop a restore with it. But bytes that
+    are not those their own name was made for were altered.
+    """
+    if not reason.startswith(_ALTERED):
+        return f"{obj.key} is not ours and not used: {reason.splitlines()[0]}"
+    raise VaultError(
+        "restore.hole",
+        f"the last WAL is damaged: {reason.splitlines()[0]}",
+        f"restore from another vault; or, knowing that later commits are lost, to lsn:{format_lsn(chain.end)}",
     )
-    return [note]
+
+
+def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
+    """Up to where the pieces beyond a hole show that everything had been stored when they were made; 0 if nowhere.
+
+    Their headers say it (`stored_lsn`). Where they don't, more of them than any capture keeps in flight, in bytes or
+    in time, show it as well.
+    """
+    if not orphans:
+        return 0
+    claims = [claim for obj in orphans[-_TAIL_READERS:] if (claim := _claim(vault, obj)) is not None]
+    if claims:
+        return max(claims)
+    first, last = orphans[0], orphans[-1]
+    too_long = last.modified_at - min(obj.modified_at for obj in orphans) > _IN_FLIGHT_MAX
+    return first.key.first if too_long or last.key.last - first.key.first > _IN_FLIGHT_MAX_BYTES else 0
+
+
+def _claim(vault: Vault, obj: StoredObject) -> int | None:
+    try:
+        text = vault.header(obj).extra.get(STORED_LSN)
+    except VaultError as error:
+        if error.code in STORE_TROUBLE:
+            raise
+        return None
+    return None if text is None else parse_lsn(text)
 
 
 def _to_time(vault: Vault, chain: Chain, at: datetime) -> Sequence[StoredObject]:

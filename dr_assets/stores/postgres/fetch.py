@@ -5,11 +5,13 @@ key and plaintext; it is the expensive part and releases the GIL, so threads are
 """
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
+from dr_assets.stores.postgres.patience import patiently
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -20,13 +22,9 @@ _WORKERS_MIN, _WORKERS_MAX = 4, 16
 
 
 def opened_in_order(
-    vault: Vault,
-    objects: Sequence[StoredObject],
-    *,
-    check: Callable[[StoredObject, Opened], None] | None = None,
-    window_bytes: int = _WINDOW_BYTES,
+    vault: Vault, objects: Sequence[StoredObject], *, window_bytes: int = _WINDOW_BYTES
 ) -> Iterator[Opened]:
-    """Every object, opened, in the order given. `check` runs in the pool, and what it raises is raised here.
+    """Every object, opened, in the order given.
 
     Raises VaultError for the first object (in order) that is missing, damaged or not ours.
     """
@@ -34,22 +32,21 @@ def opened_in_order(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fetch")
     waiting: deque[tuple[Future[Opened], int]] = deque()
     in_flight_bytes = 0
+    abandoned = threading.Event()
     try:
         for stored in objects:
             while waiting and (in_flight_bytes + stored.size_bytes > window_bytes or len(waiting) >= _WINDOW_OBJECTS):
                 future, size_bytes = waiting.popleft()
                 yield future.result()
                 in_flight_bytes -= size_bytes
-            waiting.append((pool.submit(_open, vault, stored, check), stored.size_bytes))
+            waiting.append((pool.submit(_open, vault, stored, abandoned), stored.size_bytes))
             in_flight_bytes += stored.size_bytes
         while waiting:
             yield waiting.popleft()[0].result()
     finally:
+        abandoned.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open(vault: Vault, stored: StoredObject, check: Callable[[StoredObject, Opened], None] | None) -> Opened:
-    opened = vault.open(stored)
-    if check is not None:
-        check(stored, opened)
-    return opened
+def _open(vault: Vault, stored: StoredObject, abandoned: threading.Event) -> Opened:
+    return patiently(lambda: vault.open(stored), abandoned)

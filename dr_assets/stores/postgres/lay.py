@@ -109,6 +109,7 @@ def _lay_archive(archive: Archive, layout: Layout, parts: Iterator[Opened], laid
         sink = ArchiveSink(archive.name, layout.data_dir, laid, user, holds=True)
     else:
         root = layout.tablespace(archive.oid)
+        _make_folder(root.parent, user)
         _make_folder(root, user)
         _link_tablespace(layout, archive.oid, root, user)
         sink = ArchiveSink(archive.name, root, laid, user, holds=False)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from dr_assets.stores.postgres.base_manifest import Archive, Part
+from dr_assets.stores.postgres.patience import patiently
 from dr_assets.vault.format.keys import part_stream
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Vault
@@ -68,6 +69,7 @@ class PartWriter:
         self._archives: list[Archive] = []
         self._stored_bytes = 0
         self._counting = threading.Lock()
+        self._abandoned = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +77,8 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._abandoned.set()
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     @property
@@ -151,7 +155,8 @@ class PartWriter:
             end_at=self._vault.clock(),
             plaintext=plaintext,
         )
-        receipt = self._vault.put(prepared.seal(), place.lock)
+        sealed = prepared.seal()
+        receipt = patiently(lambda: self._vault.put(sealed, place.lock), self._abandoned)
         with self._counting:
             self._stored_bytes += receipt.size_bytes
         return Part(str(receipt.key), receipt.sha256, receipt.size_bytes)

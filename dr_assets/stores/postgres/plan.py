@@ -15,7 +15,7 @@ from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.capture_facts import CAPTURE
-from dr_assets.stores.postgres.clip import linked, needed_pieces, reachable_at, require_whole
+from dr_assets.stores.postgres.clip import STORE_TROUBLE, linked, needed_pieces, reachable_at, require_whole
 from dr_assets.stores.postgres.lay_wal import WalFrame
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.target import Target
@@ -29,8 +29,6 @@ from dr_assets.vault.vault import StoredObject, Vault
 # No piece of WAL is larger, so the one that holds a position begins at most this much before it.
 _PIECE_MAX_BYTES: Final = 64 << 20
 _EPOCH_XIDS: Final = 1 << 32
-# Trouble with the whole store: another base backup would not help.
-_NOT_ABOUT_ONE_BACKUP: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def plan_restore(vault: Vault, dataset: str, target: Target, *, as_of: datetime 
         try:
             plan = search.plan_from(stored)
         except VaultError as error:
-            if error.code in _NOT_ABOUT_ONE_BACKUP:
+            if error.code in STORE_TROUBLE:
                 raise
             search.passed_over(stored, error)
         else:
@@ -156,7 +154,7 @@ class _Search:
         if pieces is None:
             return None
         if self._target.kind == "latest":
-            self._notes.extend(require_whole(chain, self._stored(manifest)))
+            self._notes.extend(require_whole(self._vault, chain, self._stored(manifest)))
             self._require_newest_timeline(manifest, chain)
         frame = WalFrame(
             manifest.system_id,

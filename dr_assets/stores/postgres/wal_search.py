@@ -16,7 +16,8 @@ from dr_assets.stores.postgres.wal import (
     page_begin,
 )
 
-# xl_restore_point: a time of 8 bytes and the name, zero-padded to 64; before it the two bytes that tell its length.
+# xl_restore_point: a time of 8 bytes and the name, zero-terminated in 64 bytes (what follows the zero is whatever the
+# server's stack held); before it the two bytes that tell its length.
 _NAME_BYTES: Final = 64
 _BODY_BYTES: Final = 8 + _NAME_BYTES
 _SHORT_DATA: Final = bytes([255, _BODY_BYTES])
@@ -31,7 +32,7 @@ def find_restore_point(pieces: Iterable[tuple[int, bytes]], name: str, begin: in
     `pieces` are (position, bytes) in order without a gap; the first record of interest begins at or behind `begin`.
     Only finds where to restore to: what is found is proven by the server that stops there.
     """
-    wanted = name.encode().ljust(_NAME_BYTES, b"\0")
+    wanted = name.encode() + b"\0"
     carried = b""
     for position, data in pieces:
         text = carried + _without_headers(position, data, segment_bytes)

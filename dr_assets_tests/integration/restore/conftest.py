@@ -5,6 +5,7 @@ timing these tests must not depend on; the feed makes the same objects, one afte
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.programs import Programs
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.stores.postgres.clip import STORED_LSN
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
-from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.pieces import Marks
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.protocol import ReplicationConnection, WalData
@@ -25,11 +29,8 @@ from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.snapshot import SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.format.canonical import format_time
-from dr_assets.vault.keys.file_provider import FileKeyProvider
-from dr_assets.vault.keys.ring import KeyRing
-from dr_assets.vault.retention import LockRules
-from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 
 ESTATE = "house"
@@ -59,25 +60,6 @@ def make_dataset(name: str = "ledger") -> Dataset:
         linger=timedelta(milliseconds=500),
         source=Path("defs.yaml"),
         line=1,
-    )
-
-
-def make_vault(folder: Path, dataset: Dataset, store: MemoryStore | None = None) -> Vault:
-    """A vault in memory, with keys in `folder`."""
-
-    def now() -> datetime:
-        return datetime.now(UTC)
-
-    keys = folder / "keys"
-    if not keys.exists():
-        FileKeyProvider.create(keys)
-    store, signer = store or MemoryStore(), Signer.generate()
-    trust, locks = Trust.of(signer), LockRules({dataset.name: (dataset.retention, dataset.snapshot.every)})
-    ring = KeyRing(
-        store=store, estate=ESTATE, provider=FileKeyProvider(keys), trust=trust, signer=signer, locks=locks, clock=now
-    )
-    return Vault(
-        store=store, estate=ESTATE, name="primary", keys=ring, trust=trust, signer=signer, locks=locks, clock=now
     )
 
 
@@ -115,6 +97,16 @@ class Source:
         """How far the source's WAL is."""
         return parse_lsn(str(self.sql("SELECT pg_current_wal_flush_lsn()::text")[0][0]))
 
+    def clock(self) -> datetime:
+        """The source's clock."""
+        now = self.sql("SELECT clock_timestamp()")[0][0]
+        assert isinstance(now, datetime)
+        return now.astimezone(UTC)
+
+    def pause(self) -> None:
+        """Long enough for two commit times to differ beyond doubt."""
+        self.sql("SELECT pg_sleep(0.02)")
+
     def begin_stream(self) -> None:
         """Make the slot, and begin where a capture would: at its segment's begin."""
         with ReplicationConnection.open(self.dsn) as connection:
@@ -148,14 +140,15 @@ class Source:
             connection.start_replication(self.dataset.slot, self.position or 0, identity.timeline)
             gathered = b""
             while (self.position or 0) + len(gathered) < until:
-                for message in connection.receive(1000):
+                messages = connection.receive(1000)
+                if not messages and connection.wait(5):
+                    connection.read_socket()
+                for message in messages:
                     if isinstance(message, WalData):
                         gathered += message.data
                     while len(gathered) >= self.piece_bytes and (self.position or 0) + self.piece_bytes <= until:
                         self._put(gathered[: self.piece_bytes], identity.system_id, identity.timeline)
                         gathered = gathered[self.piece_bytes :]
-                connection.wait(5)
-                connection.read_socket()
             if rest := gathered[: until - (self.position or 0)]:
                 self._put(rest, identity.system_id, identity.timeline)
         return until
@@ -177,7 +170,10 @@ class Source:
             plaintext=data,
             previous=self.previous,
             writer_epoch=1,
-            extra={} if at is None else {RECOVERY_POINT_AT: format_time(at)},
+            extra={
+                STORED_LSN: format_lsn(self.position),
+                **({} if at is None else {RECOVERY_POINT_AT: format_time(at)}),
+            },
         )
         self.vault.put(prepared.seal(), self.vault.locks.lock(self.dataset.name, "wal", now))
         self.previous, self.position = prepared.header.digest, last
@@ -188,8 +184,10 @@ class Source:
             self.begin_stream()
         return take_snapshot(self.vault, self.dataset, self.dsn)
 
-    def clone(self, store: MemoryStore) -> "Source":
-        """The same source seen through another store, to damage that one alone."""
+    def clone(self) -> "Source":
+        """The same source seen through a copy of its store, to damage that one alone."""
+        store = MemoryStore()
+        store.rows = {key: list(rows) for key, rows in self.store.rows.items()}
         vault = Vault(
             store=store, estate=ESTATE, name="primary", keys=self.vault.keys, trust=self.vault.trust,
             signer=self.vault.signer, locks=self.vault.locks, clock=self.vault.clock,
@@ -198,22 +196,92 @@ class Source:
 
 
 @pytest.fixture
-def make_source(postgres_server: Callable[..., PostgresServer], tmp_path: Path) -> Callable[..., Source]:
+def make_source(postgres_server: Callable[..., PostgresServer]) -> Callable[..., Source]:
     """`make_source(major=17, settings={})`: a running source and its empty vault."""
 
     def make(major: int = 17, **settings: object) -> Source:
         dataset = make_dataset()
         server = postgres_server(major, {"fsync": False, **settings})
-        return Source(server, make_vault(tmp_path, dataset), dataset)
+        vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
+        return Source(server, vault, dataset)
 
     return make
+
+
+@dataclass(frozen=True)
+class History:
+    """A source whose life is over, fed into its vault, and what each target must bring back.
+
+    `targets` maps a target's text to the highest id that its restore holds; ids 1 to that one are there. Base backup
+    A ended with id 100, B with id 104; the end is 106. Two tables lie in tablespaces of their own.
+    """
+
+    source: Source
+    a: SnapshotResult
+    b: SnapshotResult
+    begin_at: datetime
+    end_at: datetime
+    end: int
+    targets: dict[str, int]
+
+
+@pytest.fixture(scope="session")
+def history(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Iterator[History]:
+    """One life of a Postgres 17 with two tablespaces; damage only clones of its store."""
+    dataset = make_dataset()
+    vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
+    server = PostgresServer(engines_dir / "history", postgres_programs(17), settings={"fsync": False})
+    with server:
+        server.init()
+        server.start()
+        yield _live(Source(server, vault, dataset), engines_dir)
+
+
+def _live(source: Source, folder: Path) -> History:
+    begin_at = source.clock()
+    for name in ("one", "two"):
+        space = folder / f"space_{name}"
+        space.mkdir()
+        give(space, source.server.user)
+        source.sql(f"CREATE TABLESPACE {name} LOCATION '{space}'")
+        source.sql(f"CREATE TABLE in_{name} TABLESPACE {name} AS SELECT generate_series(1, 5000) AS id")
+    source.sql("CREATE TABLE t (id int PRIMARY KEY, filler text)")
+    source.sql("INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 100) n")
+    a = source.snapshot()
+    targets: dict[str, int] = {}
+
+    def insert(number: int) -> str:
+        xid = source.sql(f"INSERT INTO t VALUES ({number}, repeat('y', 500)) RETURNING pg_current_xact_id()::text")
+        source.pause()
+        return str(xid[0][0])
+
+    insert(101)
+    targets[source.clock().isoformat()] = 101
+    source.pause()
+    targets[f"xid:{insert(102)}"] = 102
+    insert(103)
+    targets[f"lsn:{source.sql('SELECT pg_current_wal_insert_lsn()::text')[0][0]}"] = 103
+    source.sql("SELECT pg_create_restore_point('release')")
+    targets["name:release"] = 103
+    insert(104)
+    # A few pieces of WAL that nothing is in, so that damage has room before the end.
+    source.sql("CREATE TABLE noise AS SELECT n, repeat('z', 900) AS filler FROM generate_series(1, 3000) n")
+    b = source.snapshot()
+    targets["immediate"] = 104
+    insert(105)
+    targets[source.clock().isoformat()] = 105
+    source.pause()
+    source.sql("INSERT INTO noise SELECT n, repeat('z', 900) FROM generate_series(1, 3000) n")
+    insert(106)
+    end_at = source.beat()
+    targets["latest"] = 106
+    end = source.feed()
+    return History(source, a, b, begin_at, end_at, end, targets)
 
 
 @pytest.fixture
 def recover(engine_dir: Path) -> Iterator[Callable[..., Restored]]:
     """`recover(source, "latest", level="quick")`: a running restore, destroyed after the test."""
-    from contextlib import ExitStack  # noqa: PLC0415 - used by this fixture alone
-
     with ExitStack() as stack:
         count = 0
 
