@@ -112,7 +112,10 @@ class EmbeddedEstate:
 
     def _clean_home(self) -> Path:
         """Removes what an earlier run left, engine data first; the lock of the run itself stays."""
-        data = engine_home(self.home).path
+        place = engine_home(self.home)
+        if place.why:
+            self.note(place.why)
+        data = place.path
         for folder in {self.home, data}:
             for name in (*_ENGINE_FOLDERS, *(f"{name}.run" for name in _ENGINE_FOLDERS), "sandbox"):
                 shutil.rmtree(folder / name, ignore_errors=True)

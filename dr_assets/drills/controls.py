@@ -1,0 +1,41 @@
+"""Negative controls: damage planted into a sandbox that had passed, which reconciliation must catch.
+
+What belongs here: planting one kind after the other and counting what was noticed. What stays out: the forgeries
+(casino/damage.py); a contract for which we know none gets no controls, and says so by `planted` being 0.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dr_assets.casino.incident import DAMAGES, plant_damage
+from dr_assets.reconciliation.run import reconcile
+
+# Forgeries are written against a schema; this is the contract of the one we ship.
+_FORGEABLE: Final = "casino_ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """How many kinds of damage were planted and caught, and the names of those that went unnoticed."""
+
+    planted: int
+    caught: int
+    missed: tuple[str, ...]
+
+
+def plant_and_catch(dsn: str, contract: str, *, seed: int = 1) -> Controls:
+    """Plants every kind of damage in turn on the sandbox at `dsn`; caught is what adds to the breaks.
+
+    The sandbox is ruined afterwards. Raises PolicyError `casino.not_a_sandbox` on any other server.
+    """
+    if contract != _FORGEABLE:
+        return Controls(0, 0, ())
+    known = reconcile(dsn, contract).breaks_total
+    missed = []
+    for kind in DAMAGES:
+        plant_damage(dsn, kind, seed)
+        found = reconcile(dsn, contract).breaks_total
+        if found <= known:
+            missed.append(kind)
+        known = found
+    return Controls(len(DAMAGES), len(DAMAGES) - len(missed), tuple(missed))

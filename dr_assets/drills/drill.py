@@ -1,0 +1,113 @@
+"""The drill of one dataset: recover it to now and to an earlier moment, measure both, test the tests.
+
+What belongs here: the scenario, its verdict, the sealed fact `drill`. What stays out: each restore (proving/).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dr_assets.drills.controls import Controls, plant_and_catch
+from dr_assets.estate.errors import DrError
+from dr_assets.estate.model import Dataset
+from dr_assets.proving.record import plain
+from dr_assets.proving.restore_test import RestoreTestResult, run_restore_test
+from dr_assets.reconciliation.run import Reconciliation
+from dr_assets.stores.postgres.plan import plan_restore
+from dr_assets.stores.postgres.restore import Restored, RestoreProgress
+from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """A drill that came to its end. `pitr` is None when the vault reaches no moment after its base backup yet."""
+
+    dataset: str
+    outcome: str
+    reason: str
+    latest: RestoreTestResult
+    pitr: RestoreTestResult | None
+    controls: Controls
+
+
+def run_drill(
+    vault: Vault,
+    dataset: Dataset,
+    *,
+    env: Mapping[str, str] | None = None,
+    progress: Callable[[RestoreProgress], None] | None = None,
+) -> DrillResult:
+    """Recovers `dataset` twice from the vault alone and seals the fact `drill`, also when it fails.
+
+    The damage of the negative controls is planted into the second sandbox once it has passed. Raises what stood in the
+    way of a restore; objectives that were missed make a failed result.
+    """
+    begin_at = vault.clock()
+    ruined: list[Controls] = []
+
+    def ruin(restored: Restored, _: Reconciliation) -> None:
+        ruined.append(plant_and_catch(restored.dsn(), dataset.restore_test.contract))
+
+    try:
+        latest = run_restore_test(vault, dataset, Target("latest"), env=env, progress=progress)
+        earlier = _earlier(vault, dataset)
+        pitr = run_restore_test(vault, dataset, earlier, env=env, progress=progress, inspect=ruin) if earlier else None
+    except DrError as error:
+        record = {"outcome": "failed", "reason": f"{error.code}: {error.found}", "begin_at": begin_at}
+        record_fact(vault, dataset.name, "drill", plain(record))
+        raise
+    controls = ruined[0] if ruined else Controls(0, 0, ())
+    broken = _broken(dataset, latest, pitr, controls)
+    outcome, reason = ("failed", "; ".join(broken)) if broken else ("passed", "every objective was met")
+    result = DrillResult(dataset.name, outcome, reason, latest, pitr, controls)
+    record_fact(vault, dataset.name, "drill", plain(_body(dataset, result, begin_at)))
+    return result
+
+
+def _earlier(vault: Vault, dataset: Dataset) -> Target | None:
+    """Half-way between the newest base backup's end and the newest reachable moment, on the source's clock."""
+    plan = plan_restore(vault, dataset.name, Target("latest"))
+    if plan.reachable_at is None or plan.reachable_at - plan.base.end_at < timedelta(seconds=2):
+        return None
+    return Target("time", at=plan.base.end_at + (plan.reachable_at - plan.base.end_at) / 2)
+
+
+def _broken(
+    dataset: Dataset, latest: RestoreTestResult, pitr: RestoreTestResult | None, controls: Controls
+) -> list[str]:
+    """Every objective that was missed, in words."""
+    broken = [f"restore to {test.target}: {test.reason}" for test in (latest, pitr) if test and not test.ok]
+    rto_s, rpo_s = dataset.rto.total_seconds(), dataset.rpo.total_seconds()
+    if latest.recovery_duration_s > rto_s:
+        broken.append(f"recovery took {latest.recovery_duration_s:.0f} s, the RTO is {rto_s:.0f} s")
+    if latest.recovery_point_age_s is None:
+        broken.append("the recovered data holds no heartbeat, so its age is unknown")
+    elif latest.recovery_point_age_s > rpo_s:
+        broken.append(f"the recovered point was {latest.recovery_point_age_s:.0f} s old, the RPO is {rpo_s:.0f} s")
+    if controls.missed:
+        broken.append(f"planted damage went unnoticed: {', '.join(controls.missed)}")
+    return broken
+
+
+def _body(dataset: Dataset, result: DrillResult, begin_at: datetime) -> dict[str, Any]:
+    controls = result.controls
+    return {
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "begin_at": begin_at,
+        "scenario": "primary lost; restored to latest, then to an earlier moment",
+        "recovery_duration_s": result.latest.recovery_duration_s,
+        "recovery_point_age_s": result.latest.recovery_point_age_s,
+        "rto_s": dataset.rto.total_seconds(),
+        "rpo_s": dataset.rpo.total_seconds(),
+        "phases_s": result.latest.details.get("phases_s", {}),
+        "pitr_target": result.pitr.target if result.pitr else None,
+        "pitr_duration_s": result.pitr.recovery_duration_s if result.pitr else None,
+        "controls_planted": controls.planted,
+        "controls_caught": controls.caught,
+        "controls_missed": list(controls.missed),
+        "catch_rate": controls.caught / controls.planted if controls.planted else None,
+    }

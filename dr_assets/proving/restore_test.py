@@ -1,0 +1,176 @@
+"""A restore test: plan, restore into a sandbox, check, reconcile, put on record, destroy.
+
+What belongs here: that order, and the two sealed facts every attempt leaves, whatever became of it. What stays out:
+judging whether a proof is recent enough (components/), and planted damage (drills/).
+"""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from dr_assets.estate.errors import DrError
+from dr_assets.estate.model import Dataset, Level
+from dr_assets.proving.record import plain
+from dr_assets.reconciliation.run import Reconciliation, reconcile
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
+from dr_assets.stores.postgres.restore import Restored, RestoreProgress, restore
+from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.vault import Vault
+
+WORK_DIR_ENV: Final = "DR_ASSETS_WORK_DIR"
+Outcome = Literal["passed", "failed", "aborted"]
+Inspect = Callable[[Restored, Reconciliation], None]
+
+
+@dataclass(slots=True)
+class RestoreTestResult:
+    """One attempt. `recovery_duration_s` runs from the decision until the books were judged.
+
+    `recovery_point_age_s` is the decision minus the newest heartbeat in the data (source's clock); None without one,
+    and for targets that were meant to be older. `books` is None while nothing was reconciled.
+    """
+
+    dataset: str
+    target: str
+    level: Level
+    begin_at: datetime
+    outcome: Outcome = "aborted"
+    reason: str = "stopped before it was done"
+    recovery_duration_s: float = 0.0
+    recovery_point_age_s: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    books: Reconciliation | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Restored, verified, and the money adds up."""
+        return self.outcome == "passed"
+
+
+def run_restore_test(
+    vault: Vault,
+    dataset: Dataset,
+    target: Target,
+    *,
+    workdir: Path | None = None,
+    level: Level | None = None,
+    env: Mapping[str, str] | None = None,
+    progress: Callable[[RestoreProgress], None] | None = None,
+    inspect: Inspect | None = None,
+) -> RestoreTestResult:
+    """Restores `dataset` from `vault` alone, reconciles it, seals the facts `restore_test` and `reconciliation`.
+
+    `workdir` is made below DR_ASSETS_WORK_DIR (or the system's folder for temporary files) by default, and is gone
+    afterwards. `inspect` may look at the sandbox after everything passed. Books that don't add up make a failed result;
+    what can't be restored is put on record as failed and raised; an interrupt, as aborted.
+    """
+    result = RestoreTestResult(dataset.name, str(target), level or dataset.restore_test.level, vault.clock())
+    begin_s = time.monotonic()
+    with _on_record(vault, dataset, result):
+        plan = plan_restore(vault, dataset.name, target)
+        _note_plan(result, plan)
+        into = workdir or _fresh_workdir(dataset.name, os.environ if env is None else env)
+        with restore(plan, vault, into, level=result.level, env=env, progress=progress) as restored:
+            _note_restored(result, restored, target)
+            result.books = reconcile(restored.dsn(), dataset.restore_test.contract)
+            result.recovery_duration_s = time.monotonic() - begin_s
+            _judge(result)
+            if inspect is not None and result.ok:
+                inspect(restored, result.books)
+    return result
+
+
+@contextmanager
+def _on_record(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> Iterator[None]:
+    """Seals both facts however the block ends. A failure to seal never hides the failure that it was to record."""
+    try:
+        yield
+    except DrError as error:
+        result.outcome, result.reason = "failed", f"{error.code}: {error.found}"
+        try:
+            _record(vault, dataset, result)
+        except DrError as unsealed:
+            error.add_note(f"and this attempt is not on record: {unsealed.code}: {unsealed.found}")
+        raise
+    except BaseException as ended:
+        result.outcome, result.reason = "aborted", f"ended by {type(ended).__name__}"
+        _record(vault, dataset, result)
+        raise
+    _record(vault, dataset, result)
+
+
+def _record(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> None:
+    test = {
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "target": result.target,
+        "level": result.level,
+        "begin_at": result.begin_at,
+        "recovery_duration_s": result.recovery_duration_s,
+        "recovery_point_age_s": result.recovery_point_age_s,
+        "rto_s": dataset.rto.total_seconds(),
+        "rpo_s": dataset.rpo.total_seconds(),
+        **result.details,
+    }
+    if result.books is not None:
+        outcome = "passed" if result.books.ok else "failed"
+        reason = "the money adds up" if result.books.ok else f"{result.books.breaks_total} breaks"
+        books = {**result.books.summary(), "outcome": outcome, "reason": reason, "target": result.target}
+        record_fact(vault, dataset.name, "reconciliation", plain(books))
+        test["breaks_total"] = result.books.breaks_total
+    record_fact(vault, dataset.name, "restore_test", plain(test))
+
+
+def _note_plan(result: RestoreTestResult, plan: RestorePlan) -> None:
+    result.details |= {
+        "base_backup": plan.base_key,
+        "server_version": plan.base.server_version,
+        "chain_end": format_lsn(plan.chain_end),
+        "fetch_bytes": plan.fetch_bytes,
+        "notes": list(plan.notes),
+    }
+
+
+def _note_restored(result: RestoreTestResult, restored: Restored, target: Target) -> None:
+    result.details |= {
+        "engine": restored.engine,
+        "replayed_lsn": format_lsn(restored.replayed_lsn),
+        "end_lsn": format_lsn(restored.end_lsn),
+        "stopped": restored.stopped,
+        "last_commit_at": restored.last_commit_at,
+        "recovered_at": restored.recovered_at,
+        "checks": list(restored.checks),
+        "size_bytes": restored.size_bytes,
+        "restore_mb_s": restored.mb_s,
+        "phases_s": dict(restored.phases_s),
+        "notes": list(restored.notes),
+    }
+    if target.kind == "latest" and restored.recovered_at is not None:
+        age_s = (result.begin_at - restored.recovered_at).total_seconds()
+        result.recovery_point_age_s = max(age_s, 0.0)
+
+
+def _judge(result: RestoreTestResult) -> None:
+    """A restore passes only when its reconciliation does."""
+    books = result.books
+    assert books is not None  # noqa: S101 - for the type checker: reconciled just now
+    result.details["phases_s"]["reconcile"] = books.duration_s
+    if books.ok:
+        result.outcome, result.reason = "passed", "restored, verified, and the money adds up"
+    else:
+        result.outcome = "failed"
+        result.reason = f"restored, but the money does not add up: {books.breaks_total} breaks"
+
+
+def _fresh_workdir(dataset: str, env: Mapping[str, str]) -> Path:
+    parent = Path(env.get(WORK_DIR_ENV) or tempfile.gettempdir())
+    return parent / f"dr_assets-restore-test-{dataset}-{secrets.token_hex(4)}"
