@@ -90,7 +90,7 @@ class Source:
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         """Run one statement, committed."""
         with psycopg.connect(self.dsn, autocommit=True) as session:
-            cursor = session.execute(statement)  # type: ignore[call-overload]
+            cursor = session.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def lsn(self) -> int:
@@ -251,7 +251,7 @@ def _live(source: Source, folder: Path) -> History:
     targets: dict[str, int] = {}
 
     def insert(number: int) -> str:
-        xid = source.sql(f"INSERT INTO t VALUES ({number}, repeat('y', 500)) RETURNING pg_current_xact_id()::text")
+        xid = source.sql(f"INSERT INTO t SELECT {number}, repeat('y', 500) RETURNING pg_current_xact_id()::text")
         source.pause()
         return str(xid[0][0])
 

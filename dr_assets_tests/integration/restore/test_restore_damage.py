@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +13,18 @@ from dr_assets.stores.postgres.restore import restore
 from dr_assets.stores.postgres.site import MARK
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.vault import Vault
 
 if TYPE_CHECKING:
     from conftest import History, Source
 
 pytestmark = pytest.mark.integration
+
+
+def attempt(plan: RestorePlan, vault: Vault, into: Path, **options: Any) -> None:
+    """A restore that must not come to its end."""
+    with restore(plan, vault, into, **options):
+        pytest.fail("it was restored")
 
 
 class Damage:
@@ -65,19 +72,23 @@ def middle(keys: list[str]) -> str:
 
 
 def flip_wal(damage: Damage) -> None:
+    """A bit of an old piece."""
     damage.flip(damage.keys("wal")[-3])
 
 
 def cut_wal(damage: Damage) -> None:
+    """A piece that lost its end."""
     key = damage.keys("wal")[-3]
     damage.change(key, damage.data(key)[:-40])
 
 
 def lose_wal(damage: Damage) -> None:
+    """A piece that is gone."""
     damage.delete(damage.keys("wal")[-3])
 
 
 def swap_wal(damage: Damage) -> None:
+    """Two pieces under each other's names."""
     one, two = damage.keys("wal")[-4:-2]
     first, second = damage.data(one), damage.data(two)
     damage.change(one, second)
@@ -85,23 +96,28 @@ def swap_wal(damage: Damage) -> None:
 
 
 def flip_last_wal(damage: Damage) -> None:
+    """A bit of the newest piece."""
     damage.flip(damage.keys("wal")[-1])
 
 
 def flip_part(damage: Damage) -> None:
+    """A bit of a part."""
     damage.flip(damage.parts()[0])
 
 
 def cut_part(damage: Damage) -> None:
+    """Half a part."""
     key = damage.parts()[0]
     damage.change(key, damage.data(key)[: len(damage.data(key)) // 2])
 
 
 def lose_part(damage: Damage) -> None:
+    """A part that is gone."""
     damage.delete(damage.parts()[-1])
 
 
 def swap_parts(damage: Damage) -> None:
+    """Two parts under each other's names."""
     one, two = damage.parts()[:2]
     first, second = damage.data(one), damage.data(two)
     damage.change(one, second)
@@ -109,11 +125,13 @@ def swap_parts(damage: Damage) -> None:
 
 
 def replay_old_part(damage: Damage) -> None:
+    """An older backup's part under a newer one's name."""
     old = damage.keys(f"base-{damage.history.a.snapshot_id}")[0]
     damage.change(damage.parts()[0], damage.data(old))
 
 
 def flip_manifest(damage: Damage) -> None:
+    """A bit of the manifest."""
     damage.flip(damage.history.b.manifest_key)
 
 
@@ -131,8 +149,7 @@ def test_damage_in_the_vault_is_named_and_nothing_is_left(
     hurt(damage)
     into = engine_dir / "into"
     with pytest.raises(VaultError) as caught:
-        with restore(latest(damage.source), damage.source.vault, into):
-            pytest.fail("a damaged vault was restored")
+        attempt(latest(damage.source), damage.source.vault, into)
     assert caught.value.code.split(".")[0] in {"vault", "restore", "wal", "backup"}
     assert not into.exists()
 
@@ -158,7 +175,7 @@ def test_an_older_base_backup_steps_in_when_the_newest_is_visibly_unusable(
 def test_pieces_that_were_in_flight_beyond_a_hole_are_left_out_and_said(history: "History") -> None:
     """A capture that died with puts in flight leaves a hole that was never acknowledged: the plan ends before it."""
     damage = Damage(history)
-    wal = [obj for obj in damage.source.vault.objects("ledger", "wal")]
+    wal = list(damage.source.vault.objects("ledger", "wal"))
     last = damage.source.vault.open(wal[-1])
     damage.delete(str(wal[-1].key))
     # The same bytes, as a piece beyond a hole, made when nothing behind the hole was stored.
@@ -212,8 +229,7 @@ def test_another_key_opens_nothing(history: "History", engine_dir: Path) -> None
         rules=history.source.vault.locks.rules,
     )
     with pytest.raises(VaultError, match="key"):
-        with restore(latest(replace(history.source, vault=stranger)), stranger, engine_dir / "into"):
-            pytest.fail("opened with a wrong key")
+        attempt(latest(replace(history.source, vault=stranger)), stranger, engine_dir / "into")
 
 
 def hurt_laid(monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, RestorePlan], None], plan: RestorePlan) -> None:
@@ -241,7 +257,7 @@ def flip_laid(pg_wal: Path, plan: RestorePlan) -> None:
 
 def flip_laid_early(pg_wal: Path, plan: RestorePlan) -> None:
     """A byte that is needed for consistency: no session is ever accepted then."""
-    segment = sorted(pg_wal.glob("0000*"))[0]
+    segment = min(pg_wal.glob("0000*"))
     with segment.open("r+b") as file:
         file.seek((plan.base.start_lsn & 0xFFFFFF) + 30)
         file.write(b"\xff\xff\xff\xff")
@@ -250,7 +266,7 @@ def flip_laid_early(pg_wal: Path, plan: RestorePlan) -> None:
 def lose_laid(pg_wal: Path, plan: RestorePlan) -> None:
     """The last segment."""
     assert plan.frame.end > plan.base.stop_lsn
-    sorted(pg_wal.glob("0000*"))[-1].unlink()
+    max(pg_wal.glob("0000*")).unlink()
 
 
 @pytest.mark.parametrize("change", [flip_laid, flip_laid_early, lose_laid])
@@ -266,8 +282,7 @@ def test_damage_between_laying_and_replay_never_promotes(
     promoted: list[object] = []
     monkeypatch.setattr("dr_assets.stores.postgres.restore.promote", promoted.append)
     with pytest.raises(DrError) as caught:
-        with restore(plan, history.source.vault, engine_dir / "into"):
-            pytest.fail("damaged WAL was promoted")
+        attempt(plan, history.source.vault, engine_dir / "into")
     assert caught.value.code == "restore.replay_stopped"
     assert promoted == []
     assert not (engine_dir / "into").exists()
@@ -290,8 +305,7 @@ def test_a_flipped_byte_in_a_laid_file_is_found_before_the_server_starts(
 
     monkeypatch.setattr(finish, damaged)
     with pytest.raises(VaultError, match="pg_verifybackup"):
-        with restore(latest(history.source), history.source.vault, engine_dir / "into"):
-            pytest.fail("a damaged file was restored")
+        attempt(latest(history.source), history.source.vault, engine_dir / "into")
     assert not (engine_dir / "into").exists()
 
 
@@ -304,7 +318,7 @@ def test_a_laid_segment_that_a_disk_changed_disagrees_with_what_was_stored(
 
     def damaged(laid: object, site: object, user: object) -> None:
         original(laid, site, user)  # type: ignore[arg-type]
-        segment = sorted((site.data_dir / "pg_wal").glob("0000*"))[-1]  # type: ignore[attr-defined]
+        segment = max((site.data_dir / "pg_wal").glob("0000*"))  # type: ignore[attr-defined]
         with segment.open("r+b") as file:
             file.truncate((plan.frame.end & 0xFFFFFF) - 20)
             file.truncate(16 << 20)
@@ -313,8 +327,7 @@ def test_a_laid_segment_that_a_disk_changed_disagrees_with_what_was_stored(
 
     monkeypatch.setattr(finish, damaged)
     with pytest.raises(VaultError) as caught:
-        with restore(plan, history.source.vault, engine_dir / "into"):
-            pytest.fail("a lost record was not missed")
+        attempt(plan, history.source.vault, engine_dir / "into")
     assert caught.value.code == "restore.wal_disagrees"
 
 
@@ -324,12 +337,10 @@ def test_a_folder_that_is_not_empty_is_not_touched(history: "History", engine_di
     into.mkdir()
     (into / "mine").write_text("precious")
     with pytest.raises(DrError) as caught:
-        with restore(latest(history.source), history.source.vault, into):
-            pytest.fail("restored over something")
+        attempt(latest(history.source), history.source.vault, into)
     assert caught.value.code == "restore.not_empty"
     assert [path.name for path in into.iterdir()] == ["mine"]
     (into / "mine").rename(into / MARK)
     with pytest.raises(DrError) as caught:
-        with restore(latest(history.source), history.source.vault, into):
-            pytest.fail("restored over something")
+        attempt(latest(history.source), history.source.vault, into)
     assert caught.value.code == "restore.unfinished"
