@@ -137,7 +137,7 @@ class Relay:
     def run(self) -> None:
         """The relay's thread."""
         full = False
-        while full or not self._stop.wait(self._every_s):
+        while not self._stop.wait(self._every_s / 5 if full else self._every_s):  # behind: faster, not flat out
             try:
                 row = self.session.connection.execute("SELECT casino.publish_outbox(%s)", (self._batch,)).fetchone()
             except psycopg.Error as error:
@@ -149,5 +149,5 @@ class Relay:
                 continue
             step = row[0] if row else 0
             self.published += step
-            full = step == self._batch and not self._stop.is_set()
+            full = step == self._batch
         self.session.close()

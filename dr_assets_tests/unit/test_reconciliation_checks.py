@@ -3,6 +3,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from importlib.resources import files
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -227,7 +228,7 @@ def test_each_damage_is_named(damage: Callable[[Rows], None], reason: str) -> No
 
 
 def test_every_reason_a_check_can_give_is_tested() -> None:
-    """A new rule without a damage that trips it fails here."""
+    """A new rule without a damage that trips it, or without a word in the documentation, fails here."""
     given = {
         reason
         for folder in (files("dr_assets.reconciliation") / "checks").iterdir()
@@ -235,6 +236,9 @@ def test_every_reason_a_check_can_give_is_tested() -> None:
         for reason in re.findall(r"(?:SELECT|THEN|ELSE) '([a-z_]+)'", file.read_text(encoding="utf-8"))
     }
     assert given == {reason for _, reason in _DAMAGES}
+    documented = (Path(__file__).parents[2] / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    assert {reason for reason in given if f"`{reason}`" not in documented} == set()
+    assert {check.name for check in all_checks() if f"`{check.name}`" not in documented} == set()
 
 
 def test_a_break_has_the_exact_amount_the_account_and_the_check() -> None:

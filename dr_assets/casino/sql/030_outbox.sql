@@ -18,7 +18,12 @@ CREATE TABLE casino.wallets (
 
 -- One relay step: publish up to p_limit rows and bring the wallets they touch forward. Returns how many were published.
 -- Several relays may run: they skip each other's rows, and a wallet never goes back to an older posting.
-CREATE FUNCTION casino.publish_outbox(p_limit bigint) RETURNS bigint LANGUAGE sql AS $$
+-- Planned anew with the limit known: a plan for any limit expects a tenth of the table and reads all postings each time.
+CREATE FUNCTION casino.publish_outbox(p_limit bigint) RETURNS bigint
+LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    v_published bigint;
+BEGIN
     WITH batch AS (
         SELECT o.transfer_id FROM casino.outbox o WHERE o.published_at IS NULL
         ORDER BY o.transfer_id LIMIT p_limit FOR UPDATE SKIP LOCKED
@@ -36,5 +41,6 @@ CREATE FUNCTION casino.publish_outbox(p_limit bigint) RETURNS bigint LANGUAGE sq
         SET balance_minor = excluded.balance_minor, sequence = excluded.sequence, projected_at = now()
         WHERE w.sequence < excluded.sequence
     )
-    SELECT count(*) FROM published
-$$;
+    SELECT count(*) INTO v_published FROM published;
+    RETURN v_published;
+END $$;
