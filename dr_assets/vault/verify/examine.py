@@ -44,6 +44,7 @@ class Examined:
     """What was found under one name. `obj` and `header` are there only if the object is whole and believed.
 
     `body` is a manifest's or fact's content. `belongs` is the name that misplaced bytes would have, `sha256` theirs.
+    `listed` is False when only delete markers are left.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Examined:
     sha256: str = ""
     size_bytes: int = 0
     locked: bool = False
+    listed: bool = True
 
 
 @dataclass(slots=True)
@@ -75,7 +77,9 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
     if name.key is None:
         return Examined(name.text, (_foreign(name),))
     if not name.versions:
-        return Examined(name.text, (Finding("missing", name.text, None, "only delete markers are left of it"),))
+        return Examined(
+            name.text, (Finding("missing", name.text, None, "only delete markers are left of it"),), listed=False
+        )
     draft = _Draft()
     chosen, blob = _choose(vault, name, name.key, draft)
     draft.findings += _overlays(name, chosen)

@@ -33,8 +33,8 @@ class Whole:
         return (item for item in self.examined if item.obj is not None)
 
     def names(self) -> frozenset[str]:
-        """Every name that holds something of ours, damaged or not: damage has its own finding."""
-        return frozenset(item.name for item in self.examined if item.size_bytes or item.obj is not None)
+        """Every name that holds something, damaged or not: damage has its own finding."""
+        return frozenset(item.name for item in self.examined if item.listed)
 
 
 def judge_relations(whole: Whole) -> list[Finding]:
