@@ -57,11 +57,7 @@ def format_time(at: datetime) -> str:
     """Microseconds, always, and Z: `2025-01-31T23:59:59.000000Z`. A naive time is our own bug and crashes."""
     if at.tzinfo is None:
         raise ValueError("a time without a zone")
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if at.year > 999 else _early(at)  # noqa: PLR2004 - years below 1000 aren't zero-padded by every C library
-
-
-def _early(at: datetime) -> NoReturn:
-    raise ValueError(f"no vault holds anything of the year {at.year}")
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: object, what: str) -> datetime:
@@ -69,7 +65,7 @@ def parse_time(text: object, what: str) -> datetime:
     if not isinstance(text, str) or not _TIME.fullmatch(text):
         raise malformed(f"{what}: not a time in UTC with microseconds")
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        return datetime.fromisoformat(text)  # several times as fast as strptime, and the form is settled above
     except ValueError:
         raise malformed(f"{what}: not a time in UTC with microseconds") from None
 
