@@ -75,13 +75,15 @@ def take(steps: Steps, stack: ExitStack) -> None:
     playwright = stack.enter_context(sync_playwright())
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
     stack.callback(browser.close)
-    page = browser.new_page(viewport={"width": 1680, "height": 900})
+    page = browser.new_page(viewport={"width": 1680, "height": 1250})
+    greeting = page.get_by_role("button", name="Skip", exact=True)
+    page.add_locator_handler(greeting, lambda: greeting.click())
     with steps.step("picture of the asset graph"):
-        shoot(page, f"{address}/asset-groups", "asset-graph.png")
+        shoot_graph(page, address, "asset-graph.png")
     with steps.step("kill the capture, wait until the RPO is red, picture of it"):
         capture.kill()
         wait_for(address, "rpo", "FAILED", RED_TIMEOUT_S)
-        shoot(page, f"{address}/asset-groups", "asset-graph-red.png")
+        shoot_graph(page, address, "asset-graph-red.png")
         shoot(page, f"{address}/assets/ledger/wal_chain?view=checks&checkDetail=rpo", "rpo-red.png")
 
 
@@ -101,10 +103,24 @@ def wait_for(address: str, check: str, status: str, timeout_s: float) -> None:
     raise TimeoutError(f"check {check} is {found.get(check)}, waited {timeout_s} s for {status}")
 
 
-def shoot(page: Page, url: str, name: str) -> None:
-    """One picture, once the page has come to rest."""
+def open_page(page: Page, url: str) -> None:
+    """Goes there and waits until the page has come to rest."""
     page.goto(url, wait_until="networkidle")
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(5000)
+
+
+def shoot_graph(page: Page, address: str, name: str) -> None:
+    """The whole graph with its groups unfolded."""
+    open_page(page, f"{address}/asset-groups")
+    page.keyboard.press("Alt+KeyE")  # the UI's key for unfolding all groups
+    page.wait_for_timeout(1000)
+    open_page(page, f"{address}/asset-groups")  # the UI remembers what is unfolded, and fits the graph when it loads
+    page.screenshot(path=Path(IMAGES / name))
+
+
+def shoot(page: Page, url: str, name: str) -> None:
+    """One picture."""
+    open_page(page, url)
     page.screenshot(path=Path(IMAGES / name))
 
 

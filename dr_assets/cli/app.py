@@ -1,5 +1,6 @@
 """The command tree and what an error looks like to a person: one clear line, a hint, an exit code (docs/cli.md)."""
 
+import signal
 import sys
 
 import typer
@@ -31,6 +32,9 @@ app.command("up")(demo.up)
 
 def main() -> None:
     """Runs the command line. Errors that a person must act on print without a traceback; our own bugs crash."""
+    # A shell starts background jobs with SIGINT ignored; SIGTERM by itself would end us with nothing stopped in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except DrError as error:
