@@ -23,7 +23,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
-from dr_assets.stores.postgres.checks import check_data, require_same_last_record, verify_files
+from dr_assets.stores.postgres.checks import check_data, verify_files
 from dr_assets.stores.postgres.fetch import opened_in_order
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.lay import LaidBase, finish_base, lay_base, write_file
@@ -34,6 +34,7 @@ from dr_assets.stores.postgres.recovery import Replay, Replayed, promote, standb
 from dr_assets.stores.postgres.site import Site, abandon, keep, prepare_site
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import Record
+from dr_assets.stores.postgres.wal_check import check_wal
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import Vault
 
@@ -219,11 +220,12 @@ class _Restore:
         return record
 
     def _verify(self, laid: LaidBase, record: Record) -> None:
+        plan = self._plan
         finish_base(laid, self._site, self._user)
         self._write_history()
-        self.server.adopt(self._plan.base.superuser, self._site.tablespaces())
+        self.server.adopt(plan.base.superuser, self._site.tablespaces())
         verify_files(self.server)
-        require_same_last_record(self.server, self._site.pg_wal, self._plan.frame, record)
+        check_wal(self.server, self._site.pg_wal, plan.frame, plan.base.start_lsn, record, plan.target)
 
     def _replay(self, record: Record) -> Replayed:
         target = self._effective_target(record)

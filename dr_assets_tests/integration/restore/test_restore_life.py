@@ -8,12 +8,14 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres import recovery
 from dr_assets.stores.postgres import restore as restore_module
+from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.restore import Restored, restore
 from dr_assets.stores.postgres.site import MARK
@@ -118,6 +120,38 @@ def test_a_source_that_raised_its_limits_in_the_wal_is_followed(
     with psycopg.connect(restored.dsn()) as session:
         assert session.execute("SELECT count(*) FROM t").fetchone() == (2,)
         assert session.execute("SHOW max_connections").fetchone() == ("140",)
+
+
+def test_a_tablespace_created_in_the_wal_never_touches_its_source(
+    make_source: "Callable[..., Source]", engine_dir: Path
+) -> None:
+    """Replaying CREATE TABLESPACE empties the folder it names, which on the same host is the source's own."""
+    source = make_source(17)
+    source.snapshot()
+    source.feed()
+    before, at = source.position, source.clock()
+    source.pause()
+    # The record that creates lies before its transaction's commit: a time between the two would still replay it.
+    source.sql("CREATE TABLE between_the_two ()")
+    space = engine_dir / "space"
+    space.mkdir()
+    give(space, source.server.user)
+    source.sql(f"CREATE TABLESPACE later LOCATION '{space}'")
+    source.sql("CREATE TABLE precious TABLESPACE later AS SELECT generate_series(1, 1000) AS id")
+    source.sql("CHECKPOINT")
+    source.beat()
+    source.feed()
+    plan = plan_restore(source.vault, "ledger", Target.parse("latest"))
+    with pytest.raises(PolicyError, match=str(space)) as caught:
+        attempt(plan, source.vault, engine_dir / "into")
+    assert caught.value.code == "restore.tablespace_created"
+    source.server.restart()
+    assert source.sql("SELECT count(*) FROM precious") == [(1000,)]
+    assert before is not None
+    for target in (f"lsn:{format_lsn(before)}", at.isoformat()):
+        plan = plan_restore(source.vault, "ledger", Target.parse(target))
+        with restore(plan, source.vault, engine_dir / "before"):
+            assert source.sql("SELECT count(*) FROM precious") == [(1000,)]
 
 
 def test_the_source_s_settings_are_never_executed(
