@@ -17,6 +17,7 @@ import dagster as dg
 
 from dr_assets.components.delivery import Channel, channels_of
 from dr_assets.components.episodes import Condition, Episodes, Pending, fold
+from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.estate.model import Estate
 
 INTERVAL_S: Final = 5
@@ -102,16 +103,10 @@ def _subjects(context: dg.SensorEvaluationContext) -> Subjects:
 
 
 def _check_conditions(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> Iterator[Condition]:
-    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    for key in keys:
-        record = records.get(key)
-        evaluation = record.evaluation if record else None
-        # A check that is planned or under way has no result yet: what was known before still holds.
-        if record is None or record.event is None or evaluation is None:
-            continue
+    # A check that is planned or under way has no verdict yet: what was known before still holds.
+    for key, verdict in sorted(recorded_verdicts(instance, keys).items(), key=str):
         subject = f"check {key.asset_key.to_user_string()}:{key.name}"
-        at = datetime.fromtimestamp(record.event.timestamp, UTC)
-        yield Condition(subject, "check", not evaluation.passed, at, evaluation.description or "no description")
+        yield Condition(subject, "check", not verdict.passed, verdict.at, verdict.description)
 
 
 def _freshness_conditions(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> Iterator[Condition]:

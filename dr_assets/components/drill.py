@@ -19,6 +19,7 @@ from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import judge_drills
 from dr_assets.components.labels import RESTORE_HOST, estate_labels
 from dr_assets.components.vault_resource import resource_key
+from dr_assets.drills.drill import run_drill
 from dr_assets.estate import cadence
 from dr_assets.estate.model import Dataset, Estate
 from dr_assets.vault.facts import Fact, latest_fact
@@ -63,8 +64,6 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
     )
     def drill(context: dg.AssetExecutionContext, config: DrillConfig) -> Iterator[Any]:
         drilled = config.datasets or list(estate.datasets)
-        from dr_assets.drills.drill import run_drill  # TODO top, once landed
-
         with shown_as_failure():
             vaults = {
                 dataset.name: getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)

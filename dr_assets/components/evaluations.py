@@ -3,7 +3,8 @@
 What belongs here: translation and the write-on-change rule. What stays out: judging (judgements.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -42,6 +43,29 @@ def evaluation(key: dg.AssetCheckKey, judgement: Judgement) -> dg.AssetCheckEval
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The newest verdict that the event log shows for a check."""
+
+    passed: bool
+    at: datetime
+    description: str
+
+
+def recorded_verdicts(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
+) -> dict[dg.AssetCheckKey, Recorded]:
+    """Checks that were never judged, or whose newest execution is only planned or under way, are left out."""
+    verdicts = {}
+    for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items():
+        shown = record.evaluation
+        # For a planned execution Dagster hands out another class under the same name, and it has no verdict.
+        if record.event is not None and isinstance(shown, dg.AssetCheckEvaluation):
+            at = datetime.fromtimestamp(record.event.timestamp, UTC)
+            verdicts[key] = Recorded(shown.passed, at, shown.description or "no description")
+    return verdicts
+
+
 def worth_writing(
     instance: dg.DagsterInstance, judged: Mapping[dg.AssetCheckKey, Judgement], now: datetime
 ) -> dict[dg.AssetCheckKey, Judgement]:
@@ -50,15 +74,12 @@ def worth_writing(
     The comparison is with what the log shows, not with what was written last: a verdict that somebody else posted to
     the web server is overwritten at the next look.
     """
-    recorded = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(judged))
-    due = {}
-    for key, judgement in judged.items():
-        record = recorded.get(key)
-        shown = record.evaluation if record is not None else None
-        at = datetime.fromtimestamp(record.event.timestamp, UTC) if record is not None and record.event else None
-        if shown is None or at is None or shown.passed != judgement.passed or now - at >= REPEAT:
-            due[key] = judgement
-    return due
+    shown = recorded_verdicts(instance, list(judged))
+    return {
+        key: judgement
+        for key, judgement in judged.items()
+        if key not in shown or shown[key].passed != judgement.passed or now - shown[key].at >= REPEAT
+    }
 
 
 def _metadata_value(value: Value) -> dg.MetadataValue:

@@ -17,8 +17,13 @@ def shown_as_failure() -> Iterator[None]:
     try:
         yield
     except DrError as error:
-        raise dg.Failure(
-            description=str(error),
-            metadata={"code": error.code, "hint": error.hint},
-            allow_retries=not isinstance(error, PolicyError),
-        ) from error
+        raise failure_of(error) from error
+
+
+def failure_of(error: DrError) -> dg.Failure:
+    """The step's failure for an error that was caught on the way."""
+    return dg.Failure(
+        description=str(error),
+        metadata={"code": error.code, "hint": error.hint},
+        allow_retries=not isinstance(error, PolicyError),
+    )

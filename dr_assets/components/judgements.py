@@ -174,5 +174,12 @@ def _judge_findings(report: VerifyReport, findings: Sequence[Finding], word: str
 
 
 def _measured(fact: Fact) -> dict[str, Value]:
-    """The plain numbers of a fact: what people compare with the objectives."""
-    return {name: value for name, value in fact.body.items() if isinstance(value, int | float)}
+    """The numbers of a fact that people compare: its own, its phases', and each check's breaks."""
+    values: dict[str, Value] = {name: value for name, value in fact.body.items() if isinstance(value, int | float)}
+    phases, checks = fact.body.get("phases_s"), fact.body.get("checks")
+    if isinstance(phases, dict):
+        values |= {f"phase_{name}_s": value for name, value in phases.items() if isinstance(value, int | float)}
+    if isinstance(checks, dict):
+        counts = {name: check.get("breaks") for name, check in checks.items() if isinstance(check, dict)}
+        values |= {f"breaks_{name}": count for name, count in counts.items() if isinstance(count, int)}
+    return values

@@ -4,19 +4,20 @@ What belongs here: asset bodies that plan, act and record. What stays out: the w
 verdicts (judgements.py) and when things run (postgres_jobs.py and the sensors).
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from dr_assets.components.evaluations import check_result, metadata_of
-from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.labels import RESTORE_HOST, artefact_key, cadence_window, dataset_labels, rpo_window
 from dr_assets.components.proofs import judge_proofs, proof_check_specs
 from dr_assets.components.vault_resource import read_env, resource_key
 from dr_assets.estate import cadence
+from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset
+from dr_assets.proving.restore_test import run_restore_test
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.snapshot import SnapshotProgress, SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
@@ -101,15 +102,17 @@ def restore_test_assets(dataset: Dataset) -> dg.AssetsDefinition:
         required_resource_keys={resource_key(dataset.vault)},
     )
     def restore_test(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        failed: DrError | None = None
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
-            from dr_assets.proving.restore_test import run_restore_test  # TODO top, once landed
-
             try:
-                run_restore_test(vault, dataset, Target.parse("latest"), env=os.environ)
-            finally:
-                judged = judge_proofs(vault, dataset)
-                yield from (check_result(key, verdict) for key, verdict in judged.items())
+                run_restore_test(vault, dataset, Target("latest"))
+            except DrError as error:  # it is on record in the vault, and so the checks can be judged
+                failed = error
+            judged = judge_proofs(vault, dataset)
+        yield from (check_result(key, verdict) for key, verdict in judged.items())
+        if failed is not None:
+            raise failure_of(failed) from failed
         for key, verdict in judged.items():
             yield dg.MaterializeResult(asset_key=key.asset_key, metadata=metadata_of(verdict.values))
 

@@ -72,6 +72,18 @@ def test_a_check_that_was_red_before_the_first_look_is_told(instance: dg.Dagster
     assert told(tick(instance, Episodes())) == [("check ledger/wal_chain:rpo", "firing")]
 
 
+def test_a_check_under_way_changes_nothing(instance: dg.DagsterInstance) -> None:
+    """While a run is about to judge a check, its last verdict still holds, red or green."""
+    judge(instance, passed=False)
+    episodes = tick(instance, Episodes())
+    run = instance.create_run_for_job(work)
+    planned = AssetCheckEvaluationPlanned(asset_key=CHECK.asset_key, check_name=CHECK.name)
+    instance.report_dagster_event(
+        dg.DagsterEvent.build_asset_check_evaluation_planned_event("work", "", planned, run.run_id), run.run_id
+    )
+    assert told(tick(instance, episodes)) == [("check ledger/wal_chain:rpo", "firing")]
+
+
 def test_a_run_that_fails_and_a_retry_that_succeeds_between_two_looks_are_both_told(
     instance: dg.DagsterInstance,
 ) -> None:
