@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from types import FrameType
 
 import typer
 from rich.console import Console
@@ -34,7 +35,7 @@ def main() -> None:
     """Runs the command line. Errors that a person must act on print without a traceback; our own bugs crash."""
     # A shell starts background jobs with SIGINT ignored; SIGTERM by itself would end us with nothing stopped in order.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     try:
         app()
     except DrError as error:
@@ -42,6 +43,15 @@ def main() -> None:
         console.print(f"dr-assets: {error.code}: {error.found}", markup=False)
         console.print(f"HINT: {error.hint}", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except _InterruptedError:
         print("dr-assets: interrupted", file=sys.stderr)  # noqa: T201 - the console may be in mid-progress
         sys.exit(INTERRUPTED)
+
+
+class _InterruptedError(BaseException):
+    """Unwinds everything, stopping children on the way. Not KeyboardInterrupt, which typer keeps for itself."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _InterruptedError
