@@ -24,6 +24,8 @@ class LyingProxy:
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
         self.lies: Mapping[str, bytes | None] = {}
+        self.hiccups: list[str] = []  # "busy" (503) or "cut" (the body breaks off), each used up by one request
+        self.requests = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -63,6 +65,13 @@ class LyingProxy:
                     data = answer.read()
                 finally:
                     upstream.close()
+                proxy.requests += 1
+                hiccup = proxy.hiccups.pop(0) if proxy.hiccups else ""
+                if hiccup == "busy":
+                    self.send_response(503)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 status, data, altered = proxy.alter(self.command, self.path, answer.status, data)
                 self.send_response(status)
                 for name, text in answer.getheaders():
@@ -71,6 +80,8 @@ class LyingProxy:
                 length = answer.getheader("Content-Length") if self.command == "HEAD" and not altered else None
                 self.send_header("Content-Length", length or str(len(data)))
                 self.end_headers()
+                if hiccup == "cut":
+                    data, self.close_connection = data[: len(data) // 2], True
                 if self.command != "HEAD":
                     self.wfile.write(data)
 
