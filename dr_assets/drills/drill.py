@@ -56,8 +56,10 @@ def run_drill(
         earlier = _earlier(vault, dataset)
         pitr = run_restore_test(vault, dataset, earlier, env=env, progress=progress, inspect=ruin) if earlier else None
     except DrError as error:
-        record = {"outcome": "failed", "reason": f"{error.code}: {error.found}", "begin_at": begin_at}
-        record_fact(vault, dataset.name, "drill", plain(record))
+        _record_end(vault, dataset, "failed", f"{error.code}: {error.found}", begin_at, error)
+        raise
+    except BaseException as ended:
+        _record_end(vault, dataset, "aborted", f"ended by {type(ended).__name__}", begin_at, ended)
         raise
     controls = ruined[0] if ruined else Controls(0, 0, ())
     broken = _broken(dataset, latest, pitr, controls)
@@ -65,6 +67,17 @@ def run_drill(
     result = DrillResult(dataset.name, outcome, reason, latest, pitr, controls)
     record_fact(vault, dataset.name, "drill", plain(_body(dataset, result, begin_at)))
     return result
+
+
+def _record_end(
+    vault: Vault, dataset: Dataset, outcome: str, reason: str, begin_at: datetime, ended: BaseException
+) -> None:
+    """Seal a drill that did not come to its end. A failure to seal never hides what ended it."""
+    body = {"outcome": outcome, "reason": reason, "begin_at": begin_at}
+    try:
+        record_fact(vault, dataset.name, "drill", plain(body))
+    except DrError as unsealed:
+        ended.add_note(f"and this drill is not on record: {unsealed.code}: {unsealed.found}")
 
 
 def _earlier(vault: Vault, dataset: Dataset) -> Target | None:

@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from dr_assets.vault.facts import record_fact
 from dr_assets.vault.vault import Vault
 
 WORK_DIR_ENV: Final = "DR_ASSETS_WORK_DIR"
+DUE: Final = "restore_test_due"
 Outcome = Literal["passed", "failed", "aborted"]
 Inspect = Callable[[Restored, Reconciliation], None]
 
@@ -70,23 +71,32 @@ def run_restore_test(
     """Restores `dataset` from `vault` alone, reconciles it, seals the facts `restore_test` and `reconciliation`.
 
     `workdir` is made below DR_ASSETS_WORK_DIR (or the system's folder for temporary files) by default, and is gone
-    afterwards. `inspect` may look at the sandbox after everything passed. Books that don't add up make a failed result;
-    what can't be restored is put on record as failed and raised; an interrupt, as aborted.
+    afterwards. `inspect` may look at the sandbox after everything passed and is on record; what it raises is the
+    caller's own. Books that don't add up make a failed result; what can't be restored is put on record as failed and
+    raised; an interrupt, as aborted. An attempt that is killed leaves its `restore_test_due` fact alone.
     """
     result = RestoreTestResult(dataset.name, str(target), level or dataset.restore_test.level, vault.clock())
     begin_s = time.monotonic()
-    with _on_record(vault, dataset, result):
-        plan = plan_restore(vault, dataset.name, target)
-        _note_plan(result, plan)
-        into = workdir or _fresh_workdir(dataset.name, os.environ if env is None else env)
-        with restore(plan, vault, into, level=result.level, env=env, progress=progress) as restored:
+    _record_due(vault, dataset, result)
+    with ExitStack() as sandbox:
+        with _on_record(vault, dataset, result):
+            plan = plan_restore(vault, dataset.name, target)
+            _note_plan(result, plan)
+            into = workdir or _fresh_workdir(dataset.name, os.environ if env is None else env)
+            restored = sandbox.enter_context(restore(plan, vault, into, level=result.level, env=env, progress=progress))
             _note_restored(result, restored, target)
             result.books = reconcile(restored.dsn(), dataset.restore_test.contract)
             result.recovery_duration_s = time.monotonic() - begin_s
             _judge(result)
-            if inspect is not None and result.ok:
-                inspect(restored, result.books)
+        if inspect is not None and result.ok and result.books is not None:
+            inspect(restored, result.books)
     return result
+
+
+def _record_due(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> None:
+    """Before anything is tried, so that an attempt that vanished shows as one that was due and has no outcome."""
+    due = {"outcome": "due", "target": result.target, "level": result.level, "begin_at": result.begin_at}
+    record_fact(vault, dataset.name, DUE, plain(due))
 
 
 @contextmanager

@@ -9,14 +9,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 
 import psycopg
 import pytest
 
+from dr_assets.casino import schema
+from dr_assets.casino.incident import Planted, plant_bad_transaction
+from dr_assets.casino.workload import Workload
 from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.stores.postgres.capture import Capture, CaptureOptions
 from dr_assets.stores.postgres.clip import STORED_LSN
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
@@ -29,6 +34,7 @@ from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.snapshot import SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
@@ -199,11 +205,11 @@ class Source:
 def make_source(postgres_server: Callable[..., PostgresServer]) -> Callable[..., Source]:
     """`make_source(major=17, settings={})`: a running source and its empty vault."""
 
-    def make(major: int = 17, **settings: object) -> Source:
+    def make(major: int = 17, store: ObjectStore | None = None, **settings: object) -> Source:
         dataset = make_dataset()
         server = postgres_server(major, {"fsync": False, **settings})
-        vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
-        return Source(server, vault, dataset)
+        rules = {dataset.name: (dataset.retention, dataset.snapshot.every)}
+        return Source(server, throwaway_vault(estate=ESTATE, rules=rules, store=store), dataset)
 
     return make
 
@@ -277,6 +283,63 @@ def _live(source: Source, folder: Path) -> History:
     targets["latest"] = 106
     end = source.feed()
     return History(source, a, b, begin_at, end_at, end, targets)
+
+
+@dataclass(frozen=True)
+class LivedCasino:
+    """A casino that was captured for real while it lived, backed up in between, and is gone now.
+
+    `planted` is a bad transaction behind the base backup. The casino's database is not called postgres.
+    """
+
+    source: Source
+    planted: Planted
+
+
+@pytest.fixture(scope="session")
+def lived_casino(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], tmp_path_factory: pytest.TempPathFactory
+) -> LivedCasino:
+    """Its vault alone is left: the server was killed."""
+    dataset = make_dataset()
+    vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
+    with PostgresServer(engines_dir / "casino", postgres_programs(17), settings={"fsync": False}) as server:
+        server.init()
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute('CREATE DATABASE "the casino"')
+        source = Source(server, vault, dataset)
+        planted = _live_and_die(source, server.dsn("the casino"), tmp_path_factory.mktemp("acks"))
+    return LivedCasino(source, planted)
+
+
+def _live_and_die(source: Source, dsn: str, ack_dir: Path) -> Planted:
+    schema.create(dsn, players=40)
+    stop = Event()
+    capture = Capture(source.vault, source.dataset, dsn, options=CaptureOptions(heartbeat_every_s=0.2))
+    capturing = Thread(target=capture.run, args=(stop,))
+    workload = Workload(dsn, ack_dir, rate_per_s=300, workers=4)
+    capturing.start()
+    workload.start()
+    try:
+        _lives_until(workload, 200)
+        take_snapshot(source.vault, source.dataset, dsn)
+        _lives_until(workload, 800)
+        planted = plant_bad_transaction(dsn)
+        _lives_until(workload, 1000)
+    finally:
+        workload.stop()
+        # One more heartbeat, so that the last commits are dated.
+        Event().wait(0.6)
+        stop.set()
+        capturing.join(60)
+        source.server.kill()
+    return planted
+
+
+def _lives_until(workload: Workload, acknowledged: int) -> None:
+    while workload.stats().acknowledged < acknowledged:
+        Event().wait(0.05)
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import Restored
 from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.storage.s3 import S3Store, make_client
 
 if TYPE_CHECKING:
     from conftest import History, Source
@@ -41,6 +43,23 @@ def test_latest_has_every_commit_that_was_stored(
     assert restored.replayed_lsn == restored.end_lsn <= end
     assert restored.timeline == 2
     assert f"PostgreSQL {major}." in restored.engine
+
+
+def test_through_a_real_object_store_and_back(
+    make_source: "Callable[..., Source]",
+    recover: Callable[..., Restored],
+    region: SeaweedRegion,
+    bucket: Callable[[], str],
+) -> None:
+    """Parts and WAL put in parallel over S3, locked, fetched in parallel; every row is there."""
+    store = S3Store(make_client(region.endpoint, region.access_key, region.secret_key), bucket())
+    source = make_source(17, store=store)
+    source.sql("CREATE TABLE t AS SELECT n AS id, md5(n::text) FROM generate_series(1, 300000) n")
+    result = source.snapshot()
+    assert result.parts > 3
+    source.sql("INSERT INTO t SELECT n, md5(n::text) FROM generate_series(300001, 310000) n")
+    source.feed()
+    assert ids(recover(source)) == list(range(1, 310001))
 
 
 @pytest.mark.parametrize("kind", ["latest", "immediate", "time-a", "time-b", "xid", "lsn", "name"])
