@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dr_assets.estate.errors import VaultError
+from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
@@ -132,7 +132,7 @@ def decode(data: bytes, *, name: str) -> BaseManifest:
         )
     try:
         manifest = _from_json(raw)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, SourceError) as error:
         raise _bad(name, f"cannot be read ({type(error).__name__}: {error})") from None
     _check_parts(manifest, name)
     return manifest

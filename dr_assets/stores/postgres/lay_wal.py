@@ -87,7 +87,7 @@ class WalLayer:
             raise self._broken(
                 header.first, f"a piece of {size_bytes} bytes says that it ends {format_lsn(header.last)}"
             )
-        if self._previous is not None and header.previous not in (None, self._previous):
+        if self._previous is not None and header.previous != self._previous:
             raise self._broken(header.first, "the piece there was not made to follow the one before it")
         self._previous = header.digest
 
