@@ -1,0 +1,129 @@
+"""Make the golden vectors of format version 1: everything that is random elsewhere is fixed here.
+
+    python -m dr_assets_tests.vectors.vault.generate
+
+What belongs here: the objects. What stays out: reading them (reader.py). A changed byte is a changed format and needs a
+new version number, never a new vector; only another release of zstd may compress the same piece into other bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dr_assets.vault.format import canonical
+from dr_assets.vault.format.segment import Sealed, prepare
+from dr_assets.vault.keys.aead_wrap import kek_id_of
+from dr_assets.vault.keys.derive import DataKey
+from dr_assets.vault.keys.key_object import KeyObject
+from dr_assets.vault.keys.provider import WrapContext, Wrapping
+from dr_assets.vault.signing import Signer
+
+FOLDER = Path(__file__).parent
+AT = datetime(2031, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
+MIB = 1 << 20
+KEK = hashlib.sha256(b"vectors: key-encryption key").digest()
+DATA_KEY = DataKey.of(hashlib.sha256(b"vectors: data key").digest())
+SIGNER = Signer.from_seed(hashlib.sha256(b"vectors: signer").digest())
+
+
+def pattern(size_bytes: int) -> bytes:
+    """Bytes that compress, and that a reader in any language can make: the SHA-256 of their index, 64 times each."""
+    block = b"".join(
+        hashlib.sha256(number.to_bytes(4, "big")).digest() * 64 for number in range(-(-size_bytes // 2048))
+    )
+    return block[:size_bytes]
+
+
+def seal(label: str, plaintext: bytes, **changes: Any) -> Sealed:
+    """One object; its salt follows from its label."""
+    fields: dict[str, Any] = {
+        "estate": "casino",
+        "dataset": "ledger",
+        "stream": "wal",
+        "kind": "wal",
+        "system_id": "7512345678901234567",
+        "timeline": 1,
+        "first": 0x16B374D848,
+        "last": 0x16B374D848 + max(1, len(plaintext)),
+        "begin_at": AT - timedelta(milliseconds=500),
+        "end_at": AT - timedelta(microseconds=1),
+        "sealed_at": AT,
+        "data_key": DATA_KEY,
+        "signer": SIGNER,
+        "salt": hashlib.sha256(f"vectors: salt of {label}".encode()).digest(),
+    }
+    return prepare(plaintext=plaintext, **(fields | changes)).seal()
+
+
+def objects() -> Iterator[tuple[str, Sealed, bytes]]:
+    """Label, object, plaintext: every edge of the format."""
+    first = None
+    for label, size in (
+        ("empty", 0), ("one-byte", 1), ("small", 5000), ("frame-exactly", MIB), ("frame-and-one", MIB + 1),
+        ("three-frames", 2 * MIB + 12345),
+    ):  # fmt: skip
+        plaintext = pattern(size)
+        sealed = seal(label, plaintext)
+        first = first or sealed
+        yield label, sealed, plaintext
+    assert first is not None
+    extra = {
+        "acknowledged_to": f"{0x16B374D848:016X}",
+        "recovery_point_at": "2031-05-04T03:02:01.000001Z",
+        "note": "é€𝄞",
+    }
+    yield (
+        "chained",
+        seal("chained", b"next", previous=first.header.digest, writer_epoch=7, extra=extra, timeline=0xFFFFFFFF),
+        b"next",
+    )
+    parts: list[canonical.Json] = [{"key": str(first.key), "sha256": first.sha256, "size_bytes": len(first.data)}]
+    body = canonical.encode({"parts": parts})
+    yield "manifest", seal("manifest", body, stream="base", kind="manifest"), body
+    fact = canonical.encode({"why": "a fact"})
+    at = 1935543721123456
+    place = {"stream": "facts-drill", "kind": "fact", "system_id": "0", "timeline": 0, "first": at, "last": at + 1}
+    yield "fact", seal("fact", fact, **place), fact
+
+
+def key_object() -> tuple[str, bytes]:
+    """The data key as provider `file` wraps it, with a fixed nonce."""
+    context = WrapContext("casino", "ledger", DATA_KEY.key_id, 1)
+    nonce = hashlib.sha256(b"vectors: nonce").digest()[:12]
+    wrapped = nonce + AESGCM(KEK).encrypt(nonce, DATA_KEY.secret, context.encoded())
+    held = KeyObject(context, "file", Wrapping(kek_id_of(KEK), wrapped), AT, SIGNER.signer_id)
+    key, data, _ = held.sealed(SIGNER)
+    return str(key), data
+
+
+def files() -> dict[str, bytes]:
+    """Every file of the folder, by name."""
+    made: dict[str, bytes] = {}
+    index: dict[str, Any] = {
+        "format_version": 1,
+        "public_keys": [SIGNER.public_key.hex()],
+        "key_encryption_keys": [KEK.hex()],
+        "objects": {},
+    }
+    name, made["key-object.bin"] = key_object()
+    index["key_objects"] = {"key-object.bin": {"name": name, "data_key": DATA_KEY.secret.hex()}}
+    for label, sealed, plaintext in objects():
+        made[f"{label}.bin"] = sealed.data
+        index["objects"][f"{label}.bin"] = {
+            "name": str(sealed.key),
+            "size_bytes": len(plaintext),
+            "plaintext_sha256": hashlib.sha256(plaintext).hexdigest(),
+            "header_digest": sealed.header.digest,
+        }
+    made["index.json"] = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
+    return made
+
+
+if __name__ == "__main__":
+    for file_name, content in files().items():
+        (FOLDER / file_name).write_bytes(content)

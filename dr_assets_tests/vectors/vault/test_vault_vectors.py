@@ -1,0 +1,78 @@
+"""Format, page, generator and an independent reader, held to each other: backups outlive code."""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dr_assets.vault.format.keys import ObjectKey
+from dr_assets.vault.format.segment import open_sealed
+from dr_assets.vault.keys.derive import DataKey
+from dr_assets.vault.signing import Trust, signer_id_of
+from dr_assets_tests.vectors.vault import generate, reader
+
+FOLDER = Path(__file__).parent
+INDEX: dict[str, Any] = json.loads((FOLDER / "index.json").read_text())
+DATA_KEYS = [bytes.fromhex(held["data_key"]) for held in INDEX["key_objects"].values()]
+
+
+def test_the_generator_still_makes_these_very_bytes() -> None:
+    """A difference is a changed format; every file in the folder is made by it, none is left over."""
+    made = generate.files()
+    assert {path.name for path in FOLDER.iterdir() if path.suffix in {".bin", ".json"}} == made.keys()
+    for name, content in made.items():
+        assert (FOLDER / name).read_bytes() == content, name
+
+
+@pytest.mark.parametrize("name", sorted(INDEX["objects"]))
+def test_the_independent_reader_opens_every_object(name: str) -> None:
+    """Written from docs/format.md alone, it gets the very plaintext."""
+    wanted = INDEX["objects"][name]
+    data = (FOLDER / name).read_bytes()
+    header, plaintext = reader.open_object(wanted["name"], data, DATA_KEYS, INDEX["public_keys"])
+    assert (len(plaintext), hashlib.sha256(plaintext).hexdigest()) == (
+        wanted["size_bytes"],
+        wanted["plaintext_sha256"],
+    )
+    assert header["sealed_at"] == "2031-05-04T03:02:01.123456Z"
+
+
+@pytest.mark.parametrize("name", sorted(INDEX["objects"]))
+def test_the_package_opens_every_object(name: str) -> None:
+    """As it lay under its name."""
+    wanted = INDEX["objects"][name]
+    trust = Trust({signer_id_of(bytes.fromhex(key)): bytes.fromhex(key) for key in INDEX["public_keys"]})
+    opened = open_sealed(
+        (FOLDER / name).read_bytes(),
+        trust=trust,
+        key_of=lambda _: DataKey.of(DATA_KEYS[0]),
+        key=ObjectKey.parse(wanted["name"]),
+    )
+    assert hashlib.sha256(opened.plaintext).hexdigest() == wanted["plaintext_sha256"]
+    assert opened.header.digest == wanted["header_digest"]
+
+
+def test_the_independent_reader_unwraps_the_data_key() -> None:
+    """From the key object and the key-encryption key."""
+    for name, held in INDEX["key_objects"].items():
+        keks = [bytes.fromhex(kek) for kek in INDEX["key_encryption_keys"]]
+        secret = reader.open_key_object(held["name"], (FOLDER / name).read_bytes(), keks, INDEX["public_keys"])
+        assert secret.hex() == held["data_key"]
+
+
+def test_the_independent_reader_is_independent_and_short() -> None:
+    """It imports nothing of this project and has at most 150 lines."""
+    text = (FOLDER / "reader.py").read_text()
+    assert len(text.splitlines()) <= 150
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert imported <= {"hashlib", "json", "typing", "zstandard", "cryptography"}
