@@ -234,7 +234,7 @@ def run_round(scene: Scene, number: int, kind: Kind, rng: random.Random) -> Roun
 def _crash(
     scene: Scene, capture: CaptureProcess, kind: Kind, traffic: "subprocess.Popen[bytes]"
 ) -> tuple[dict[str, Any], datetime]:
-    status, crashed_at = capture.status, datetime.now(UTC)
+    status = capture.status
     if kind == "primary":
         scene.server.kill()
     elif kind == "primary+capture":
@@ -242,6 +242,8 @@ def _crash(
         scene.server.kill()
     else:
         scene.region.kill()
+    crashed_at = datetime.now(UTC)
+    if kind == "store":
         time.sleep(1.0)
         scene.region.start()
         traffic.terminate()

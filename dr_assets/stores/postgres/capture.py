@@ -9,7 +9,7 @@ Mutual exclusion is the source's: a replication slot has one consumer, and nothi
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.model import Dataset
@@ -30,12 +30,15 @@ from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_stream
 from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.vault import Vault
 
 __all__ = ["Capture", "CaptureOptions", "CaptureReport"]
 
 _START_ATTEMPTS = 5
+# Our puts have ended and stores tell time in whole seconds: what was put in this very second counts.
+_JUST_NOW = timedelta(seconds=-2)
 
 
 class Capture:
@@ -156,6 +159,7 @@ class Capture:
             loop = CaptureLoop(parts, end, epoch)
             try:
                 loop.run(stop)
+                self._count_everything()
             except SourceError as error:
                 if error.code == "source.slot_lost":
                     self._record_lost_slot(place.identity, loop.stored, error)
@@ -202,6 +206,20 @@ class Capture:
             system_id=identity.system_id,
             epoch=epoch,
         )
+
+    def _count_everything(self) -> None:
+        """An inventory at the end names the newest segment too: nothing that comes later would betray its absence.
+
+        A stop must not take as long as a large vault takes to list, so one that isn't ready in time is given up; the
+        next stop, or whoever else takes inventories, makes up for it.
+        """
+
+        def count() -> None:
+            record_inventory(self._vault, self._dataset.name, settled=_JUST_NOW)
+
+        counting = Aside(f"inventory-{self._dataset.name}")
+        counting.give(count)
+        counting.close(self._options.stop_within_s)
 
     def _record_lost_slot(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:
         record_gap(

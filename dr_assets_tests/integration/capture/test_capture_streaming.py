@@ -11,7 +11,8 @@ from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.position import stored_recovery_point
-from dr_assets.vault.facts import facts
+from dr_assets.vault.facts import facts, latest_fact
+from dr_assets.vault.verify import verify
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +51,11 @@ def test_a_capture_goes_on_where_the_last_one_stopped(
         assert anchor.stored == rig.chain_of(vault, dataset).end == capture.report.stored_lsn
     rig.assert_same_wal(vault, dataset, postgres_17.data_dir)
     assert [fact.body["event"] for fact in facts(vault, dataset.name, "capture")] == ["started", "stopped"] * 3
+    inventory = latest_fact(vault, dataset.name, "inventory")
+    assert inventory is not None
+    newest = str(rig.chain_of(vault, dataset).segments[-1].key)
+    assert newest in {shelf["last"] for shelf in inventory.body["places"].values()}
+    assert verify(vault).findings == ()
 
 
 def test_a_new_stream_begins_with_the_slots_whole_wal_segment(
