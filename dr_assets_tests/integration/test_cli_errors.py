@@ -150,7 +150,6 @@ def test_a_vault_of_a_newer_version_is_not_guessed_at(
 
 def _renamed(key: str, data: bytes) -> str:
     """The name that `data` would bear in the place of `key`."""
-
     return key.rpartition("-")[0] + "-" + hashlib.sha256(data).hexdigest()[:32]
 
 
