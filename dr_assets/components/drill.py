@@ -15,12 +15,13 @@ import dagster as dg
 from pydantic import Field
 
 from dr_assets.components.evaluations import check_result, metadata_of
-from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.judgements import judge_drills
 from dr_assets.components.labels import RESTORE_HOST, estate_labels
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.drills.drill import run_drill
 from dr_assets.estate import cadence
+from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset, Estate
 from dr_assets.vault.facts import Fact, latest_fact
 
@@ -64,16 +65,22 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
     )
     def drill(context: dg.AssetExecutionContext, config: DrillConfig) -> Iterator[Any]:
         drilled = config.datasets or list(estate.datasets)
+        failed: DrError | None = None
         with shown_as_failure():
             vaults = {
                 dataset.name: getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
                 for dataset in estate.datasets.values()
             }
             for name in drilled:
-                run_drill(vaults[name], estate.datasets[name])
+                try:
+                    run_drill(vaults[name], estate.datasets[name])
+                except DrError as error:  # it is on record; the other datasets still have to be drilled
+                    failed = failed or error
             newest = {name: latest_fact(vault, name, "drill") for name, vault in vaults.items()}
         verdict = judge_drills(estate, newest, datetime.now(UTC))
         yield check_result(CHECK, verdict)
+        if failed is not None:
+            raise failure_of(failed) from failed
         yield dg.MaterializeResult(asset_key=KEY, metadata=metadata_of(verdict.values))
 
     return drill

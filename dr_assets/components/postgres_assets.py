@@ -4,8 +4,9 @@ What belongs here: asset bodies that plan, act and record. What stays out: the w
 verdicts (judgements.py) and when things run (postgres_jobs.py and the sensors).
 """
 
-from collections.abc import Iterator
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import dagster as dg
 
@@ -21,6 +22,8 @@ from dr_assets.proving.restore_test import run_restore_test
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.snapshot import SnapshotProgress, SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
+
+PROGRESS_EVERY_S: Final = 30.0
 
 
 def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
@@ -38,12 +41,9 @@ def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
         tags=labels.tags,
     )
     def snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        def progress(made: SnapshotProgress) -> None:
-            context.log.debug("%d bytes received, %d stored", made.received_bytes, made.stored_bytes)
-
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
-            result = take_snapshot(vault, dataset, read_env(dataset.dsn_env), progress=progress)
+            result = take_snapshot(vault, dataset, read_env(dataset.dsn_env), progress=_told_seldom(context.log))
         return dg.MaterializeResult(metadata=_snapshot_metadata(result))
 
     return snapshot
@@ -117,6 +117,19 @@ def restore_test_assets(dataset: Dataset) -> dg.AssetsDefinition:
             yield dg.MaterializeResult(asset_key=key.asset_key, metadata=metadata_of(verdict.values))
 
     return restore_test
+
+
+def _told_seldom(log: logging.Logger) -> Callable[[SnapshotProgress], None]:
+    """Progress as log lines, one in half a minute: they end up in the event log, which keeps everything."""
+    told_s = 0.0
+
+    def progress(made: SnapshotProgress) -> None:
+        nonlocal told_s
+        if made.elapsed_s - told_s >= PROGRESS_EVERY_S:
+            told_s = made.elapsed_s
+            log.info("%d bytes received, %d stored, %.0f s", made.received_bytes, made.stored_bytes, made.elapsed_s)
+
+    return progress
 
 
 def _snapshot_metadata(result: SnapshotResult) -> dict[str, dg.MetadataValue]:

@@ -1,4 +1,5 @@
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from dr_assets.components.alerts import Subjects, look
@@ -76,11 +77,10 @@ def test_a_check_under_way_changes_nothing(instance: dg.DagsterInstance) -> None
     """While a run is about to judge a check, its last verdict still holds, red or green."""
     judge(instance, passed=False)
     episodes = tick(instance, Episodes())
-    run = instance.create_run_for_job(work)
+    run = instance.create_run_for_job(work, run_config={"ops": {"flaky": {"config": {"fails": False}}}})
     planned = AssetCheckEvaluationPlanned(asset_key=CHECK.asset_key, check_name=CHECK.name)
-    instance.report_dagster_event(
-        dg.DagsterEvent.build_asset_check_evaluation_planned_event("work", "", planned, run.run_id), run.run_id
-    )
+    event = dg.DagsterEvent("ASSET_CHECK_EVALUATION_PLANNED", "work", event_specific_data=planned, step_key="flaky")
+    instance.report_dagster_event(event, run.run_id)
     assert told(tick(instance, episodes)) == [("check ledger/wal_chain:rpo", "firing")]
 
 

@@ -16,10 +16,10 @@ def evaluate(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> dict
     context = dg.build_sensor_context(instance=instance, resources={"vault_primary": filled})
     result = rpo_sensor(ledger).evaluate_tick(context)
     assert not result.run_requests
-    events = {event.check_name: event.passed for event in result.asset_events}
-    for event in result.asset_events:
+    events: list[Any] = list(result.asset_events)
+    for event in events:
         instance.report_runless_asset_event(event)
-    return events
+    return {event.check_name: event.passed for event in events}
 
 
 @pytest.mark.parametrize(("age_s", "passed"), [(0.0, True), (30.0, True), (30.001, False), (-5.0, True), (-5.1, False)])
