@@ -65,6 +65,19 @@ def test_a_growing_piece_stays_below_its_cap() -> None:
     assert PIECE_CAP_BYTES - PIECE_BYTES < cutter.size_bytes <= PIECE_CAP_BYTES
 
 
+def test_lag_samples_are_spread_over_the_whole_piece() -> None:
+    """However many messages make a piece, the samples kept are few and even: early ones alone would all look slow."""
+    cutter = Cutter(0, linger_s=0.5)
+    for number in range(5000):
+        cutter.add(_wal(number, 1), now_s=float(number))
+    piece = cutter.cut()
+    assert piece is not None
+    times = [arrival.at_s for arrival in piece.arrivals]
+    assert 200 < len(times) <= 513
+    assert times[-1] > 4900
+    assert sum(times) / len(times) == pytest.approx(2500, rel=0.05)
+
+
 def test_a_heartbeat_counts_once_the_stream_has_passed_it() -> None:
     """The recovery point is the newest heartbeat at or before a position, and it carries on from an earlier run."""
     marks = Marks(T0)

@@ -14,7 +14,7 @@ from dr_assets.stores.postgres.protocol import WalData
 
 PIECE_BYTES = 1 << 20
 PIECE_CAP_BYTES = 8 << 20
-_ARRIVALS_KEPT = 256
+_ARRIVALS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Cutter:
     linger_s: float
     _parts: list[bytes] = field(default_factory=list)
     _arrivals: list[Arrival] = field(default_factory=list)
+    _seen: int = 0
+    _stride: int = 1
     _size: int = 0
     _first_at_s: float = 0.0
     _begin_at: datetime | None = None
@@ -84,8 +86,16 @@ class Cutter:
         self._size += len(wal.data)
         self._end_at = wal.sent_at
         self.position = wal.end
-        if len(self._arrivals) < _ARRIVALS_KEPT:
-            self._arrivals.append(Arrival(wal.end, now_s))
+        self._sample(Arrival(wal.end, now_s))
+
+    def _sample(self, arrival: Arrival) -> None:
+        """Keep arrivals evenly over the piece: only the first ones would make every lag look like the longest."""
+        if self._seen % self._stride == 0:
+            self._arrivals.append(arrival)
+        self._seen += 1
+        if len(self._arrivals) > _ARRIVALS_KEPT:
+            self._arrivals = self._arrivals[::2]
+            self._stride *= 2
 
     def due_in_s(self, now_s: float) -> float | None:
         """Seconds until the piece should be cut: 0 when it is due, None when there is nothing to cut."""
@@ -108,6 +118,7 @@ class Cutter:
             arrivals=tuple(self._arrivals),
         )
         self._parts, self._arrivals, self._size = [], [], 0
+        self._seen, self._stride = 0, 1
         self._begin_at = self._end_at = None
         return piece
 
