@@ -77,7 +77,7 @@ def take(steps: Steps, stack: ExitStack) -> None:
     stack.callback(browser.close)
     page = browser.new_page(viewport={"width": 1680, "height": 1250})
     greeting = page.get_by_role("button", name="Skip", exact=True)
-    page.add_locator_handler(greeting, lambda: greeting.click())
+    page.add_locator_handler(greeting, lambda found: found.click())
     with steps.step("picture of the asset graph"):
         shoot_graph(page, address, "asset-graph.png")
     with steps.step("kill the capture, wait until the RPO is red, picture of it"):

@@ -1,0 +1,1 @@
+"""The estate as declared: a folder a dataset, each with its defs.yaml. No code belongs here."""
