@@ -79,7 +79,7 @@ def promises(report: DemoReport) -> list[tuple[str, str, str, bool]]:
          report.commits_acknowledged > 0 and report.loss_window_ms <= report.rpo_s * 1000),
         ("ledger breaks", f"{report.ledger_breaks} in {report.rows_reconciled:,} rows", "0",
          report.ledger_breaks == 0 and report.rows_reconciled > 0),
-        ("point in time before the bad transaction", "reached" if report.pitr_reached else "NOT reached", "reached",
+        ("restored to before the incident", "reached" if report.pitr_reached else "NOT reached", "reached",
          report.pitr_reached),
         ("negative controls caught", f"{controls.caught} of {controls.planted}", "all",
          controls.planted > 0 and controls.caught == controls.planted),
@@ -105,7 +105,7 @@ def show(report: DemoReport, console: Console) -> None:
     for what, measured, promised, held in promises(report):
         table.add_row(what, measured, promised, "[green]held[/]" if held else "[red]BROKEN[/]")
     console.print(table)
-    phases = Table(title="Recovery, phase by phase", title_justify="left")
+    phases = Table(title="Recovery, phase by phase", title_justify="left", min_width=26)
     phases.add_column("phase")
     phases.add_column("s", justify="right")
     for phase, duration_s in report.recovery_phases_s.items():
@@ -115,7 +115,9 @@ def show(report: DemoReport, console: Console) -> None:
     console.print(
         f"{report.commits_acknowledged:,} commits at {report.commits_per_s:.0f}/s; loss window"
         f" {report.loss_window_ms:.0f} ms; base backup {report.snapshot_mb:.0f} MB at {report.snapshot_mb_s:.0f} MB/s;"
-        f" restore {report.restore_mb_s:.0f} MB/s; " + ", ".join(f"{k} {v}" for k, v in report.engines.items())
+        f" restore {report.restore_mb_s:.0f} MB/s; " + ", ".join(f"{k} {v}" for k, v in report.engines.items()),
+        soft_wrap=True,
+        highlight=False,
     )
 
 
