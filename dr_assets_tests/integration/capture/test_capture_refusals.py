@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from dr_assets.estate.errors import SourceError, VaultError
+from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import facts
@@ -96,9 +97,10 @@ def test_a_slot_dropped_within_its_segment_leaves_no_gap(
 
 
 def test_a_promoted_source_ends_the_stream_and_begins_a_new_one(
-    rig: ModuleType, postgres_server: Any, memory_vault: Any
+    rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another timeline is another history: the running capture refuses it, a new one begins a chain of its own."""
+    monkeypatch.setattr(source_stream, "DONE_BACKOFF_S", 1.0)
     server = postgres_server(settings={"fsync": False})
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from dr_assets.estate.errors import SourceError
+from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
+from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import facts, latest_fact
 from dr_assets.vault.verify import verify
@@ -200,6 +202,29 @@ def test_an_idle_source_costs_a_segment_a_heartbeat_and_no_more(
         time.sleep(2)
         after = capture.report
     assert after.segments_stored - before.segments_stored <= 6
+
+
+def test_an_orderly_shutdown_loses_nothing_and_is_not_held_up(
+    rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for what it sent to be stored, its shutdown checkpoint too; then it is left alone a while."""
+    assert source_stream.DONE_BACKOFF_S >= 10
+    monkeypatch.setattr(source_stream, "DONE_BACKOFF_S", 3.0)
+    server = postgres_server(settings={"fsync": False})
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, dsn) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 500))
+        rig.write_rows(dsn, 500)
+        server.stop("fast")
+        report = capture.wait(lambda report: report.state == "reconnecting", "the stream ended")
+        assert "the server ended the stream" in str(report.trouble)
+        checkpoint = server.pg_controldata()["Latest checkpoint location"]
+        capture.wait(lambda report: report.stored_lsn == report.received_lsn, "all stored")
+        assert capture.report.stored_lsn > parse_lsn(checkpoint)
+        server.start()
+        capture.wait_stored(rig.write_rows(dsn, 10))
+    rig.assert_same_wal(vault, dataset, server.data_dir)
 
 
 def test_a_source_that_is_not_there_is_one_clear_line(rig: ModuleType, memory_vault: Any) -> None:
