@@ -113,13 +113,13 @@ def test_old_failures_are_not_news(instance: dg.DagsterInstance) -> None:
 
 def test_missed_freshness_is_told_and_so_is_its_recovery(instance: dg.DagsterInstance) -> None:
     """FAIL opens an episode, WARN and UNKNOWN neither open nor close one, PASS closes it."""
-    episodes = tick(instance, Episodes())
-    before = FreshnessState.UNKNOWN
+    episodes, before, counts = tick(instance, Episodes()), FreshnessState.UNKNOWN, []
     for after in (FreshnessState.WARN, FreshnessState.FAIL, FreshnessState.WARN, FreshnessState.PASS):
-        instance.report_runless_asset_event(
-            FreshnessStateChange(
-                key=CHECK.asset_key, new_state=after, previous_state=before, state_change_timestamp=1e9
-            )
+        change = FreshnessStateChange(
+            key=CHECK.asset_key, new_state=after, previous_state=before, state_change_timestamp=1e9
         )
+        instance.report_runless_asset_event(change)
         episodes, before = tick(instance, episodes), after
+        counts.append(len(told(episodes)))
+    assert counts == [0, 1, 1, 2]
     assert told(episodes) == [("freshness ledger/wal_chain", "firing"), ("freshness ledger/wal_chain", "resolved")]

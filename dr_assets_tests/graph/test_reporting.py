@@ -1,4 +1,5 @@
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -55,11 +56,12 @@ def test_a_point_that_stands_still_is_not_reported_again(instance: dg.DagsterIns
     """Repeating an old point would keep the asset fresh while nothing is stored any more."""
     written = Written()
     with WalChainReporter(instance, interval_s=0.01, write=written) as reporter:
-        for _ in range(20):
-            reporter(REPORT)
+        reporter(REPORT)
         written.wait()
+        for size in range(20):
+            reporter(replace(REPORT, bytes_stored=size))
+            time.sleep(0.02)  # long enough for the thread to take each of them
         moved = replace(REPORT, recovery_point_at=AT + timedelta(seconds=1))
-        reporter(replace(REPORT, bytes_stored=9999))
         reporter(moved)
         written.wait()
     assert written.reports == [REPORT, moved]
