@@ -37,7 +37,7 @@ from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import VerifyReport, verify
 
-_STEPS = 9
+_STEPS = 8
 _CAPTURE_STOP_S = 60.0
 _SETTLE_S = 3.0
 
