@@ -15,32 +15,36 @@ from dr_assets.stores.postgres.patience import patiently
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import StoredObject, Vault
 
-# Sealed bytes in flight; plaintext is a few times that.
-_WINDOW_BYTES: Final = 64 << 20
+# Plaintext in flight, whatever it was compressed to.
+_WINDOW_BYTES: Final = 96 << 20
 _WINDOW_OBJECTS: Final = 64
 _WORKERS_MIN, _WORKERS_MAX = 4, 16
 
 
 def opened_in_order(
-    vault: Vault, objects: Sequence[StoredObject], *, window_bytes: int = _WINDOW_BYTES
+    vault: Vault, objects: Sequence[StoredObject], *, plaintext_bytes: int | None = None
 ) -> Iterator[Opened]:
     """Every object, opened, in the order given.
 
-    Raises VaultError for the first object (in order) that is missing, damaged or not ours.
+    `plaintext_bytes` is about what each holds; without it, an object's positions tell, as WAL's do. Raises VaultError
+    for the first object (in order) that is missing, damaged or not ours.
     """
-    workers = min(_WORKERS_MAX, max(_WORKERS_MIN, 2 * (os.cpu_count() or 1)))
+    # Small objects wait for the store more than for the processor; large ones are the other way round.
+    workers = (
+        _WORKERS_MAX if plaintext_bytes is None else min(_WORKERS_MAX, max(_WORKERS_MIN, 2 * (os.cpu_count() or 1)))
+    )
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fetch")
     waiting: deque[tuple[Future[Opened], int]] = deque()
     in_flight_bytes = 0
     abandoned = threading.Event()
     try:
         for stored in objects:
-            while waiting and (in_flight_bytes + stored.size_bytes > window_bytes or len(waiting) >= _WINDOW_OBJECTS):
-                future, size_bytes = waiting.popleft()
-                yield future.result()
-                in_flight_bytes -= size_bytes
-            waiting.append((pool.submit(_open, vault, stored, abandoned), stored.size_bytes))
-            in_flight_bytes += stored.size_bytes
+            size_bytes = plaintext_bytes or stored.key.last - stored.key.first
+            while waiting and (in_flight_bytes + size_bytes > _WINDOW_BYTES or len(waiting) >= _WINDOW_OBJECTS):
+                in_flight_bytes -= waiting[0][1]
+                yield waiting.popleft()[0].result()
+            waiting.append((pool.submit(_open, vault, stored, abandoned), size_bytes))
+            in_flight_bytes += size_bytes
         while waiting:
             yield waiting.popleft()[0].result()
     finally:

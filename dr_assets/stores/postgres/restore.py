@@ -29,6 +29,7 @@ from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.lay import LaidBase, finish_base, lay_base, write_file
 from dr_assets.stores.postgres.lay_wal import WalLayer
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.parts import PART_BYTES
 from dr_assets.stores.postgres.plan import RestorePlan
 from dr_assets.stores.postgres.recovery import Replay, Replayed, promote, standby_settings
 from dr_assets.stores.postgres.site import Site, abandon, keep, prepare_site
@@ -199,7 +200,11 @@ class _Restore:
 
     def _fetch_base(self) -> LaidBase:
         base = self._plan.base
-        parts = self._told("fetch_base", opened_in_order(self._vault, self._plan.parts), total_bytes=base.size_bytes)
+        parts = self._told(
+            "fetch_base",
+            opened_in_order(self._vault, self._plan.parts, plaintext_bytes=PART_BYTES),
+            total_bytes=base.size_bytes,
+        )
         laid = lay_base(base, self._site, parts, self._user)
         self._held = laid.held
         return laid
