@@ -3,8 +3,24 @@
 What belongs here: the arithmetic that decides what may be acknowledged upstream. What stays out: what a piece is.
 """
 
+import re
 import threading
 from collections import deque
+from typing import Final
+
+# In a piece's header: up to where everything was stored when the piece was made (docs/format.md).
+ACKNOWLEDGED_TO: Final = "acknowledged_to"
+_POSITION: Final = re.compile(r"[0-9A-F]{16}", re.ASCII)
+
+
+def format_position(position: int) -> str:
+    """A position as headers write it: 16 upper-case hex digits, so that text order is position order."""
+    return f"{position:016X}"
+
+
+def parse_position(text: str) -> int | None:
+    """What `format_position` wrote; None for anything else."""
+    return int(text, 16) if _POSITION.fullmatch(text) else None
 
 
 class ContiguousPrefix:

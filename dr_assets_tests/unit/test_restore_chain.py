@@ -10,7 +10,6 @@ from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.clip import linked, needed_pieces, reachable_at, require_whole
 from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
-from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import _full_xid
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.chain import Chain, resolve
@@ -36,7 +35,7 @@ def put(
     timeline: int = 1,
 ) -> str:
     """One piece; returns its header's digest. `beat_s` dates it, `stored` says what was stored when it was made."""
-    extra = {} if stored is None else {"stored_lsn": format_lsn(stored)}
+    extra = {} if stored is None else {"acknowledged_to": f"{stored:016X}"}
     if beat_s is not None:
         extra["recovery_point_at"] = format_time(T0 + timedelta(seconds=beat_s))
     prepared = vault.prepare(

@@ -28,7 +28,7 @@ from dr_assets.stores.postgres.source_stream import SourceStream
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.keys import WAL
-from dr_assets.vault.prefix import ContiguousPrefix
+from dr_assets.vault.prefix import ACKNOWLEDGED_TO, ContiguousPrefix, format_position
 from dr_assets.vault.vault import Vault
 
 _TICK_S = 0.25
@@ -208,7 +208,10 @@ class CaptureLoop:
             plaintext=piece.data,
             previous=self._previous,
             writer_epoch=self._epoch,
-            extra={} if at is None else {RECOVERY_POINT_AT: format_time(at)},
+            extra={
+                ACKNOWLEDGED_TO: format_position(self._prefix.acknowledged),
+                **({} if at is None else {RECOVERY_POINT_AT: format_time(at)}),
+            },
         )
         self._previous = prepared.header.digest
         self._prefix.begin(piece.begin, piece.end)

@@ -14,13 +14,14 @@ from typing import Final
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.fetch import opened_in_order
-from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.format.header import Header
+from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Behind a position the server must find one more complete record to know that it is to stop there.
@@ -34,8 +35,6 @@ _IN_FLIGHT_MAX_BYTES: Final = 128 << 20
 _ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")
 # Trouble with the whole store, not with one object.
 STORE_TROUBLE: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
-# In a piece's header: up to where everything was stored when it was made.
-STORED_LSN: Final = "stored_lsn"
 _TAIL_PIECES: Final = 64
 _TAIL_READERS: Final = 8
 
@@ -128,8 +127,8 @@ def _unless_damaged(chain: Chain, obj: StoredObject, reason: str) -> str:
 def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
     """Up to where the pieces beyond a hole show that everything had been stored when they were made; 0 if nowhere.
 
-    Their headers say it (`stored_lsn`). Where they don't, more of them than any capture keeps in flight, in bytes or
-    in time, show it as well.
+    Their headers say it (`acknowledged_to`). Where they don't, more of them than any capture keeps in flight, in
+    bytes or in time, show it as well.
     """
     if not orphans:
         return 0
@@ -143,12 +142,12 @@ def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
 
 def _claim(vault: Vault, obj: StoredObject) -> int | None:
     try:
-        text = vault.header(obj).extra.get(STORED_LSN)
+        text = vault.header(obj).extra.get(ACKNOWLEDGED_TO)
     except VaultError as error:
         if error.code in STORE_TROUBLE:
             raise
         return None
-    return None if text is None else parse_lsn(text)
+    return None if text is None else parse_position(text)
 
 
 def _to_time(vault: Vault, chain: Chain, at: datetime) -> Sequence[StoredObject]:

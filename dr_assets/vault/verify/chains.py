@@ -19,12 +19,12 @@ from dr_assets.vault.chain import Chain, Hole, resolve
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import TIMELINE_END, ObjectKey, fact_stream, prefix_of
+from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
 from dr_assets.vault.vault import StoredObject
 from dr_assets.vault.verify.examine import Examined
 from dr_assets.vault.verify.relations import Whole
 from dr_assets.vault.verify.report import Finding
 
-ACKNOWLEDGED_TO: Final = "acknowledged_to"
 CAPTURE: Final = "capture"
 GAP: Final = "gap"
 
@@ -166,4 +166,4 @@ def _position(value: Json) -> int | None:
     halves = _POSITION.fullmatch(value)
     if halves:
         return int(halves[1], 16) << 32 | int(halves[2], 16)
-    return int(value, 16) if re.fullmatch(r"[0-9A-F]{16}", value) else None
+    return parse_position(value)

@@ -22,9 +22,8 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
-from dr_assets.stores.postgres.clip import STORED_LSN
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
-from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.pieces import Marks
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.protocol import ReplicationConnection, WalData
@@ -34,6 +33,7 @@ from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.snapshot import SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.prefix import ACKNOWLEDGED_TO, format_position
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
@@ -177,7 +177,7 @@ class Source:
             previous=self.previous,
             writer_epoch=1,
             extra={
-                STORED_LSN: format_lsn(self.position),
+                ACKNOWLEDGED_TO: format_position(self.position),
                 **({} if at is None else {RECOVERY_POINT_AT: format_time(at)}),
             },
         )

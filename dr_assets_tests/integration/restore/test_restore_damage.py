@@ -7,7 +7,6 @@ import pytest
 
 from dr_assets.estate.errors import DrError, VaultError
 from dr_assets.stores.postgres import recovery
-from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.restore import restore
 from dr_assets.stores.postgres.site import MARK
@@ -183,7 +182,7 @@ def test_pieces_that_were_in_flight_beyond_a_hole_are_left_out_and_said(history:
     prepared = damage.source.vault.prepare(
         dataset="ledger", stream="wal", kind="wal", system_id=header.system_id, timeline=1, first=header.first + 64,
         last=header.last, begin_at=header.begin_at, end_at=header.end_at, plaintext=last.plaintext[64:],
-        extra={"stored_lsn": format_lsn(header.first)},
+        extra={"acknowledged_to": f"{header.first:016X}"},
     )  # fmt: skip
     lock = damage.source.vault.locks.lock("ledger", "wal", damage.source.vault.clock())
     damage.source.vault.put(prepared.seal(), lock)

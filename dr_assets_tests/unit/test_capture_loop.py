@@ -1,0 +1,145 @@
+import contextlib
+import select
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.stores.postgres.aside import Aside
+from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
+from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
+from dr_assets.stores.postgres.clip import require_whole
+from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
+from dr_assets.stores.postgres.putters import Putters
+from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
+from dr_assets.stores.postgres.resume import StoredEnd
+from dr_assets.vault.chain import resolve
+from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.vault import Vault
+from dr_assets.vault.verify import verify
+
+BEGIN, SIZE = 0x1000000, 64
+HERE = SystemIdentity("7", 1, 1 << 40)
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class PulledPlugError(BaseException):
+    """The capture's end without any order, as kill -9 would be."""
+
+
+class ScriptedStream:
+    """Stands in for SourceStream: `count` messages, each once the one before is stored, then `then`."""
+
+    def __init__(self, count: int, then: BaseException | None = None) -> None:
+        self.connection: object | None = object()
+        self.trouble: str | None = None
+        self.count, self.sent, self.then = count, 0, then
+        self.told: list[int] = []
+        self.before_message: Callable[[int], None] = lambda _: None
+        self.at_once = False
+
+    def receive(self) -> list[StreamMessage]:
+        """The next message, or the end of the story."""
+        if self.sent == self.count:
+            if self.then is not None:
+                self.connection = None
+                raise self.then
+            return []
+        position = BEGIN + self.sent * SIZE
+        if self.sent and not self.at_once and self.told[-1] < position:
+            return []
+        self.before_message(self.sent)
+        self.sent += 1
+        return [WalData(position, position + SIZE, AT, bytes([self.sent % 251]) * SIZE)]
+
+    def send_status(self, *, vaulted: int, **_: object) -> None:
+        """What the source would be told."""
+        self.told.append(vaulted)
+
+    def wait(self, timeout_s: float, *, also_read: Sequence[int]) -> None:
+        """A tick that an outcome ends."""
+        select.select(also_read, [], [], min(timeout_s, 0.01))
+
+    def retry_in_s(self) -> float:
+        """No attempt is due while a test runs."""
+        return 60.0
+
+    def paused(self) -> None:
+        """Memory is full."""
+
+
+def ledger() -> Dataset:
+    """A declared dataset whose pieces are cut at once."""
+    return Dataset(
+        name="ledger", kind="postgres", tier=TIERS["player_ledger"], dsn_env="X", slot="s", rpo=timedelta(seconds=30),
+        rto=timedelta(minutes=15), snapshot=Snapshot(every=timedelta(hours=24)),
+        retention=Retention(lock="governance", days=14, lock_days=14), location=Location("ovh", "gra", "MT"),
+        vault="primary", replicas=(), restore_test=RestoreTest("0 3 * * *", "casino_ledger"),
+        drill=Drill("0 4 1 * *", timedelta(days=35)), owners=("team:platform",), exception=None,
+        linger=timedelta(0), source=Path("defs.yaml"), line=1,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def loop_over(
+    vault: Vault, stream: ScriptedStream, *, listener: Callable[[CaptureReport], None] | None = None, **options: Any
+) -> Iterator[CaptureLoop]:
+    """A real loop with real putters over `stream`, from an empty chain."""
+    settings = CaptureOptions(**options)
+    vault.keys.for_writing("ledger")
+    with ExitStack() as stack:
+        putters = Putters(
+            vault, dataset="ledger", lock_of=lambda: vault.locks.lock("ledger", "wal", vault.clock()),
+            count=settings.putters, give_up_s=settings.give_up_s, metrics=NoMetrics(),
+        )  # fmt: skip
+        stack.callback(putters.close)
+        watch = SimpleNamespace(
+            take_beats=list, newest=SimpleNamespace(slot=None, trouble=None, clock_offset=timedelta(0)), error=None
+        )
+        parts = LoopParts(
+            vault=vault, dataset=ledger(), identity=HERE, stream=cast("Any", stream), putters=putters,
+            watch=cast("Any", watch), facts=Aside("facts"), listening=Aside("listening"), listener=listener,
+            metrics=NoMetrics(), clock=vault.clock, options=settings,
+        )  # fmt: skip
+        yield CaptureLoop(parts, StoredEnd(BEGIN, BEGIN, None, None, 0, None), 1)
+
+
+def at(piece: int) -> int:
+    """Where a piece begins."""
+    return BEGIN + piece * SIZE
+
+
+def test_a_hole_in_what_was_acknowledged_is_never_taken_for_a_crash() -> None:
+    """Every piece carries the acknowledged prefix, so one that vanished behind the newest fact is a hole to both."""
+    vault = throwaway_vault()
+    with loop_over(vault, ScriptedStream(300, PulledPlugError())) as loop, pytest.raises(PulledPlugError):
+        loop.run(threading.Event())
+    record_capture(vault, "ledger", "position", Anchor("7", 1, BEGIN, at(9), None, None, 1, None))
+    pieces = list(vault.objects("ledger", "wal"))
+    assert len(pieces) >= 299
+    assert verify(vault).ok
+    store = cast("MemoryStore", vault.store)
+    del store.rows[str(pieces[11].key)]
+    assert {finding.kind for finding in verify(vault).errors} == {"hole"}
+    chain = resolve(vault.objects("ledger", "wal"), vault.header, BEGIN)
+    assert chain.end == at(11)
+    with pytest.raises(VaultError) as caught:
+        require_whole(vault, chain, at(9))
+    assert caught.value.code == "restore.hole"
+
+
+def test_every_piece_says_what_was_stored_when_it_was_made() -> None:
+    """The first piece too: it says where the chain begins; none ever claims more than what lies before it."""
+    vault = throwaway_vault()
+    with loop_over(vault, ScriptedStream(5, PulledPlugError())) as loop, pytest.raises(PulledPlugError):
+        loop.run(threading.Event())
+    said = [vault.header(obj).extra["acknowledged_to"] for obj in vault.objects("ledger", "wal")]
+    assert said == [f"{at(number):016X}" for number in range(len(said))]
