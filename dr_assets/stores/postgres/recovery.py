@@ -17,6 +17,7 @@ from typing import Final
 import psycopg
 from psycopg import pq
 
+from dr_assets.engines.errors import EngineError
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
@@ -25,6 +26,7 @@ from dr_assets.stores.postgres.target import Target
 _POLL_S: Final = 0.02
 _PROMOTE_TIMEOUT_S: Final = 900
 _RAISES_MAX: Final = 8
+_REFUSED_MAX_S: Final = 60.0
 _EVENT_TRIGGERS_SINCE: Final = 17
 _EPOCH_XIDS: Final = 1 << 32
 
@@ -106,6 +108,7 @@ class Replay:
         self._progress = progress
         self._log_begin = 0
         self._session: psycopg.Connection[tuple[object, ...]] | None = None
+        self._refused_since_s: float | None = None
 
     def run(self) -> Replayed:
         """Start the server and follow it until it stands where it should.
@@ -129,7 +132,12 @@ class Replay:
     def _start(self) -> None:
         log = self._server.log_path
         self._log_begin = log.stat().st_size if log.exists() else 0
-        self._server.start(wait=False)
+        self._refused_since_s = None
+        try:
+            self._server.start(wait=False)
+        except EngineError:
+            self._check_limits(self._log())
+            raise
 
     def _follow(self) -> Replayed:
         told_s = 0.0
@@ -162,9 +170,11 @@ class Replay:
                     return None
                 self._session = psycopg.connect(self._server.dsn(), autocommit=True, connect_timeout=5)
             row = self._session.execute(_STATE).fetchone()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
             self._close()
+            self._be_patient(str(error))
             return None
+        self._refused_since_s = None
         assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
         in_recovery, lsn, pause_state, last_commit_at = row
         if not in_recovery:
@@ -174,6 +184,17 @@ class Replay:
             stopped = self._paused()
         at = last_commit_at.astimezone(UTC) if isinstance(last_commit_at, datetime) else None
         return Replayed(parse_lsn(str(lsn or "0/0")), at, stopped)
+
+    def _be_patient(self, said: str) -> None:
+        """A session may be lost to a replayed DROP DATABASE; one that is refused for a minute will stay refused."""
+        now_s = time.monotonic()
+        self._refused_since_s = self._refused_since_s or now_s
+        if now_s - self._refused_since_s > _REFUSED_MAX_S:
+            raise VaultError(
+                "restore.no_session",
+                f"the recovering server takes no session: {' '.join(said.split())}",
+                "if the bootstrap superuser was renamed or may not log in, take a base backup: it notes the name",
+            )
 
     def _paused(self) -> str:
         """Why the server paused: at its target, or because a limit is too low (the only other reason)."""

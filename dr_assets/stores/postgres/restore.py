@@ -40,6 +40,7 @@ from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import Vault
 
 SANDBOX_NAME: Final = "dr_assets-sandbox"
+RECOVERY_NAME: Final = "dr_assets-recovery"
 # What of a source's limits a kept cluster may need: prepared transactions hold locks that were taken under them.
 _LIMITS: Final = ("max_connections", "max_worker_processes", "max_prepared_transactions", "max_locks_per_transaction")
 
@@ -109,8 +110,8 @@ def restore(
     Leaving the context destroys it; with `keep_cluster` it is stopped cleanly and kept at `into`/data instead. Any
     exception, from here or from the caller's block, leaves nothing.
 
-    Raises PolicyError (`restore.not_empty`, `restore.target_not_reached`, `engine.no_programs`), VaultError for
-    whatever is missing, damaged or disagrees.
+    Raises PolicyError (`restore.not_empty`, `restore.no_room`, `restore.target_not_reached`,
+    `restore.tablespace_created`, `engine.no_programs`), VaultError for whatever is missing, damaged or disagrees.
     """
     programs = programs or find_programs("postgres", plan.base.major, env)
     if programs.major != plan.base.major:
@@ -119,7 +120,7 @@ def restore(
             f"the base backup is of PostgreSQL {plan.base.major}, the programs are {programs.describe()}",
             f"install the server programs of PostgreSQL {plan.base.major}",
         )
-    site = prepare_site(into)
+    site = prepare_site(into, plan.base.size_bytes + plan.wal_bytes)
     work = _Restore(plan, vault, site, programs, level, progress, durable=keep_cluster)
     kept = False
     try:
@@ -156,7 +157,8 @@ class _Restore:
         self._user = engine_user()
         self._phases_s: dict[str, float] = {"plan": plan.duration_s}
         self._held: dict[str, bytes] = {}
-        name = f"{SANDBOX_NAME}-{plan.dataset}-{secrets.token_hex(4)}"
+        # Only a sandbox is called one: whoever plants damage for a drill looks at this name.
+        name = f"{RECOVERY_NAME if durable else SANDBOX_NAME}-{plan.dataset}-{secrets.token_hex(4)}"
         self.server = PostgresServer(site.data_dir, programs, name=name)
 
     def run(self) -> Restored:

@@ -16,6 +16,7 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.postgres.lay import LAST, TABLESPACES
 
 MARK: Final = ".incomplete"
+_ROOM_BYTES: Final = 256 << 20
 _DATA: Final = "data"
 _TABLESPACES: Final = "tablespaces"
 _SOURCE_SETTINGS: Final = "source_settings"
@@ -75,8 +76,12 @@ class Site:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def prepare_site(into: Path) -> Site:
-    """Take an empty (or absent) folder and mark it. Raises PolicyError (`restore.not_empty`) with nothing touched."""
+def prepare_site(into: Path, needed_bytes: int) -> Site:
+    """Take an empty (or absent) folder and mark it.
+
+    Raises PolicyError with nothing touched: `restore.not_empty`, `restore.unfinished`, and `restore.no_room` unless
+    `needed_bytes` and a little more are free there.
+    """
     into = into.absolute()
     made = not into.exists()
     if not made:
@@ -86,6 +91,7 @@ def prepare_site(into: Path) -> Site:
         _require_empty(place.path, f" (where the files of {into} have to lie: {place.why})", but="preferred")
         into.mkdir(parents=True, exist_ok=True)
     site = Site(into, place.path, place.why, made)
+    _require_room(site, needed_bytes)
     for folder in {site.into, site.home}:
         (folder / MARK).write_text(_MARK_TEXT)
     return site
@@ -148,6 +154,21 @@ def _require_empty(folder: Path, why_there: str, *, but: str = "") -> None:
         "restore.not_empty",
         f"{folder}{why_there} is {f'not empty: {found[0]} lies in it' if found else 'no folder'}",
         "restore into a new or an empty folder; nothing is ever written over",
+    )
+
+
+def _require_room(site: Site, needed_bytes: int) -> None:
+    """Better refused at once than after an hour: what replay adds is unknown, so a tenth more and 256 MiB are asked."""
+    needed_bytes += needed_bytes // 10 + _ROOM_BYTES
+    free_bytes = shutil.disk_usage(site.home).free
+    if free_bytes >= needed_bytes:
+        return
+    if site.made:
+        site.into.rmdir()
+    raise PolicyError(
+        "restore.no_room",
+        f"the restore needs about {needed_bytes >> 20} MiB, {free_bytes >> 20} MiB are free at {site.home}",
+        "restore into a folder on a larger disk",
     )
 
 

@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
@@ -42,6 +43,8 @@ def test_a_kept_restore_is_a_cluster_that_starts_on_its_own(
     plan = plan_restore(history.source.vault, "ledger", Target.parse("latest"))
     with restore(plan, history.source.vault, into, keep_cluster=True) as restored:
         assert (into / MARK).exists()
+        # Nobody may plant a drill's damage into what is to be kept.
+        assert not restored.server.name.startswith("dr_assets-sandbox")
         # By hand: nobody may start a server on it before it is proven.
         result = restored.server.run_tool("postgres", ["-C", "port", "-D", restored.data_dir], check=False)
         assert result.returncode != 0
@@ -57,6 +60,18 @@ def test_a_kept_restore_is_a_cluster_that_starts_on_its_own(
         server.start()
         with psycopg.connect(server.dsn()) as session:
             assert session.execute("SELECT count(*), pg_is_in_recovery() FROM t").fetchone() == (106, False)
+
+
+def test_a_disk_without_room_is_refused_at_once(
+    history: "History", engine_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is fetched, with what is needed and what is free; the folder is not left behind."""
+    plan = plan_restore(history.source.vault, "ledger", Target.parse("latest"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=plan.base.size_bytes))
+    with pytest.raises(PolicyError) as caught:
+        attempt(plan, history.source.vault, engine_dir / "into")
+    assert caught.value.code == "restore.no_room"
+    assert not (engine_dir / "into").exists()
 
 
 def test_the_caller_s_own_failure_leaves_nothing_either(history: "History", engine_dir: Path) -> None:
