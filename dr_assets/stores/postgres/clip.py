@@ -29,9 +29,9 @@ MARGIN_BYTES: Final = 16 << 20
 _MICROSECOND: Final = timedelta(microseconds=1)
 # The first pieces after a restart of the capture may know of no heartbeat yet.
 _LOOK_BACK: Final = 64
-# A capture gives up a put after ten minutes and reads no more than 64 MiB ahead of one.
-_IN_FLIGHT_MAX: Final = timedelta(minutes=20)
-_IN_FLIGHT_MAX_BYTES: Final = 128 << 20
+# A capture reads no more than 64 MiB ahead of a put that hangs, and a put that hangs this long is no everyday crash.
+_IN_FLIGHT_MAX: Final = timedelta(minutes=2)
+_IN_FLIGHT_MAX_BYTES: Final = 80 << 20
 _ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")
 # Trouble with the whole store, not with one object.
 STORE_TROUBLE: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
@@ -99,7 +99,8 @@ def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
             "restore.hole",
             f"the WAL from {format_lsn(chain.end)} on is missing, though the capture had everything up to "
             f"{format_lsn(claimed)} stored; {len(chain.orphans)} pieces lie beyond",
-            "run `dr-assets vault verify`; restore from another vault, or to a target before that position",
+            "run `dr-assets vault verify`; restore from another vault; or, knowing that later commits are lost, to "
+            f"lsn:{format_lsn(chain.end)}",
         )
     if chain.orphans:
         notes.append(
