@@ -15,7 +15,7 @@ from dr_assets.estate.declarations import load_estate
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import VaultPlace
 from dr_assets.estate.transport import require_tls
-from dr_assets.vault.connect import CA_ENV, open_vault
+from dr_assets.vault.connect import ca_file, open_vault
 from dr_assets.vault.storage.s3 import make_client
 from dr_assets.vault.vault import Vault
 
@@ -30,7 +30,7 @@ class VaultS3Resource(S3Resource):
             self.aws_access_key_id or "",
             self.aws_secret_access_key or "",
             region=self.region_name or "us-east-1",
-            ca=os.environ.get(CA_ENV),
+            ca=ca_file(os.environ),
         )
 
 

@@ -4,6 +4,7 @@ What belongs here: reading the variables that the declaration names, and the fir
 done with the vault.
 """
 
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate, VaultPlace
+from dr_assets.estate.transport import require_tls
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import MICRO_LOCK, LockRules
@@ -41,7 +43,8 @@ def open_vault(
     """The declared vault; the store is not asked anything yet.
 
     `client` replaces the one made from the environment. Without `signing` nothing can be sealed, and the signing key
-    isn't read. Raises PolicyError `vault.setting_missing` and those of the key files.
+    isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`, `policy.transport` and
+    those of the key files.
     """
     store = _store(estate, vault_name, env, client)
     signer = Signer.load(_path(env, estate.signing_key_env, "the signing key")) if signing else None
@@ -115,22 +118,45 @@ def _store(estate: Estate, vault_name: str, env: Mapping[str, str], client: "S3C
     return S3Store(client or _client(place, env), place.bucket)
 
 
+def ca_file(env: Mapping[str, str]) -> str | None:
+    """The file of certificates to believe instead of the system's, None unless one is set and not empty.
+
+    Raises PolicyError `vault.bad_ca` for a file that cannot be read or holds no certificate.
+    """
+    path = env.get(CA_ENV) or None
+    if path is not None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:
+            raise PolicyError(
+                "vault.bad_ca", f"{CA_ENV} names {path}, which holds no certificates", "name a PEM file, or unset it"
+            ) from None
+    return path
+
+
 def _client(place: VaultPlace, env: Mapping[str, str]) -> "S3Client":
     endpoint = _setting(env, place.endpoint_env, f"the endpoint of vault '{place.name}'")
+    if not endpoint.lower().startswith(("http://", "https://")):
+        raise _bad_endpoint(place)
+    require_tls(endpoint, place.endpoint_env)  # the declaration names the variable only; its value shows here
     try:
         return make_client(
             endpoint,
             _setting(env, place.access_key_env, f"the access key of vault '{place.name}'"),
             _setting(env, place.secret_key_env, f"the secret key of vault '{place.name}'"),
             region=place.s3_region,
-            ca=env.get(CA_ENV),
+            ca=ca_file(env),
         )
     except ValueError:
-        raise PolicyError(
-            "vault.bad_endpoint",
-            f"{place.endpoint_env} holds no address of an S3 store",
-            "for example https://s3.example.com",
-        ) from None
+        raise _bad_endpoint(place) from None
+
+
+def _bad_endpoint(place: VaultPlace) -> PolicyError:
+    return PolicyError(
+        "vault.bad_endpoint",
+        f"{place.endpoint_env} holds no address of an S3 store",
+        "for example https://s3.example.com",
+    )
 
 
 def _setting(env: Mapping[str, str], name: str, what: str) -> str:

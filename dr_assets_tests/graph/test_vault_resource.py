@@ -48,6 +48,18 @@ def test_an_endpoint_in_the_open_is_refused(
     assert "DR_VAULT_PRIMARY_ENDPOINT" in str(refused.value)
 
 
+def test_a_bad_file_of_authorities_is_told_and_an_empty_one_is_none(
+    resource: VaultResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty variable is no file; one that does not exist is the operator's to mend, in one clear line."""
+    monkeypatch.setenv("DR_ASSETS_S3_CA", "")
+    assert opened(resource).s3.get_client().meta.endpoint_url == "http://127.0.0.1:9"
+    monkeypatch.setenv("DR_ASSETS_S3_CA", "/nonesuch/ca.pem")
+    with pytest.raises(PolicyError) as refused:
+        opened(resource).s3.get_client()
+    assert refused.value.code == "vault.bad_ca"
+
+
 def test_a_variable_that_is_not_set_is_named(resource: VaultResource, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading needs no variable; using the resource without one says which."""
     monkeypatch.delenv("DR_VAULT_PRIMARY_ENDPOINT")
