@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 
-from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.estate.errors import PolicyError, SourceError, VaultError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
-from dr_assets.stores.postgres.capture_facts import Gap, record_capture, record_gap
+from dr_assets.stores.postgres.capture_facts import Gap, is_rewound, record_capture, record_gap, record_rewind
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
+from dr_assets.stores.postgres.overlap import DivergedError, Tail, stored_tail
 from dr_assets.stores.postgres.protocol import (
     ConnectionLostError,
     ReplicationConnection,
@@ -25,10 +26,10 @@ from dr_assets.stores.postgres.protocol import (
 )
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
-from dr_assets.stores.postgres.resume import StoredEnd, ensure_slot, find_stored_end, join, size_bytes
+from dr_assets.stores.postgres.resume import StoredEnd, ensure_slot, find_stored_end, join, rewound, size_bytes
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
-from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_stream
+from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_held_to, start_stream
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
@@ -80,12 +81,13 @@ class Capture:
         with source_errors(self._dsn), connect(self._dsn, application_name="dr-assets capture") as session:
             connection = open_source(self._dsn, self._dataset.slot)
             try:
-                place, end = self._take_place(session, connection)
+                place, end, tail = self._take_place(session, connection)
                 ensure_heartbeat_table(session)
             except BaseException:
                 connection.close()
                 raise
-        self._stream(place, connection, end, signer, stop)
+        stream = SourceStream(place, connection, tail, application_name=self._dataset.slot)
+        self._stream(place, stream, end, signer, stop)
 
     def _signer(self) -> Signer:
         if self._vault.signer is None:
@@ -96,7 +98,7 @@ class Capture:
 
     # -- before streaming -------------------------------------------------------------------------------------------
 
-    def _take_place(self, session: Connection, connection: ReplicationConnection) -> tuple[Place, StoredEnd]:
+    def _take_place(self, session: Connection, connection: ReplicationConnection) -> tuple[Place, StoredEnd, Tail]:
         """Become the slot's one consumer, at the position where the vault's chain ends.
 
         Until we hold the slot another capture may still have been storing, so the chain's end is looked at again.
@@ -105,15 +107,15 @@ class Capture:
             segment_bytes = size_bytes(connection.show("wal_segment_size"))
             for _ in range(_START_ATTEMPTS):
                 identity = self._identity(session, connection)
-                place = Place(self._dsn, self._dataset.slot, identity)
+                place = Place(self._dsn, self._dataset.slot, identity, segment_bytes)
                 restart_lsn = self._slot(session, connection, identity)
                 end = join(
                     self._vault, self._dataset.name, identity, restart_lsn, segment_bytes,
                     accept_gap=self._options.accept_gap,
                 )  # fmt: skip
-                start_stream(connection, place, end.end, patience_s=self._options.patience_s)
+                end, tail = self._start(connection, place, end)
                 if self._is_still_the_end(identity, end):
-                    return place, end
+                    return place, end, tail
                 connection.end_stream()
         except ConnectionLostError as error:
             raise _unreachable(str(error)) from None
@@ -141,6 +143,42 @@ class Capture:
                 self._record_lost_slot(identity, 0 if end is None else end.end, error)
             raise
 
+    def _start(self, connection: ReplicationConnection, place: Place, end: StoredEnd) -> tuple[StoredEnd, Tail]:
+        """Stream from the chain's end, once the source has shown that its history is the one that is stored.
+
+        What a source can't show any more is believed, unless it was seen to differ before.
+        """
+        identity = place.identity
+        tail = stored_tail(self._vault, self._dataset.name, identity, end)
+        try:
+            if not start_held_to(connection, place, tail, patience_s=self._options.patience_s):
+                self._refuse_rewound(identity, tail)
+        except DivergedError as error:
+            if self._options.accept_gap:
+                end = self._begin_anew(connection, place, end, error)
+                return end, Tail(end.end)
+            self._record_rewind(identity, end.end, None, error)
+            raise
+        return end, tail
+
+    def _refuse_rewound(self, identity: SystemIdentity, tail: Tail) -> None:
+        if is_rewound(self._vault, self._dataset.name, identity.system_id, identity.timeline, tail.end):
+            raise DivergedError(tail.begin, tail.end)
+
+    def _begin_anew(
+        self, connection: ReplicationConnection, place: Place, end: StoredEnd, error: DivergedError
+    ) -> StoredEnd:
+        """A new chain of another history: behind the old one, so that no piece of the two ever seems to fit."""
+        connection.end_stream()
+        identity = connection.identify_system()
+        begin = identity.flushed_lsn - identity.flushed_lsn % place.segment_bytes
+        begin = begin if begin > end.end else identity.flushed_lsn
+        if begin <= end.end:
+            raise rewound(end.end, identity)
+        self._record_rewind(identity, end.end, begin, error)
+        start_stream(connection, place, begin, patience_s=self._options.patience_s)
+        return StoredEnd(begin, begin, None, None, end.writer_epoch, None)
+
     def _is_still_the_end(self, identity: SystemIdentity, end: StoredEnd) -> bool:
         again = find_stored_end(self._vault, self._dataset.name, identity, known=end)
         return again is None or again.end == end.end
@@ -148,11 +186,11 @@ class Capture:
     # -- streaming --------------------------------------------------------------------------------------------------
 
     def _stream(
-        self, place: Place, connection: ReplicationConnection, end: StoredEnd, signer: Signer, stop: threading.Event
+        self, place: Place, stream: SourceStream, end: StoredEnd, signer: Signer, stop: threading.Event
     ) -> None:
         epoch = end.writer_epoch + 1
         heartbeat = self._heartbeat(signer, place.identity, epoch)
-        with self._parts(place, connection, heartbeat) as parts:
+        with self._parts(place, stream, heartbeat) as parts:
             started = StoredEnd(end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
             record_capture(self._vault, self._dataset.name, "started", started.anchor(place.identity))
             parts.watch.start()
@@ -161,15 +199,13 @@ class Capture:
                 loop.run(stop)
                 self._count_everything()
             except SourceError as error:
-                if error.code == "source.slot_lost":
-                    self._record_lost_slot(place.identity, loop.stored, error)
+                self._record_end(place.identity, loop.stored, error)
                 raise
 
     @contextmanager
-    def _parts(self, place: Place, connection: ReplicationConnection, heartbeat: Heartbeat) -> Iterator[LoopParts]:
+    def _parts(self, place: Place, stream: SourceStream, heartbeat: Heartbeat) -> Iterator[LoopParts]:
         name, vault, identity = self._dataset.name, self._vault, place.identity
         with ExitStack() as stack:
-            stream = SourceStream(place, connection, application_name=self._dataset.slot)
             stack.callback(stream.close)
             putters = Putters(
                 vault,
@@ -220,6 +256,23 @@ class Capture:
         counting = Aside(f"inventory-{self._dataset.name}")
         counting.give(count)
         counting.close(self._options.stop_within_s)
+
+    def _record_end(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:
+        """An end that leaves a gap is put on record; where that fails, the source's error stays the one to see."""
+        try:
+            if error.code == "source.slot_lost":
+                self._record_lost_slot(identity, stored, error)
+            elif isinstance(error, DivergedError) and error.position < stored:
+                self._record_rewind(identity, stored, None, error)
+        except VaultError as unsealed:
+            error.add_note(f"and this is not on record: {unsealed.code}: {unsealed.found}")
+
+    def _record_rewind(
+        self, identity: SystemIdentity, stored: int, available: int | None, error: DivergedError
+    ) -> None:
+        record_rewind(
+            self._vault, self._dataset.name, identity.system_id, identity.timeline, stored, available, error.found
+        )
 
     def _record_lost_slot(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:
         record_gap(

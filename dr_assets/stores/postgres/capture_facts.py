@@ -18,6 +18,7 @@ from dr_assets.vault.vault import Receipt, Vault
 
 CAPTURE = "capture"
 GAP = "gap"
+_REWOUND = "source.rewound: "
 
 Event = Literal["started", "position", "stopped"]
 
@@ -71,9 +72,9 @@ def record_capture(vault: Vault, dataset: str, event: Event, anchor: Anchor) -> 
     return record_fact(vault, dataset, CAPTURE, body)
 
 
-def latest_anchor(vault: Vault, dataset: str) -> Anchor | None:
-    """Where the dataset's newest capture stood when it last said so. Raises VaultError."""
-    fact = latest_fact(vault, dataset, CAPTURE)
+def latest_anchor(vault: Vault, dataset: str, *, as_of: datetime | None = None) -> Anchor | None:
+    """Where the dataset's newest capture stood when it last said so (as of the store's clock). Raises VaultError."""
+    fact = latest_fact(vault, dataset, CAPTURE, as_of=as_of)
     return None if fact is None else _anchor(fact)
 
 
@@ -106,6 +107,25 @@ def record_gap(vault: Vault, dataset: str, gap: Gap) -> Receipt | None:
     if newest is not None and newest.body == body:
         return None
     return record_fact(vault, dataset, GAP, body)
+
+
+def record_rewind(
+    vault: Vault, dataset: str, system_id: str, timeline: int, chain_end: int, available: int | None, found: str
+) -> None:
+    """Seal that the source has another history than the chain that ends at `chain_end`. Raises VaultError.
+
+    `available` is where a new chain begins, None while nobody has accepted that.
+    """
+    record_gap(vault, dataset, Gap(system_id, timeline, chain_end, available, f"{_REWOUND}{found}"))
+
+
+def is_rewound(vault: Vault, dataset: str, system_id: str, timeline: int, chain_end: int) -> bool:
+    """Whether the newest gap on record says so of this chain, and no new one was begun. Raises VaultError."""
+    newest = latest_fact(vault, dataset, GAP)
+    if newest is None or not str(newest.body.get("why")).startswith(_REWOUND):
+        return False
+    of = {"system_id": system_id, "timeline": timeline, "chain_end": format_lsn(chain_end), "available": None}
+    return all(newest.body.get(field) == value for field, value in of.items())
 
 
 def _anchor(fact: Fact) -> Anchor:

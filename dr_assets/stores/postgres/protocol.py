@@ -100,6 +100,7 @@ class ReplicationConnection:
     def __init__(self, pgconn: pq.abc.PGconn, dsn: str) -> None:
         self.pgconn = pgconn
         self.dsn = dsn
+        self._unread: list[StreamMessage] = []
 
     @classmethod
     def open(cls, dsn: str, *, application_name: str = "dr-assets", connect_timeout_s: int = 10) -> Self:
@@ -229,7 +230,7 @@ class ReplicationConnection:
         What arrived before the connection broke is still handed out. Raises ConnectionLostError,
         ServerRefusedError when the server ended the stream with an error.
         """
-        messages: list[StreamMessage] = []
+        messages, self._unread = self._unread, []
         taken_bytes = 0
         try:
             while taken_bytes < limit_bytes:
@@ -244,6 +245,10 @@ class ReplicationConnection:
         except psycopg.OperationalError as error:
             raise self._lost(error) from None
         return messages
+
+    def unread(self, message: StreamMessage) -> None:
+        """Give a message back: the next `receive` hands it out first."""
+        self._unread.append(message)
 
     def read_socket(self) -> None:
         """Take from the socket what is there, for `receive` to hand out. Raises ConnectionLostError."""

@@ -24,7 +24,7 @@ from dr_assets.vault.vault import StoredObject, Vault
 
 RECOVERY_POINT_AT = "recovery_point_at"
 _READERS = 8
-_STORE_AWAY = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
+STORE_AWAY = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 _UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "B": 1}
 
 
@@ -95,7 +95,7 @@ class _Headers:
         try:
             return self.of(obj).previous == header
         except VaultError as error:
-            if error.code in _STORE_AWAY:
+            if error.code in STORE_AWAY:
                 raise
             return False
 

@@ -4,6 +4,7 @@ What belongs here: which connection failures are waited out and which are final.
 here (capture.py) and the wire itself (protocol.py).
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from datetime import datetime
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.dsn import describe_dsn
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.overlap import DivergedError, Tail
 from dr_assets.stores.postgres.pieces import PIECE_BYTES
 from dr_assets.stores.postgres.protocol import (
     MIN_SERVER_VERSION,
@@ -20,8 +23,11 @@ from dr_assets.stores.postgres.protocol import (
     StreamDone,
     StreamMessage,
     SystemIdentity,
+    WalData,
 )
 from dr_assets.stores.postgres.resume import other_source, rewound, slot_lost
+
+log = logging.getLogger("dr_assets.capture")
 
 # The server ended the stream in order, so somebody stops it or fails it over: coming back at once would hold that up.
 DONE_BACKOFF_S = 10.0
@@ -29,6 +35,7 @@ _BACKOFF_BEGIN_S = 0.2
 _BACKOFF_END_S = 5.0
 # Our own walsender of a broken connection may hold the slot until wal_sender_timeout (a minute by default) is over.
 _TAKEOVER_S = 120.0
+_COMPARE_WITHIN_S = 20.0
 _ALL = 1 << 30
 _SLOT_IN_USE = "55006"
 _SLOT_INVALID = "55000"
@@ -39,11 +46,12 @@ _GONE = frozenset({_SLOT_INVALID, _SLOT_MISSING, _WAL_REMOVED})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which WAL is meant: the server, its slot and the history it is on."""
+    """Which WAL is meant: the server, its slot, the history it is on, the size of its WAL segments."""
 
     dsn: str
     slot: str
     identity: SystemIdentity
+    segment_bytes: int
 
 
 def open_source(dsn: str, application_name: str, *, connect_timeout_s: int = 10) -> ReplicationConnection:
@@ -99,6 +107,59 @@ def start_stream(connection: ReplicationConnection, place: Place, position: int,
             return
 
 
+def start_held_to(connection: ReplicationConnection, place: Place, tail: Tail, *, patience_s: float) -> bool:
+    """Start the stream at the tail's end, once the source has shown that it has the same bytes before it.
+
+    A slot lets WAL be read from before its restart LSN as long as the file is there, and it keeps the whole segment
+    that we end in. False when the source has removed all the bytes that we could compare: the stream runs then too.
+    Raises DivergedError when they differ (the stream runs, and nothing of it was taken), and as `start_stream` does.
+    """
+    segment = tail.end - tail.end % place.segment_bytes
+    for begin in dict.fromkeys((tail.begin, max(tail.begin, segment))):
+        if begin == tail.end:
+            break
+        start_stream(connection, place, begin, patience_s=patience_s)
+        try:
+            _compare(connection, tail, begin)
+        except ServerRefusedError as error:
+            if error.sqlstate != _WAL_REMOVED:
+                raise refusal(place, error) from None
+        else:
+            return True
+    start_stream(connection, place, tail.end, patience_s=patience_s)
+    if tail.begin < tail.end:
+        log.warning(
+            "the source has removed the WAL before %s, so nothing shows that it goes on from what is stored",
+            format_lsn(tail.end),
+        )
+    return False
+
+
+def _compare(connection: ReplicationConnection, tail: Tail, position: int) -> None:
+    """Read the stream up to the tail's end and no byte further."""
+    deadline = time.monotonic() + _COMPARE_WITHIN_S
+    while position < tail.end:
+        messages = connection.receive(limit_bytes=1)
+        if not messages:
+            if not connection.wait(max(0.0, deadline - time.monotonic())):
+                raise ConnectionLostError(f"the server sent nothing from {format_lsn(position)} on")
+            connection.read_socket()
+        for message in messages:
+            if isinstance(message, StreamDone):
+                raise ConnectionLostError("the server ended the stream")
+            if isinstance(message, WalData):
+                _hold(connection, tail, message)
+                position = message.end
+
+
+def _hold(connection: ReplicationConnection, tail: Tail, wal: WalData) -> None:
+    differs_at = tail.differs_at(wal.begin, wal.data)
+    if differs_at is not None:
+        raise DivergedError(differs_at, tail.end)
+    if wal.end > tail.end:
+        connection.unread(WalData(tail.end, wal.server_end, wal.sent_at, wal.data[tail.end - wal.begin :]))
+
+
 def refusal(place: Place, error: ServerRefusedError) -> SourceError | ConnectionLostError:
     """What a refused command means. Shutdowns, time-outs and the like pass; a slot or WAL that is gone doesn't."""
     if error.sqlstate in _GONE:
@@ -109,8 +170,9 @@ def refusal(place: Place, error: ServerRefusedError) -> SourceError | Connection
 class SourceStream:
     """A stream that comes back after its source was away, at the same position or not at all."""
 
-    def __init__(self, place: Place, connection: ReplicationConnection, *, application_name: str) -> None:
+    def __init__(self, place: Place, connection: ReplicationConnection, tail: Tail, *, application_name: str) -> None:
         self._place = place
+        self._tail = tail
         self._application_name = application_name
         self._connection: ReplicationConnection | None = connection
         self._backoff_s = _BACKOFF_BEGIN_S
@@ -151,6 +213,9 @@ class SourceStream:
             self.lost("the server ended the stream", DONE_BACKOFF_S)
         else:
             self._backoff_s, self.trouble = _BACKOFF_BEGIN_S, None
+        for message in messages:
+            if isinstance(message, WalData):
+                self._tail.add(message.data)
         return [message for message in messages if not isinstance(message, StreamDone)]
 
     def _broke(self, error: ConnectionLostError | ServerRefusedError) -> None:
@@ -195,10 +260,10 @@ class SourceStream:
         return max(0.0, self._next_try_s - time.monotonic())
 
     def try_again(self, position: int) -> bool:
-        """One attempt to go on at `position`. Whether it worked.
+        """One attempt to go on at `position`, the end of what was received. Whether it worked.
 
         Raises SourceError when going on is impossible: another system or timeline, a lost slot, WAL that ends before
-        `position`, a consumer that took our place.
+        `position` or differs from what was received, a consumer that took our place.
         """
         connection: ReplicationConnection | None = None
         try:
@@ -206,7 +271,7 @@ class SourceStream:
                 self._place.dsn, application_name=self._application_name, connect_timeout_s=3
             )
             self._check(connection, position)
-            start_stream(connection, self._place, position, patience_s=0)
+            start_held_to(connection, self._place, self._tail, patience_s=0)
         except (ConnectionLostError, ServerRefusedError, SourceError) as error:
             if connection is not None:
                 connection.close()

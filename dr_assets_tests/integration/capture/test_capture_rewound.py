@@ -1,0 +1,148 @@
+import threading
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+
+from dr_assets.estate.errors import SourceError
+from dr_assets.stores.postgres import capture as capture_module
+from dr_assets.stores.postgres.capture_facts import latest_anchor
+from dr_assets.stores.postgres.source_stream import SourceStream
+from dr_assets.vault.facts import facts
+from dr_assets.vault.verify import verify
+
+pytestmark = pytest.mark.integration
+
+
+def _gaps(vault: Any, dataset: Any) -> list[dict[str, Any]]:
+    return [fact.body for fact in facts(vault, dataset.name, "gap")]
+
+
+def _execute(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def _set_back(rig: ModuleType, server: Any, copy: Any) -> None:
+    """The server as it was when `copy` was made."""
+    server.stop("immediate")
+    rig.copy_tree(copy, server.data_dir)
+    server.start()
+
+
+@pytest.fixture
+def server(postgres_server: Any) -> Any:
+    """A server whose data directory may be exchanged."""
+    return postgres_server(settings={"fsync": False})
+
+
+def test_a_source_set_back_that_went_on_past_the_vaults_end_is_refused_until_accepted(
+    rig: ModuleType, server: Any, memory_vault: Any
+) -> None:
+    """Same system, same timeline, more WAL than we have, another history: no byte of it is joined to ours."""
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, dsn) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 10))
+    server.stop()
+    copy = server.data_dir.with_name("older")
+    rig.copy_tree(server.data_dir, copy)
+    server.start()
+    with rig.CaptureThread(vault, dataset, dsn) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 2000))
+    end = rig.chain_of(vault, dataset).end
+    _set_back(rig, server, copy)
+    assert rig.write_rows(dsn, 6000) > end
+    for _ in range(2):
+        with rig.CaptureThread(vault, dataset, dsn) as capture:
+            error = capture.ended_with()
+        assert isinstance(error, SourceError)
+        assert error.code == "source.rewound"
+    assert [gap["available"] for gap in _gaps(vault, dataset)] == [None]
+    assert "rewound" in _gaps(vault, dataset)[0]["why"]
+    assert rig.chain_of(vault, dataset).end == end
+    with rig.CaptureThread(vault, dataset, dsn, accept_gap=True) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 10))
+    anchor = latest_anchor(vault, dataset.name)
+    assert anchor is not None
+    assert anchor.begin > end
+    rig.assert_same_wal(vault, dataset, server.data_dir)
+    with rig.CaptureThread(vault, dataset, dsn) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 10))
+    rig.assert_same_wal(vault, dataset, server.data_dir)
+    assert [gap["available"] is None for gap in _gaps(vault, dataset)] == [True, False]
+    assert verify(vault).ok
+
+
+def test_a_source_set_back_behind_a_running_capture_is_refused_when_it_returns(
+    rig: ModuleType, server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was received is stored, nothing of the other history is, and the gap is on record."""
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    vault, again = memory_vault(dataset), threading.Event()
+    again.set()
+    try_again = SourceStream.try_again
+
+    def held_back(stream: SourceStream, position: int) -> bool:
+        if again.is_set():
+            return try_again(stream, position)
+        stream.lost("the test holds it back", 0.05)
+        return False
+
+    monkeypatch.setattr(SourceStream, "try_again", held_back)
+    with rig.CaptureThread(vault, dataset, dsn) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 10))
+        again.clear()
+        server.stop("immediate")
+        copy = server.data_dir.with_name("older")
+        rig.copy_tree(server.data_dir, copy)
+        server.start()
+        again.set()
+        capture.wait_stored(rig.write_rows(dsn, 2000))
+        again.clear()
+        _set_back(rig, server, copy)
+        end = capture.report.received_lsn
+        assert rig.write_rows(dsn, 6000) > end
+        again.set()
+        error = capture.ended_with()
+    assert isinstance(error, SourceError)
+    assert error.code == "source.rewound"
+    assert "differs" in error.found
+    assert rig.chain_of(vault, dataset).end == end
+    assert [gap["available"] for gap in _gaps(vault, dataset)] == [None]
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_a_source_that_goes_on_is_held_to_what_is_stored_and_passes(
+    rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch, major: int
+) -> None:
+    """After a stop, a crash, a WAL switch (zeros to the segment's end) and checkpoints that recycle older files."""
+    server = postgres_server(major, settings={"fsync": False})
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    vault = memory_vault(dataset)
+    held: list[bool] = []
+    start_held_to = capture_module.start_held_to
+
+    def spied(*args: Any, **options: Any) -> bool:
+        held.append(start_held_to(*args, **options))
+        return held[-1]
+
+    monkeypatch.setattr(capture_module, "start_held_to", spied)
+    for between in ("nothing", "switch", "checkpoints", "crash", "nothing"):
+        with rig.CaptureThread(vault, dataset, dsn) as capture:
+            rig.write_rows(dsn, 100)
+            if between == "switch":
+                _execute(dsn, "SELECT pg_switch_wal()")
+            if between == "checkpoints":
+                _execute(dsn, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT", "CHECKPOINT")
+            capture.wait_stored(rig.flushed(dsn))
+        if between == "crash":
+            server.stop("immediate")
+            server.start()
+    assert held == [False, True, True, True, True]  # at the first start nothing was stored yet
+    chain = rig.chain_of(vault, dataset)
+    rig.check_links(vault, chain)
+    assert not chain.holes
+    assert _gaps(vault, dataset) == []
