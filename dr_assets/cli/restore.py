@@ -52,7 +52,10 @@ def restore(
         check_witness(opened, Witness.load(witness))
     plan = plan_restore(opened, declared.name, target, as_of=moment)
     if into is None or dry_run:
-        typer.echo(json.dumps(plan.to_json(), indent=2) if as_json else _plan_text(plan))
+        if as_json:
+            typer.echo(json.dumps(plan.to_json(), indent=2))
+        else:
+            Console().print(_plan_table(plan))
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -74,12 +77,26 @@ def restore(
         typer.echo(f"the cluster lies, stopped, in {into / 'data'}")
 
 
-def _plan_text(plan: RestorePlan) -> str:
-    said = plan.to_json()
-    lines = [
-        f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}" for name, value in said.items()
-    ]
-    return "\n".join(lines)
+def _plan_table(plan: RestorePlan) -> Table:
+    base, said = plan.base, plan.to_json()
+    table = Table(title=f"plan: {plan.dataset} to {plan.target}", title_justify="left")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    reachable = _iso(plan.reachable_at) or "unknown: no heartbeat is stored"
+    rows = {
+        "base backup": f"{base.snapshot_id} of {base.end_at:%Y-%m-%d %H:%M:%S}Z, {base.size_bytes / 1e6:.1f} MB",
+        "its manifest": plan.base_key,
+        "WAL to lay": f"{plan.wal_bytes / 1e6:.1f} MB in {len(plan.pieces)} pieces",
+        "stored up to": f"{format_lsn(plan.chain_end)}, every commit before {reachable}",
+        "to fetch": f"{plan.fetch_bytes / 1e6:.1f} MB sealed",
+        "wants": f"PostgreSQL {base.major} programs, {len(base.archives) - 1} tablespaces",
+        "as of": str(said["as_of"] or "now"),
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    for note in plan.notes:
+        table.add_row("note", note)
+    return table
 
 
 def _to_json(restored: Restored, into: Path) -> dict[str, object]:
@@ -105,7 +122,7 @@ def _to_json(restored: Restored, into: Path) -> dict[str, object]:
 def _table(restored: Restored) -> Table:
     table = Table(title=f"{restored.plan.dataset} restored to {restored.plan.target}", title_justify="left")
     table.add_column("what")
-    table.add_column("value")
+    table.add_column("value", overflow="fold")
     rows = {
         "replayed to": f"{format_lsn(restored.replayed_lsn)}, timeline {restored.timeline} from here",
         "newest commit": _iso(restored.last_commit_at) or "unknown",

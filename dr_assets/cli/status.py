@@ -84,7 +84,7 @@ def _outcome(fact: Fact | None) -> str | None:
 def _table(rows: list[DatasetStatus]) -> Table:
     table = Table()
     for column in ("dataset", "recovery point age", "RPO", "stored to", "locked until", "snapshot", "restore test"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         age = "none stored" if row.recovery_point_age_s is None else f"{row.recovery_point_age_s:.1f} s"
         table.add_row(
