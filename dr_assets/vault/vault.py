@@ -26,7 +26,7 @@ from dr_assets.vault.retention import LockRules, check_skew
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import Lock, ObjectStore
 from dr_assets.vault.storage.refusals import missing
-from dr_assets.vault.storage.versions import Name, authentic, get_authentic, scan
+from dr_assets.vault.storage.versions import Name, authentic, find_name, get_authentic, scan
 from dr_assets.vault.storage.write_once import Receipt, put_locked
 
 WHOLE_READ_BYTES: Final = 256 * 1024  # below this one read of all is cheaper than two of parts
@@ -178,11 +178,11 @@ class Vault:
 
     def find(self, key: ObjectKey, *, as_of: datetime | None = None) -> StoredObject:
         """The object of this name, or VaultError `vault.missing`."""
-        for name in self.names(str(key), as_of=as_of):
-            version = authentic(self.store, name) if name.key == key else None
-            if version is not None:
-                return StoredObject(key, version.version_id, version.size_bytes, version.modified_at)
-        raise missing(str(key), None)
+        name = find_name(self.store, key, as_of=as_of)
+        version = None if name is None else authentic(self.store, name)
+        if version is None:
+            raise missing(str(key), None)
+        return StoredObject(key, version.version_id, version.size_bytes, version.modified_at)
 
     def fetch(self, obj: StoredObject) -> bytes:
         """The bytes whose digest the name ends in, from another version of it if need be.

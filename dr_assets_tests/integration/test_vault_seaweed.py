@@ -139,7 +139,7 @@ def test_an_endpoint_that_does_not_answer_is_unreachable(env: dict[str, str]) ->
 def test_a_missing_or_unprotected_bucket_is_told_and_nothing_is_put(
     env: dict[str, str], region: SeaweedRegion, bucket: Callable[..., str]
 ) -> None:
-    """Some stores make a bucket at the first put, or list a missing one as empty: neither is let pass."""
+    """Some stores make a bucket at the first put, without any lock: that is not let happen."""
     absent = throwaway_vault(store=S3Store(region.client(), "nonesuch"))
     assert code(lambda: put(absent, "wal", "wal", 0, 1, b"x")) == "vault.no_bucket"
     assert code(lambda: list(absent.objects())) == "vault.no_bucket"

@@ -123,9 +123,11 @@ def test_a_late_put_of_a_crashed_writer_does_not_shorten_the_chain() -> None:
 def test_of_equal_reach_the_higher_epoch_wins_then_the_smaller_digest() -> None:
     """So that every reader takes the same chain."""
     place = Place()
-    old, new, same = (place.make(100, 110, None, epoch) for epoch in (1, 2, 2))
-    place.land(old, new, same)
-    assert place.chain().segments == (min(new, same, key=lambda obj: obj.key.digest),)
+    pieces = sorted((place.make(100, 110) for _ in range(3)), key=lambda obj: obj.key.digest)
+    for piece, epoch in zip(pieces, (1, 2, 2), strict=True):
+        place.headers[piece.key.digest].writer_epoch = epoch
+    place.land(*reversed(pieces))
+    assert place.chain().segments == (pieces[1],)
 
 
 def test_pieces_that_never_belonged_together_are_not_joined() -> None:

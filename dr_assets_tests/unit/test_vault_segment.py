@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.envelope import FRAME_PLAINTEXT_BYTES, SIGNATURE_DOMAIN, frame_count, split
+from dr_assets.vault.format.envelope import FRAME_PLAINTEXT_BYTES, SIGNATURE_DOMAIN, frame_count, header_length, split
 from dr_assets.vault.format.header import PLAINTEXT_LIMIT_BYTES
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Opened, Sealed, open_sealed, prepare
@@ -197,6 +197,8 @@ def test_lengths_beyond_all_bounds_are_refused() -> None:
     head = FLIPPED.header.encoded()
     huge = b"\xff\xff\xff\xff"
     assert refusal(head[:8] + huge + head[12:]) == "vault.malformed"
+    with pytest.raises(VaultError, match="4294967295"):
+        header_length(head[:8] + huge)
     assert refusal(head + huge + FLIPPED.data[len(head) + 4 :]) == "vault.malformed"
 
     class Huge(bytes):

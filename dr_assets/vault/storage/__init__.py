@@ -108,8 +108,11 @@ class ObjectStore(Protocol):
 
         Keys come in text order, and none is left out, only as long as they differ after their last slash and none is
         the beginning of another: some stores page by folder and lose names otherwise (docs/decisions/0010).
-        Raises VaultError `vault.no_bucket` rather than showing a missing bucket as an empty one.
         """
+        ...
+
+    def list_name(self, key: str) -> Iterator[Version]:
+        """Every version and delete marker of exactly this key, newest first, whatever other names lie around it."""
         ...
 
     def list_level(self, prefix: str) -> Level:

@@ -77,6 +77,10 @@ class MemoryStore:
             for row in reversed(self.rows.get(key, [])):
                 yield Version(key, row.version_id, len(row.data or b""), row.modified_at, row.data is None)
 
+    def list_name(self, key: str) -> Iterator[Version]:
+        """As the port says."""
+        return (row for row in self.list_versions(key) if row.key == key)
+
     def list_level(self, prefix: str) -> Level:
         """As the port says."""
         rows = list(self.list_versions(prefix))

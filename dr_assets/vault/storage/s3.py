@@ -49,7 +49,8 @@ CONFLICT_ATTEMPTS: Final = 5
 CONNECT_TIMEOUT_S: Final = 5
 READ_TIMEOUT_S: Final = 60
 POOL_CONNECTIONS: Final = 64
-PAGE_KEYS: Final = 1000
+LARGEST_PAGE_KEYS: Final = 1000  # S3's own limit
+PAGE_KEYS = LARGEST_PAGE_KEYS  # tests make it small, so that page ends are everywhere
 OWNED: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
@@ -176,13 +177,20 @@ class S3Store:
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
         """As the port says, a page of 1000 at a time."""
-        empty = True
         for page in self._version_pages(prefix, {"KeyMarker": start_after} if start_after else {}):
+            yield from _rows(page)
+
+    def list_name(self, key: str) -> Iterator[Version]:
+        """As the port says. Should a thousand other names crowd it out of the listing, the current version remains."""
+        found = False
+        for page in self._version_pages(key, {}, page_keys=LARGEST_PAGE_KEYS):
             for row in _rows(page):
-                empty = False
-                yield row
-        if empty:
-            self.now()  # some stores list a bucket that isn't there as an empty one
+                if row.key == key:
+                    found = True
+                    yield row
+        head = None if found else self.head(key)
+        if head is not None:
+            yield Version(key, head.version_id, head.size_bytes, head.modified_at)
 
     def list_level(self, prefix: str) -> Level:
         """As the port says. Where folders fill pages, the plain listing is asked too: each may lose some."""
@@ -197,13 +205,15 @@ class S3Store:
             folders |= self._plain_folders(prefix)
         return Level(tuple(sorted(folders)), tuple(rows))
 
-    def _version_pages(self, prefix: str, more: dict[str, str]) -> Iterator[Mapping[str, Any]]:
+    def _version_pages(
+        self, prefix: str, more: dict[str, str], *, page_keys: int | None = None
+    ) -> Iterator[Mapping[str, Any]]:
         marker: dict[str, str] = {}
         while True:
             try:
                 with answers(self.endpoint, self.bucket):
                     answer = self.client.list_object_versions(
-                        Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **cast("Any", more | marker)
+                        Bucket=self.bucket, Prefix=prefix, MaxKeys=page_keys or PAGE_KEYS, **cast("Any", more | marker)
                     )
             except StoreAnswer as said:
                 raise self._refusal(said, prefix) from None

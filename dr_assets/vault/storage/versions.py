@@ -50,14 +50,14 @@ def scan(store: ObjectStore, prefix: str, start_after: str = "", *, as_of: datet
 def _place(store: ObjectStore, prefix: str, start_after: str, as_of: datetime | None) -> Iterator[Name]:
     """Names where positions are listed, a family at a time: those that share the characters of one key of ours.
 
-    A stranger's name that merely continues one of ours can make a store skip ours at the end of a page, so ours is
-    then asked for by itself.
+    A stranger's name that merely continues one of ours can make a store skip ours, or some versions of it, at the end
+    of a page. So where there is one, ours is asked for by itself.
     """
     cut = len("/".join(prefix.split("/")[:PLACE_DEPTH])) + 1 + POSITIONS_LENGTH
     for stem, family in groupby(store.list_versions(prefix, start_after), key=lambda row: row.key[:cut]):
         names = _by_key(family)
-        if stem not in names and len(stem) == cut and stem > start_after:
-            names |= _by_key(row for row in store.list_versions(stem) if row.key == stem)
+        if names.keys() != {stem} and len(stem) == cut and stem > start_after:
+            names |= _by_key(store.list_name(stem))
         for text in sorted(names):
             yield from _name(names[text], as_of)
 
@@ -79,6 +79,12 @@ def _name(rows: list[Version], as_of: datetime | None) -> Iterator[Name]:
         versions = tuple(row for row in known if not row.is_delete_marker)
         markers = tuple(row for row in known if row.is_delete_marker)
         yield Name(rows[0].key, ObjectKey.parse(rows[0].key), versions, markers)
+
+
+def find_name(store: ObjectStore, key: ObjectKey, *, as_of: datetime | None = None) -> Name | None:
+    """The name of this key, if there is one."""
+    rows = list(store.list_name(str(key)))
+    return next(_name(rows, as_of), None) if rows else None
 
 
 def authentic(store: ObjectStore, name: Name) -> Version | None:
@@ -117,7 +123,7 @@ def get_authentic(store: ObjectStore, key: ObjectKey, first_try: str | None = No
             if has_digest(blob.data, key):
                 return blob
             found = True
-    for row in reversed([row for row in store.list_versions(text) if row.key == text and not row.is_delete_marker]):
+    for row in reversed([row for row in store.list_name(text) if not row.is_delete_marker]):
         if row.version_id == first_try:
             continue
         blob = store.get(text, row.version_id)

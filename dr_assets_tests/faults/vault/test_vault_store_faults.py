@@ -1,6 +1,7 @@
 """A store that fails at any one call, before or after it did its work: nothing is lost, doubled or half there."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 from dr_assets_tests.faults.vault.sample import DATASET, SYSTEM_ID, StepClock, put
 
-CALLS = ("put", "head", "get", "get_range", "list_versions", "list_level", "extend", "now", "bucket_state")
+CALLS = ("put", "head", "get", "get_range", "list_versions", "list_name", "list_level", "extend", "now", "bucket_state")
 
 
 class FailingStore:
@@ -44,7 +45,7 @@ class FailingStore:
             if not self.after:
                 raise fault
             result = method(*arguments, **named)
-            if name == "list_versions":
+            if name in {"list_versions", "list_name"}:
                 return breaking_off(result, fault)
             raise fault
 
@@ -198,3 +199,15 @@ def test_a_lock_of_an_earlier_put_is_lengthened() -> None:
     longer = vault.locks.lock(DATASET, "wal", now)
     assert vault.put(sealed, longer).lock == longer
     assert len(list(vault.objects())) == 1
+
+
+def test_a_host_whose_clock_is_off_stores_nothing() -> None:
+    """More than 5 s from the store's clock, either way: a lock set by it would be a wrong lock."""
+    for skew in (timedelta(seconds=-9), timedelta(seconds=9)):
+        clock = StepClock()
+        store = MemoryStore(clock)
+        vault = throwaway_vault(store=store, clock=lambda clock=clock, skew=skew: clock() + skew)  # type: ignore[misc]  # bound at once
+        with pytest.raises(VaultError, match="clock_skew"):
+            vault.check_clock()
+        with pytest.raises(VaultError, match="clock_skew"):
+            put(vault, "wal", "wal", 0, 5, b"money")
