@@ -74,6 +74,7 @@ def test_a_replication_connection_goes_to_the_same_server() -> None:
         replication_dsn("postgresql://u:p@127.0.0.1:7/x?sslmode=require", application_name="cap", connect_timeout_s=3)
     )
     assert settings["replication"] == "true"
+    assert settings["tcp_user_timeout"] == "20000"
     assert settings["application_name"] == "cap"
     assert (settings["host"], settings["port"], settings["password"]) == ("127.0.0.1", "7", "p")
     assert settings["sslmode"] == "require"

@@ -35,12 +35,12 @@ def test_an_unknown_message_is_not_skipped() -> None:
         decode_stream_message(b"z123")
 
 
-def test_flush_and_apply_say_what_is_vaulted_and_write_what_is_received() -> None:
-    """The server may only forget, and a synchronous commit only return, what the vault has read back."""
+def test_every_position_that_is_told_is_the_vaulted_one() -> None:
+    """Write too: with synchronous_commit=remote_write a commit returns when that has passed it."""
     kind, written, flushed, applied, at_us, reply = struct.unpack(
-        ">cQQQQB", encode_status(received=900, vaulted=700, now=AT, reply_requested=False)
+        ">cQQQQB", encode_status(vaulted=700, now=AT, reply_requested=False)
     )
-    assert (kind, written, flushed, applied, at_us, reply) == (b"r", 900, 700, 700, AT_US, 0)
+    assert (kind, written, flushed, applied, at_us, reply) == (b"r", 700, 700, 700, AT_US, 0)
 
 
 def test_names_are_quoted_for_the_replication_grammar() -> None:

@@ -166,6 +166,7 @@ class CaptureLoop:
 
     def _take_stream(self) -> None:
         if not self._may_read():
+            self._parts.stream.paused()
             return
         now_s, before = time.monotonic(), self._cutter.position
         for message in self._parts.stream.receive():
@@ -250,7 +251,7 @@ class CaptureLoop:
         now_s, stored = time.monotonic(), self._prefix.acknowledged
         if stored == self._acknowledged and not self._reply_requested and now_s < self._status_due_s:
             return
-        self._parts.stream.send_status(received=self._cutter.position, vaulted=stored, now=self._parts.clock())
+        self._parts.stream.send_status(vaulted=stored, now=self._parts.clock())
         self._acknowledged, self._reply_requested = stored, False
         self._status_due_s = now_s + _STATUS_EVERY_S
 

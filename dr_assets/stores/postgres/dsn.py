@@ -5,6 +5,7 @@ A DSN holds a password, and libpq quotes pieces of a DSN it cannot parse, so eve
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import psycopg
 from psycopg import conninfo, pq
@@ -16,6 +17,14 @@ _SECRET_KEYS = ("password", "sslpassword", "oauth_client_secret", "scram_client_
 _MASK = "********"
 # libpq's `prefer` and `allow` fall back to plaintext without a word, so only these three promise encryption.
 _ENCRYPTING = frozenset({"require", "verify-ca", "verify-full"})
+# A peer that vanished is noticed within half a minute: while we send (the kernel would go on trying for a quarter of
+# an hour) by tcp_user_timeout, in milliseconds, while we listen by keepalives, in seconds.
+DEAD_PEER: Final[Mapping[str, int]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 def parse_dsn(dsn: str) -> dict[str, str]:
@@ -81,9 +90,7 @@ def replication_dsn(dsn: str, *, application_name: str, connect_timeout_s: int) 
         "replication": "true",
         "application_name": application_name,
         "connect_timeout": connect_timeout_s,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
+        **DEAD_PEER,
     }
     return conninfo.make_conninfo("", **settings)
 

@@ -257,12 +257,9 @@ class ReplicationConnection:
         except psycopg.OperationalError as error:
             raise self._lost(error) from None
 
-    def send_status(self, *, received: int, vaulted: int, now: datetime, reply_requested: bool = False) -> None:
-        """Tell the server how far we are: `received` in memory, `vaulted` read back under its lock.
-
-        `vaulted` is what the server may forget and what a synchronous commit waits for (flush and apply).
-        """
-        message = encode_status(received=received, vaulted=vaulted, now=now, reply_requested=reply_requested)
+    def send_status(self, *, vaulted: int, now: datetime, reply_requested: bool = False) -> None:
+        """Tell the server how far we are: what was read back under its lock, and nothing that is only in memory."""
+        message = encode_status(vaulted=vaulted, now=now, reply_requested=reply_requested)
         try:
             self.pgconn.put_copy_data(message)
         except psycopg.OperationalError as error:
@@ -339,10 +336,13 @@ def decode_stream_message(data: memoryview | bytes) -> StreamMessage:
     raise ConnectionLostError(f"unknown message {kind!r} in the WAL stream")
 
 
-def encode_status(*, received: int, vaulted: int, now: datetime, reply_requested: bool) -> bytes:
-    """A standby status update; `now` must be aware."""
+def encode_status(*, vaulted: int, now: datetime, reply_requested: bool) -> bytes:
+    """A standby status update; `now` must be aware.
+
+    Write, flush and apply position are one: any of the three may be what a synchronous commit waits for.
+    """
     now_us = (now - POSTGRES_EPOCH) // timedelta(microseconds=1)
-    return _STATUS.pack(b"r", received, vaulted, vaulted, now_us, reply_requested)
+    return _STATUS.pack(b"r", vaulted, vaulted, vaulted, now_us, reply_requested)
 
 
 def rows_of(result: pq.abc.PGresult) -> list[dict[str, str | None]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres.dsn import describe_dsn, masked, require_safe_transport
+from dr_assets.stores.postgres.dsn import DEAD_PEER, describe_dsn, masked, require_safe_transport
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -31,6 +31,7 @@ def connect(dsn: str, *, application_name: str, connect_timeout_s: int = 5) -> C
         application_name=application_name,
         connect_timeout=connect_timeout_s,
         prepare_threshold=None,
+        **DEAD_PEER,
     )
     for name, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))

@@ -31,6 +31,9 @@ log = logging.getLogger("dr_assets.capture")
 
 # The server ended the stream in order, so somebody stops it or fails it over: coming back at once would hold that up.
 DONE_BACKOFF_S = 10.0
+# A host that vanished says nothing, and so does a server with nothing to say: ask it before believing the worst.
+ASK_AFTER_S = 10.0
+SILENCE_LIMIT_S = 30.0
 _BACKOFF_BEGIN_S = 0.2
 _BACKOFF_END_S = 5.0
 # Our own walsender of a broken connection may hold the slot until wal_sender_timeout (a minute by default) is over.
@@ -178,6 +181,7 @@ class SourceStream:
         self._backoff_s = _BACKOFF_BEGIN_S
         self._next_try_s = 0.0
         self._lost_s = 0.0
+        self._heard_s: float | None = None
         # A connection that takes nothing any more may still hold WAL for us: it ends when that is read.
         self._unwritable: ConnectionLostError | None = None
         self.trouble: str | None = None
@@ -211,6 +215,8 @@ class SourceStream:
             self._broke(broken)
         elif messages and isinstance(messages[-1], StreamDone):
             self.lost("the server ended the stream", DONE_BACKOFF_S)
+        elif self._note_silence(heard=bool(messages)) > SILENCE_LIMIT_S:
+            self.lost(f"the server said nothing for {SILENCE_LIMIT_S:g} s", _BACKOFF_BEGIN_S)
         else:
             self._backoff_s, self.trouble = _BACKOFF_BEGIN_S, None
         for message in messages:
@@ -218,18 +224,30 @@ class SourceStream:
                 self._tail.add(message.data)
         return [message for message in messages if not isinstance(message, StreamDone)]
 
+    def paused(self) -> None:
+        """Nobody listens for now, so silence is ours and not the server's."""
+        self._heard_s = None
+
+    def _note_silence(self, *, heard: bool) -> float:
+        """Seconds since the server was last heard while we listened."""
+        now_s = time.monotonic()
+        if heard or self._heard_s is None:
+            self._heard_s = now_s
+        return now_s - self._heard_s
+
     def _broke(self, error: ConnectionLostError | ServerRefusedError) -> None:
         meaning = refusal(self._place, error) if isinstance(error, ServerRefusedError) else error
         if isinstance(meaning, SourceError):
             raise meaning from None
         self.lost(str(meaning), _BACKOFF_BEGIN_S)
 
-    def send_status(self, *, received: int, vaulted: int, now: datetime) -> None:
-        """Tell the server how far we are, if it is there."""
+    def send_status(self, *, vaulted: int, now: datetime) -> None:
+        """Tell the server how far we are, if it is there; when it was silent for long, ask for an answer."""
         if self._connection is None:
             return
         try:
-            self._connection.send_status(received=received, vaulted=vaulted, now=now)
+            silent = self._heard_s is not None and time.monotonic() - self._heard_s > ASK_AFTER_S
+            self._connection.send_status(vaulted=vaulted, now=now, reply_requested=silent)
         except ConnectionLostError as error:
             self._unwritable = error
 
@@ -278,7 +296,7 @@ class SourceStream:
             self._raise_final(error)
             self._failed(str(error))
             return False
-        self._connection, self._unwritable = connection, None
+        self._connection, self._unwritable, self._heard_s = connection, None, None
         return True
 
     def _check(self, connection: ReplicationConnection, position: int) -> None:
