@@ -13,7 +13,7 @@ from dr_assets.components.evaluations import check_result
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, judge_contiguous, judge_locked, judge_rpo, judge_verified
 from dr_assets.components.labels import artefact_key
-from dr_assets.components.rpo_sensor import rpo_key
+from dr_assets.components.rpo_sensor import contiguous_key, rpo_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.capture_facts import GAP
@@ -63,7 +63,6 @@ def snapshot_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
 def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     """`rpo`, which the sensor judges every 5 s and anyone may run by hand, and `contiguous`."""
     key = artefact_key(dataset, "wal_chain")
-    contiguous_key = dg.AssetCheckKey(key, "contiguous")
     resources = {resource_key(dataset.vault)}
 
     @dg.asset_check(
@@ -81,6 +80,8 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=key,
         name="contiguous",
+        # In a run that takes a base backup, judge the chain from that one on.
+        additional_deps=[artefact_key(dataset, "snapshot")],
         description="From the newest base backup on, the stored WAL has no hole.",
         blocking=True,
         required_resource_keys=resources,
@@ -89,7 +90,7 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
             verdict = judge_chain(vault, dataset)
-        return check_result(contiguous_key, verdict)
+        return check_result(contiguous_key(dataset), verdict)
 
     return [rpo, contiguous]
 

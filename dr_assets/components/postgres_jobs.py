@@ -11,6 +11,7 @@ from typing import Any, Final
 import dagster as dg
 
 from dr_assets.components.labels import artefact_key
+from dr_assets.components.rpo_sensor import contiguous_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.model import Dataset
@@ -30,30 +31,44 @@ class DatasetJobs:
     """What can be launched for a dataset: by schedule, by sensor or by hand."""
 
     snapshot: Any
+    wal_chain: Any
     restore_test: Any
 
 
 def dataset_jobs(dataset: Dataset) -> DatasetJobs:
-    """`<dataset>_snapshot` and `<dataset>_restore_test`, each with the checks of what it makes and rests on."""
-    snapshot, chain = artefact_key(dataset, "snapshot"), artefact_key(dataset, "wal_chain")
+    """`<dataset>_snapshot`, `<dataset>_wal_chain` (checks only) and `<dataset>_restore_test`.
+
+    `contiguous` isn't part of the restore test: behind a hole there is all the more reason to prove what is left.
+    """
+    snapshot, chain = artefact_key(dataset, "snapshot"), dg.AssetSelection.checks(contiguous_key(dataset))
     proofs = [artefact_key(dataset, "restore_test"), artefact_key(dataset, "reconciliation")]
     return DatasetJobs(
         snapshot=dg.define_asset_job(
             f"{dataset.name}_snapshot",
-            selection=dg.AssetSelection.assets(snapshot),
-            description="Takes a base backup and reads it back: verified, locked.",
+            selection=dg.AssetSelection.assets(snapshot) | chain,
+            description="Takes a base backup and reads it back: verified, locked, continued by the WAL chain.",
+        ),
+        wal_chain=dg.define_asset_job(
+            f"{dataset.name}_wal_chain", selection=chain, description="Looks for holes in the stored WAL."
         ),
         restore_test=dg.define_asset_job(
             f"{dataset.name}_restore_test",
-            selection=dg.AssetSelection.assets(*proofs)
-            | dg.AssetSelection.checks(dg.AssetCheckKey(chain, "contiguous")),
+            selection=dg.AssetSelection.assets(*proofs),
             description="Restores the newest recovery point into a sandbox and reconciles its money.",
         ),
     )
 
 
 def dataset_schedules(dataset: Dataset, jobs: DatasetJobs) -> list[dg.ScheduleDefinition]:
-    """The base backup whenever one is due, the restore test by its cron line (UTC)."""
+    """The base backup whenever one is due, the search for holes hourly, the restore test by its cron line (UTC)."""
+    searched = dg.ScheduleDefinition(
+        name=f"{dataset.name}_wal_chain",
+        job=jobs.wal_chain,
+        cron_schedule="17 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks for holes in the stored WAL, hourly.",
+    )
     tested = dg.ScheduleDefinition(
         name=f"{dataset.name}_restore_test",
         job=jobs.restore_test,
@@ -62,7 +77,7 @@ def dataset_schedules(dataset: Dataset, jobs: DatasetJobs) -> list[dg.ScheduleDe
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="The policy's restore_test.cron.",
     )
-    return [_snapshot_schedule(dataset, jobs), tested]
+    return [_snapshot_schedule(dataset, jobs), searched, tested]
 
 
 def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefinition:

@@ -44,7 +44,7 @@ class ProtectedPostgres(dg.Component):
         return dg.Definitions(
             assets=[snapshot_asset(dataset), wal_chain_spec(dataset), restore_test_assets(dataset)],
             asset_checks=[*snapshot_checks(dataset), *wal_chain_checks(dataset)],
-            jobs=[jobs.snapshot, jobs.restore_test],
+            jobs=[jobs.snapshot, jobs.wal_chain, jobs.restore_test],
             schedules=dataset_schedules(dataset, jobs),
             sensors=[rpo_sensor(dataset), restore_when_stale_sensor(dataset, jobs)],
         )

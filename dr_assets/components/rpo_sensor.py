@@ -12,13 +12,15 @@ from typing import Final
 import dagster as dg
 
 from dr_assets.components.evaluations import evaluation, worth_writing
-from dr_assets.components.judgements import Judgement, judge_rpo, judge_unreadable
+from dr_assets.components.judgements import Judgement, judge_gap, judge_rpo, judge_unreadable
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.proofs import judge_proofs, proof_keys
 from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.position import stored_recovery_point
+from dr_assets.vault.facts import latest_fact
 
 INTERVAL_S: Final = 5
 
@@ -26,6 +28,11 @@ INTERVAL_S: Final = 5
 def rpo_key(dataset: Dataset) -> dg.AssetCheckKey:
     """The check `rpo` on `<dataset>/wal_chain`."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "rpo")
+
+
+def contiguous_key(dataset: Dataset) -> dg.AssetCheckKey:
+    """The check `contiguous` on `<dataset>/wal_chain`: judged in runs, and here as soon as WAL is known to be lost."""
+    return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "contiguous")
 
 
 def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
@@ -54,6 +61,8 @@ def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.Asset
     try:
         vault = resource.open_vault()
         point = stored_recovery_point(vault, dataset)
-        return {rpo_key(dataset): judge_rpo(dataset, point, vault.clock()), **judge_proofs(vault, dataset)}
+        judged = {rpo_key(dataset): judge_rpo(dataset, point, vault.clock()), **judge_proofs(vault, dataset)}
+        lost = judge_gap(latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP))
+        return judged if lost is None else {**judged, contiguous_key(dataset): lost}
     except DrError as error:
         return dict.fromkeys((rpo_key(dataset), *proof_keys(dataset)), judge_unreadable(error))

@@ -79,6 +79,10 @@ class FilledVault:
         """Record a fact of this moment."""
         record_fact(self.vault, "ledger", kind, body, at=self.now)
 
+    def seal_gap(self) -> None:
+        """The fact of a slot that was lost at the end of the stream."""
+        self.seal("gap", chain_end=format_lsn(self.position), available=None, system_id=SYSTEM_ID, timeline=1)
+
     def seal_snapshot(self) -> None:
         """The fact of a base backup that begins where the stream now ends."""
         start, begin_at = format_lsn(self.position), format_time(self.now)

@@ -72,7 +72,7 @@ def test_a_drill_that_left_no_statement_is_asked_for_again_the_next_day(
 
 def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> bool:
     """Whether one tick of the snapshot schedule asks for a base backup."""
-    schedule = next(each for each in dataset_schedules(ledger, dataset_jobs(ledger)) if "snapshot" in each.name)
+    schedule = next(each for each in dataset_schedules(ledger, dataset_jobs(ledger)) if each.name == "ledger_snapshot")
     context = dg.build_schedule_context(
         instance=instance, scheduled_execution_time=filled.now, resources={"vault_primary": filled}
     )

@@ -76,7 +76,7 @@ def test_everything_that_watches_is_switched_on() -> None:
     sensors = {sensor.name: sensor.default_status.value for sensor in REPOSITORY.sensor_defs}
     schedules = {schedule.name: schedule.default_status.value for schedule in REPOSITORY.schedule_defs}
     assert sensors == dict.fromkeys(["alerts", "drill_due", "ledger_restore_when_stale", "ledger_rpo"], "RUNNING")
-    expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_snapshot"]
+    expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_snapshot", "ledger_wal_chain"]
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 

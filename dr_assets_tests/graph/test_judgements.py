@@ -36,12 +36,23 @@ def test_a_lost_slot_is_red_until_a_new_base_backup(filled: Any, ledger: Dataset
     filled.seal_snapshot()
     filled.store_wal()
     filled.later(minutes=1)
-    filled.seal("gap", chain_end="0/1001000", available=None)
+    filled.seal_gap()
     assert "take a new base backup" in judge_chain(filled.vault, ledger).reason
     filled.later(minutes=1)
+    filled.position += 0x1000000
     filled.seal_snapshot()
     filled.store_wal()
     assert judge_chain(filled.vault, ledger).passed
+
+
+def test_a_base_backup_that_was_under_way_does_not_heal_a_gap(filled: Any, ledger: Dataset) -> None:
+    """It ended after the gap and began before it: the WAL it needs is what was lost."""
+    filled.store_wal()
+    filled.seal_gap()
+    filled.later(minutes=1)
+    filled.position -= 4096
+    filled.seal_snapshot()
+    assert "take a new base backup" in judge_chain(filled.vault, ledger).reason
 
 
 def test_verified_and_locked_are_told_apart(filled: Any) -> None:

@@ -60,6 +60,16 @@ def test_a_segment_without_lock_is_red(filled: Any, ledger: Dataset) -> None:
     assert "no lock" in judge_from_vault(filled, ledger)[rpo_key(ledger)].reason
 
 
+def test_lost_wal_shows_at_the_next_tick(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+    """A gap that the capture put on record makes `contiguous` red without waiting for a run."""
+    filled.seal_snapshot()
+    filled.store_wal()
+    assert "contiguous" not in evaluate(instance, filled, ledger)
+    filled.later(seconds=1)
+    filled.seal_gap()
+    assert evaluate(instance, filled, ledger) == {"contiguous": False}
+
+
 def test_it_writes_on_change_and_not_in_between(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
     """The event log keeps everything, so an unchanged verdict is not repeated at every tick."""
     filled.store_wal()
