@@ -7,6 +7,7 @@ Times in targets and of base backups are the source's clock; `as_of` is the stor
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,14 +15,21 @@ from typing import Final
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest
-from dr_assets.stores.postgres.capture_facts import CAPTURE
+from dr_assets.stores.postgres.capture_facts import Anchor, latest_anchor
 from dr_assets.stores.postgres.clip import STORE_TROUBLE, linked, needed_pieces, reachable_at, require_whole
 from dr_assets.stores.postgres.lay_wal import WalFrame
-from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.lineage import (
+    Departure,
+    find_departure,
+    other_systems,
+    require_before,
+    require_common,
+    require_current,
+)
+from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import segment_begin
 from dr_assets.vault.chain import Chain, resolve
-from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.format.keys import BASE, WAL, part_stream
 from dr_assets.vault.vault import StoredObject, Vault
@@ -99,9 +107,10 @@ class RestorePlan:
 def plan_restore(vault: Vault, dataset: str, target: Target, *, as_of: datetime | None = None) -> RestorePlan:
     """The plan that reaches `target` from the newest usable base backup before it.
 
-    Raises PolicyError: `restore.no_base_backup`, `restore.target_too_old`, `restore.target_beyond`. VaultError:
-    `restore.not_usable_yet` (the WAL up to a backup's stop LSN is not stored), `restore.hole`, and whatever the vault
-    says of a damaged manifest when no other base backup can be used.
+    Raises PolicyError: `restore.no_base_backup`, `restore.target_too_old`, `restore.target_beyond`, and when the source
+    has left what would come back: `restore.other_system`, `restore.newer_timeline`, `restore.older_timeline`,
+    `restore.abandoned_timeline`. VaultError: `restore.not_usable_yet` (the WAL up to a backup's stop LSN is not
+    stored), `restore.hole`, and whatever the vault says of a damaged manifest when no other base backup can be used.
     """
     search = _Search(vault, dataset, target, as_of)
     for stored in search.base_backups():
@@ -150,12 +159,9 @@ class _Search:
         parts = self._parts(manifest)
         chain = self._chain(manifest)
         self._require_usable(manifest, chain)
-        pieces = needed_pieces(self._vault, manifest, chain, self._target)
+        pieces = self._pieces(manifest, chain)
         if pieces is None:
             return None
-        if self._target.kind == "latest":
-            self._notes.extend(require_whole(self._vault, chain, self._stored(manifest)))
-            self._require_newest_timeline(manifest, chain)
         frame = WalFrame(
             manifest.system_id,
             manifest.timeline,
@@ -235,27 +241,45 @@ class _Search:
         )
         return linked(self._vault, resolve(pieces, self._vault.header, begin))
 
-    def _stored(self, manifest: BaseManifest) -> int | None:
-        """How far the newest capture of this timeline once said that everything is stored; None if it said nothing."""
-        fact = latest_fact(self._vault, self._dataset, CAPTURE, as_of=self._as_of)
-        if fact is None:
-            return None
-        body = fact.body
-        if (body.get("system_id"), body.get("timeline")) != (manifest.system_id, manifest.timeline):
-            return None
-        return parse_lsn(str(body.get("stored")))
+    def _pieces(self, manifest: BaseManifest, chain: Chain) -> Sequence[StoredObject] | None:
+        """What leads to the target, on the source's own history; None when a restore point isn't in this chain."""
+        vault, dataset = self._vault, self._dataset
+        left = find_departure(vault, dataset, manifest.system_id, manifest.timeline, as_of=self._as_of)
+        if self._target.kind == "latest":
+            anchor = latest_anchor(vault, dataset, as_of=self._as_of)
+            self._notes.extend(require_whole(vault, chain, _stored(anchor, manifest)))
+            require_current(manifest, chain, anchor, left)
+            return chain.segments
+        if others := other_systems(vault, dataset, manifest.system_id):
+            self._note(f"this is system {manifest.system_id}; WAL of {', '.join(others)} is stored as well")
+        if left is None:
+            return needed_pieces(vault, manifest, chain, self._target)
+        return self._pieces_before(left, manifest, chain)
 
-    def _require_newest_timeline(self, manifest: BaseManifest, chain: Chain) -> None:
-        """`latest` must not quietly mean the end of a timeline that the source has left."""
-        newer = self._vault.objects(self._dataset, WAL, system_id=manifest.system_id, as_of=self._as_of)
-        timeline = max((obj.key.timeline for obj in newer), default=manifest.timeline)
-        if timeline > manifest.timeline:
-            raise PolicyError(
-                "restore.newer_timeline",
-                f"the newest usable base backup is of timeline {manifest.timeline}, but WAL of timeline {timeline} is "
-                "stored: the source failed over and no base backup was taken since",
-                f"take one if the source lives; to restore the old timeline's end, ask for lsn:{format_lsn(chain.end)}",
-            )
+    def _pieces_before(self, left: Departure, manifest: BaseManifest, chain: Chain) -> Sequence[StoredObject] | None:
+        """The same when the source has left this timeline: nothing behind that moment is handed out."""
+        require_common(left, manifest)
+        self._note(left.describe(manifest.timeline))
+        vault, target, common = self._vault, self._target, left.common(chain)
+        if target.xid is not None:
+            # Nobody knows where a transaction lies before it was replayed, so the replay finds nothing but the common.
+            require_before(left, manifest, chain, target, is_before=common.end >= manifest.stop_lsn)
+            return common.segments
+        pieces = needed_pieces(vault, manifest, chain, target)
+        if pieces is None:
+            return None
+        if target.lsn is not None:
+            is_before = target.lsn <= left.position
+        elif target.name is not None:
+            is_before = needed_pieces(vault, manifest, common, target) is not None
+        else:
+            is_before = target.kind == "immediate" or pieces[-1].key.last <= left.position
+        require_before(left, manifest, chain, target, is_before=is_before)
+        return pieces
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
 
     def _require_usable(self, manifest: BaseManifest, chain: Chain) -> None:
         if chain.end >= manifest.stop_lsn:
@@ -278,6 +302,13 @@ class _Search:
 
     def _as_of_text(self) -> str:
         return "" if self._as_of is None else f" as of {self._as_of.isoformat()}"
+
+
+def _stored(anchor: Anchor | None, manifest: BaseManifest) -> int | None:
+    """How far the newest capture of this timeline once said that everything is stored; None if it said nothing."""
+    if anchor is None or (anchor.system_id, anchor.timeline) != (manifest.system_id, manifest.timeline):
+        return None
+    return anchor.stored
 
 
 def _is_before(target: Target, manifest: BaseManifest) -> bool:
