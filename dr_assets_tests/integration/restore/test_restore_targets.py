@@ -30,11 +30,15 @@ def ids(restored: Restored) -> list[int]:
 def test_latest_has_every_commit_that_was_stored(
     make_source: "Callable[..., Source]", recover: Callable[..., Restored], major: int
 ) -> None:
-    """On the oldest and newest version: base backup and WAL bring back the last commit, the heartbeat dates it."""
+    """On the oldest and newest version: the last commit comes back, a heartbeat dates it, targets stop in between."""
     source = make_source(major)
     source.sql("CREATE TABLE t (id int)")
     source.snapshot()
-    source.sql("INSERT INTO t SELECT generate_series(1, 20000)")
+    source.sql("INSERT INTO t SELECT generate_series(1, 10000)")
+    earlier = source.clock()
+    source.pause()
+    source.sql("SELECT pg_create_restore_point('halfway')")
+    source.sql("INSERT INTO t SELECT generate_series(10001, 20000)")
     at = source.beat()
     end = source.feed()
     restored = recover(source)
@@ -43,6 +47,8 @@ def test_latest_has_every_commit_that_was_stored(
     assert restored.replayed_lsn == restored.end_lsn <= end
     assert restored.timeline == 2
     assert f"PostgreSQL {major}." in restored.engine
+    for target in (earlier.isoformat(), "name:halfway"):
+        assert ids(recover(source, target)) == list(range(1, 10001))
 
 
 def test_through_a_real_object_store_and_back(
