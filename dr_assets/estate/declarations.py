@@ -46,7 +46,8 @@ def _judge_folder(defs_dir: Path) -> tuple[Estate | None, list[Finding]]:
     documents: list[Document] = []
     findings: list[Finding] = []
     for path in sorted(defs_dir.glob("*/defs.yaml")):
-        read, unreadable = read_documents(path, path.read_text("utf-8"), frozenset({ESTATE_TYPE, POSTGRES_TYPE}))
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        read, unreadable = read_documents(path, text, frozenset({ESTATE_TYPE, POSTGRES_TYPE}))
         documents += read
         findings += unreadable
     estate, refused = judge(defs_dir, documents)

@@ -15,6 +15,7 @@ from dr_assets.estate.findings import Finding
 Place = tuple[str | int, ...]
 """Where a value sits in its document: `("attributes", "retention", "days")`, list items by index."""
 
+DEEPEST: Final = 12
 # Keys that Dagster's component loader understands beside ours; it checks their contents itself.
 LOADER_KEYS: Final = frozenset({"type", "attributes", "requirements", "post_processing"})
 
@@ -47,12 +48,20 @@ class _Reader:
     lines: dict[Place, int] = field(default_factory=dict)
 
     def value(self, node: yaml.Node, place: Place) -> Any:
-        self.lines.setdefault(place, node.start_mark.line + 1)
+        line = node.start_mark.line + 1
+        self.lines.setdefault(place, line)
+        if len(place) > DEEPEST:
+            self.findings.append(Finding(self.path, line, "policy.yaml", "nested too deep, or an alias of itself"))
+            return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
-        return _scalar(node)
+        try:
+            return _scalar(node)
+        except (yaml.YAMLError, ValueError):
+            self.findings.append(Finding(self.path, line, "policy.yaml", "not a plain value"))
+            return None
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -76,9 +85,10 @@ def read_documents(path: Path, text: str, ours: frozenset[str]) -> tuple[list[Do
     for node in nodes:
         reader = _Reader(path)
         content = reader.value(node, ())
-        if not isinstance(content, dict) or content.get("type") not in ours:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if not isinstance(kind, str) or kind not in ours:
             continue
-        document = Document(path, content["type"], _attributes(content), reader.lines)
+        document = Document(path, kind, _attributes(content), reader.lines)
         documents.append(document)
         findings += reader.findings + _unknown_loader_keys(document, content) + _templates(document)
     return documents, findings

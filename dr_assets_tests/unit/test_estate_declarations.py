@@ -2,9 +2,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dr_assets.estate.declarations import Finding, check_estate, default_defs_dir, load_estate
+from dr_assets.estate.documents import read_documents
 from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.rules import judge
+from dr_assets.estate.schema import ESTATE_TYPE, POSTGRES_TYPE
 
 ESTATE = """\
 type: dr_assets.components.ProtectedEstate
@@ -209,3 +214,40 @@ def test_somebody_elses_components_are_left_alone(tmp_path: Path) -> None:
     """A defs.yaml of another component type is no business of ours, whatever it holds."""
     other = "type: elsewhere.Thing\nattributes: {dataset: ledger, whatever: 1}\n"
     assert check_estate(declare(tmp_path, estate=ESTATE, ledger=LEDGER, other=other)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rpo: 30s", "rpo: !thing 30s"),
+        ("rpo: 30s", "rpo: 2026-13-45"),
+        ("rpo: 30s", "rpo: &me [*me]"),
+        ("rpo: 30s", "? [a, b]\n  : 1"),
+        ("attributes:\n", "attributes: []\nother:\n"),
+        ("dataset: ledger", "dataset: [ledger]"),
+        ("dataset: ledger", "dataset: \x00"),
+        ("snapshot: {every: 24h, incremental_every: 1h}", "snapshot: 24h"),
+        ('owners: ["team:platform"]', "owners: team:platform"),
+        ("days: 30", "days: 30.5"),
+        ("days: 30", "days: true"),
+    ],
+)
+def test_whatever_yaml_can_hold_ends_in_findings(tmp_path: Path, old: str, new: str) -> None:
+    """Tags, impossible dates, aliases of themselves, wrong shapes: findings with a line, never a crash."""
+    findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=changed(LEDGER, old, new)))
+    assert findings
+    assert all(finding.line >= 1 for finding in findings)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damage_to_a_declaration_crashes_the_check(data: st.DataObject) -> None:
+    """Cut, overwrite or insert anywhere: the verdict is findings or an estate, never an exception of ours."""
+    position = data.draw(st.integers(0, len(LEDGER)))
+    cut = data.draw(st.integers(0, 30))
+    piece = data.draw(st.text(alphabet="{}[]:,&*!|>-#?\"' \n\tab1\x00\ufffe", max_size=8))
+    text = LEDGER[:position] + piece + LEDGER[position + cut :]
+    documents, findings = read_documents(Path("defs.yaml"), text, frozenset({POSTGRES_TYPE, ESTATE_TYPE}))
+    head, _ = read_documents(Path("estate.yaml"), ESTATE, frozenset({ESTATE_TYPE}))
+    estate, refused = judge(Path(), [*head, *documents])
+    assert findings or refused or estate is not None
