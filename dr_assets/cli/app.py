@@ -41,6 +41,8 @@ def main() -> None:
     except DrError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"dr-assets: {error.code}: {error.found}", markup=False)
+        for note in getattr(error, "__notes__", ()):
+            console.print(note, markup=False)
         console.print(f"HINT: {error.hint}", markup=False)
         sys.exit(error.exit_code)
     except _InterruptedError:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from dr_assets.estate.errors import VaultError
+from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
@@ -22,6 +22,7 @@ from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.storage.refusals import unreachable
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
@@ -98,7 +99,8 @@ def loop_over(
     with ExitStack() as stack:
         putters = Putters(
             vault, dataset="ledger", lock_of=lambda: vault.locks.lock("ledger", "wal", vault.clock()),
-            count=settings.putters, give_up_s=settings.give_up_s, metrics=NoMetrics(),
+            count=settings.putters, give_up_s=settings.give_up_s, is_only_copy=lambda: stream.connection is None,
+            metrics=NoMetrics(),
         )  # fmt: skip
         stack.callback(putters.close)
         watch = SimpleNamespace(
@@ -143,3 +145,79 @@ def test_every_piece_says_what_was_stored_when_it_was_made() -> None:
         loop.run(threading.Event())
     said = [vault.header(obj).extra["acknowledged_to"] for obj in vault.objects("ledger", "wal")]
     assert said == [f"{at(number):016X}" for number in range(len(said))]
+
+
+def lost() -> SourceError:
+    """An end for good."""
+    return SourceError("source.slot_lost", "the slot is lost", "accept the gap")
+
+
+def stored_end(vault: Vault) -> int:
+    """Where the chain in the vault ends."""
+    return resolve(vault.objects("ledger", "wal"), vault.header, BEGIN).end
+
+
+def test_what_was_received_before_a_final_error_is_stored_however_slow_the_vault_is() -> None:
+    """It may be the only copy: the patience is that of a put, not that of a stop, and the source's error stays."""
+    vault = throwaway_vault()
+    stream = ScriptedStream(1, lost())
+    with loop_over(vault, stream, stop_within_s=0.1, give_up_s=30) as loop:
+        put = vault.store.put
+
+        def slow(*args: Any) -> Any:
+            threading.Event().wait(1)
+            return put(*args)
+
+        vault.store.put = slow  # type: ignore[method-assign]
+        with pytest.raises(SourceError, match=r"source\.slot_lost"):
+            loop.run(threading.Event())
+    assert stored_end(vault) == at(1)
+
+
+def test_a_vault_that_stays_away_is_a_note_on_the_sources_error() -> None:
+    """Both are told, the source's first: what has to be put on record hangs on it."""
+    vault = throwaway_vault()
+    with loop_over(vault, ScriptedStream(1, lost()), give_up_s=0.5) as loop:
+
+        def refuse(*_: Any) -> Any:
+            raise unreachable("the store", "no answer")
+
+        vault.store.put = refuse  # type: ignore[method-assign]
+        with pytest.raises(SourceError, match=r"source\.slot_lost") as caught:
+            loop.run(threading.Event())
+    assert any("64 bytes" in note and "not stored" in note for note in caught.value.__notes__)
+
+
+def test_no_put_is_given_up_while_the_source_is_away() -> None:
+    """Vault and source away at once: the capture holds on to what it has, beyond its usual patience."""
+    vault, stop = throwaway_vault(), threading.Event()
+    stream = ScriptedStream(1)
+    stream.before_message = lambda _: setattr(stream, "connection", None)
+    with loop_over(vault, stream, give_up_s=0.2) as loop:
+        put, tries = vault.store.put, []
+
+        def recover(*args: Any) -> Any:
+            tries.append(args)
+            if len(tries) < 4:  # backing off 0.2, 0.4 and 0.8 s: the patience is long over
+                raise unreachable("the store", "no answer")
+            stop.set()
+            return put(*args)
+
+        vault.store.put = recover  # type: ignore[method-assign]
+        loop.run(stop)
+    assert stored_end(vault) == at(1)
+
+
+def test_a_listener_that_fails_ends_the_capture_and_loses_nothing() -> None:
+    """Its error is raised once everything received is stored, even when it came in the middle of draining."""
+    vault = throwaway_vault()
+
+    def broken(_: CaptureReport) -> None:
+        raise RuntimeError("nobody listens")
+
+    stream = ScriptedStream(50)
+    stream.at_once = True
+    with loop_over(vault, stream, listener=broken) as loop, pytest.raises(RuntimeError, match="nobody listens"):
+        loop.run(threading.Event())
+    assert stream.sent
+    assert stored_end(vault) == at(stream.sent)

@@ -213,6 +213,7 @@ class Capture:
                 lock_of=lambda: vault.locks.lock(name, "wal", vault.clock()),
                 count=self._options.putters,
                 give_up_s=self._options.give_up_s,
+                is_only_copy=lambda: stream.connection is None,
                 metrics=self._metrics,
             )
             stack.callback(putters.close)
@@ -220,14 +221,13 @@ class Capture:
                 self._dsn,
                 slot=self._dataset.slot,
                 system_id=identity.system_id,
+                timeline=identity.timeline,
                 heartbeat=heartbeat,
                 interval_s=self._options.heartbeat_every_s,
                 clock=self._clock,
             )
             stack.callback(watch.stop)
-            facts, listening = Aside(f"facts-{name}"), Aside(f"listen-{name}")
-            stack.callback(facts.close, 60)
-            stack.callback(listening.close, 60)
+            facts, listening = (stack.enter_context(Aside(f"{work}-{name}")) for work in ("facts", "listen"))
             yield LoopParts(
                 vault=vault, dataset=self._dataset, identity=identity, stream=stream, putters=putters, watch=watch,
                 facts=facts, listening=listening, listener=self._listener, metrics=self._metrics, clock=self._clock,

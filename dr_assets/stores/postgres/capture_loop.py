@@ -110,20 +110,30 @@ class CaptureLoop:
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`, then store what was received and end the stream in order.
 
-        Raises SourceError when going on is impossible (what was received is stored first), VaultError when a put was
-        given up: nothing beyond the prefix was acknowledged then.
+        Raises SourceError when going on is impossible, and what the listener or the watch raised; what was received is
+        stored first, with all the patience there is when the source may not have it any more. Raises VaultError when a
+        put was given up: nothing beyond the prefix was acknowledged then.
         """
-        try:
-            while not stop.is_set():
+        ended: BaseException | None = None
+        while ended is None and not stop.is_set():
+            try:
                 self._round()
-        except SourceError:
-            self._drain()
-            raise
-        self._drain()
+            except SourceError as error:
+                ended = error
+            ended = ended or self._failed_beside()
+        if ended is not None:
+            self._drain_after(ended, stop)
+            raise ended
+        self._drain(self._parts.options.stop_within_s, stop)
         self._end_stream()
         self._state = "stopped"
         record_capture(self._parts.vault, self._parts.dataset.name, "stopped", self._anchor())
         self._tell()
+
+    def _failed_beside(self) -> BaseException | None:
+        """What one of the threads beside this one raised."""
+        parts = self._parts
+        return parts.watch.error or parts.listening.error or parts.facts.error
 
     def _round(self) -> None:
         self._wait()
@@ -257,15 +267,28 @@ class CaptureLoop:
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        """Store what was received, still answering the source, reading no more."""
-        deadline = time.monotonic() + self._parts.options.stop_within_s
+    def _drain_after(self, ended: BaseException, stop: threading.Event) -> None:
+        """Store what was received though the capture fails; that failure stays the one to see, this one's is a note."""
+        options = self._parts.options
+        try:
+            self._drain(options.give_up_s if isinstance(ended, SourceError) else options.stop_within_s, stop)
+        except VaultError as error:
+            unstored = self._cutter.position - self._prefix.acknowledged
+            ended.add_note(
+                f"and {unstored} bytes of WAL that were received are not stored: {error.code}: {error.found}"
+            )
+
+    def _drain(self, patience_s: float, stop: threading.Event) -> None:
+        """Store what was received, still answering the source, reading no more; a stop shortens the patience."""
+        began_s, stopped_s = time.monotonic(), None
         while self._cutter.size_bytes or self._prefix.in_flight:
-            if time.monotonic() > deadline:
+            now_s = time.monotonic()
+            stopped_s = now_s if stopped_s is None and stop.is_set() else stopped_s
+            if now_s > began_s + patience_s or (stopped_s or now_s) + self._parts.options.stop_within_s < now_s:
                 raise VaultError(
                     "vault.too_slow_to_stop",
                     f"{self._cutter.position - self._prefix.acknowledged} bytes of WAL were not stored within "
-                    f"{self._parts.options.stop_within_s:g} s",
+                    f"{now_s - began_s:.0f} s",
                     "nothing is lost while the source lives: its slot keeps them for the next start",
                 )
             self._cut(force=True)

@@ -47,16 +47,20 @@ class Failed:
 
 
 class Putters:
-    """`count` threads. A piece is only taken while a thread is idle, so what is in flight stays bounded."""
+    """`count` threads. A piece is only taken while a thread is idle, so what is in flight stays bounded.
+
+    A piece that may be the only copy of its bytes (`is_only_copy`: the source is away) is not given up for lateness.
+    """
 
     def __init__(
         self, vault: Vault, *, dataset: str, lock_of: Callable[[], Lock], count: int, give_up_s: float,
-        metrics: CaptureMetrics,
+        is_only_copy: Callable[[], bool], metrics: CaptureMetrics,
     ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset
         self._lock_of = lock_of
         self._give_up_s = give_up_s
+        self._is_only_copy = is_only_copy
         self._metrics = metrics
         self._count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"put-{dataset}")
@@ -130,7 +134,7 @@ class Putters:
                 receipt = self._vault.put(sealed, lock)
             except VaultError as error:
                 self._count_failure(error)
-                late = time.monotonic() - began_s > self._give_up_s
+                late = time.monotonic() - began_s > self._give_up_s and not self._is_only_copy()
                 if error.code not in _TRANSIENT or late or self._abandoned.wait(backoff_s):
                     return Failed(piece, error)
                 backoff_s = min(backoff_s * 2, _BACKOFF_END_S)

@@ -238,6 +238,7 @@ class SourceStream:
     def _broke(self, error: ConnectionLostError | ServerRefusedError) -> None:
         meaning = refusal(self._place, error) if isinstance(error, ServerRefusedError) else error
         if isinstance(meaning, SourceError):
+            self.close()
             raise meaning from None
         self.lost(str(meaning), _BACKOFF_BEGIN_S)
 

@@ -17,6 +17,9 @@ from dr_assets.stores.postgres.heartbeat import Beat, Heartbeat
 from dr_assets.stores.postgres.session import Connection, connect
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
 
+# With several hosts in the connection string a session may reach a server that was promoted since.
+_TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
 
 class _WrongServerError(Exception):
     """The session reached another server than the stream; a beat there would date the wrong WAL."""
@@ -32,7 +35,11 @@ class Watched:
 
 
 class SourceWatch:
-    """Beats and looks every `interval_s` until `stop`; failures are told in `newest.trouble` and tried again."""
+    """Beats and looks every `interval_s` until `stop`; failures are told in `newest.trouble` and tried again.
+
+    What nobody foresaw ends the thread and is in `error`: without heartbeats the recovery point has no age, so whoever
+    started the watch must end as well.
+    """
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class SourceWatch:
         *,
         slot: str,
         system_id: str,
+        timeline: int,
         heartbeat: Heartbeat,
         interval_s: float,
         clock: Callable[[], datetime],
@@ -47,6 +55,7 @@ class SourceWatch:
         self._dsn = dsn
         self._slot = slot
         self._system_id = system_id
+        self._timeline = timeline
         self._heartbeat = heartbeat
         self._interval_s = interval_s
         self._clock = clock
@@ -54,6 +63,7 @@ class SourceWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{slot}", daemon=True)
         self.newest = Watched()
+        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Begin; the first beat comes at once."""
@@ -74,6 +84,12 @@ class SourceWatch:
                 return beats
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
+            self.error = error
+
+    def _watch(self) -> None:
         connection: Connection | None = None
         try:
             while not self._stop.is_set():
@@ -102,6 +118,11 @@ class SourceWatch:
         return connection
 
     def _look(self, connection: Connection) -> None:
+        row = connection.execute(_TIMELINE).fetchone()
+        if row != (f"{self._timeline:08X}",):
+            raise _WrongServerError(
+                f"the stream is of timeline {self._timeline:08X}, this session's server is on {row}"
+            )
         asked_at = self._clock()
         beat = self._heartbeat.write(connection)
         self._beats.put(beat)

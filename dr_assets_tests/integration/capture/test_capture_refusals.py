@@ -8,6 +8,7 @@ import pytest
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.capture_facts import latest_anchor
+from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import facts
 from dr_assets.vault.storage.refusals import unreachable
@@ -54,6 +55,40 @@ def test_a_lost_slot_is_an_error_on_record_and_never_skipped(
     assert anchor.begin > chain.end
     rig.assert_same_wal(vault, dataset, server.data_dir)
     assert [gap["available"] is None for gap in _gaps(vault, dataset)] == [True, False]
+
+
+def test_a_slot_lost_under_a_running_capture_is_on_record_behind_a_slow_vault(
+    rig: ModuleType, postgres_server: Any, memory_vault: Any
+) -> None:
+    """What was received is stored first, for longer than a stop may take; then the gap begins where the chain ends."""
+    server = postgres_server(
+        settings={"fsync": False, "max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
+    )
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    vault, hold = memory_vault(dataset), rig.threading.Event()
+    hold.set()
+    put = vault.store.put
+
+    def held(key: str, *args: Any) -> Any:
+        assert hold.wait(60)
+        return put(key, *args)
+
+    vault.store.put = held
+    with rig.CaptureThread(vault, dataset, dsn, stop_within_s=0.2) as capture:
+        capture.wait_stored(rig.write_rows(dsn, 10))
+        hold.clear()
+        for _ in range(6):
+            rig.write_rows(dsn, 20)
+            _execute(dsn, "SELECT pg_switch_wal()")
+        _execute(dsn, "CHECKPOINT")
+        rig.time.sleep(2)  # the server ended the stream, the capture came back and found its slot lost
+        assert capture.error is None
+        hold.set()
+        error = capture.ended_with()
+    assert isinstance(error, SourceError)
+    assert error.code == "source.slot_lost"
+    assert [gap["chain_end"] for gap in _gaps(vault, dataset)] == [format_lsn(rig.chain_of(vault, dataset).end)]
+    assert rig.chain_of(vault, dataset).end == capture.report.received_lsn
 
 
 def test_a_slot_that_was_dropped_leaves_a_gap_and_the_capture_says_so(
