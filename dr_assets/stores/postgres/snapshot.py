@@ -8,6 +8,7 @@ A backup that was killed has parts and no manifest, and so nothing ever takes it
 """
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from dr_assets.stores.postgres.heartbeat import source_clock
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.measured import measured
 from dr_assets.stores.postgres.parts import PART_BYTES, PartsPlace, PartWriter
+from dr_assets.stores.postgres.patience import patiently
 from dr_assets.stores.postgres.protocol import ConnectionLostError, ReplicationConnection, ServerRefusedError
 from dr_assets.stores.postgres.session import connect, source_errors
 from dr_assets.vault.facts import record_fact
@@ -234,6 +236,8 @@ def _options(snapshot_id: str) -> dict[str, str | bool]:
         "PROGRESS": True,
         "CHECKPOINT": "fast",
         "WAL": False,
+        # Else a server that archives keeps us waiting for its archive, which may stand still; our capture has the WAL.
+        "WAIT": False,
         "MANIFEST": "yes",
         "MANIFEST_CHECKSUMS": "SHA256",
     }
@@ -285,6 +289,7 @@ def _policy(dataset: Dataset, lock: Lock) -> dict[str, str]:
 
 
 def _seal_manifest(vault: Vault, manifest: BaseManifest, lock: Lock) -> str:
+    """Put the manifest, without which all parts were for nothing, as patiently as those; returns its key."""
     prepared = vault.prepare(
         dataset=manifest.dataset,
         stream=BASE,
@@ -298,7 +303,8 @@ def _seal_manifest(vault: Vault, manifest: BaseManifest, lock: Lock) -> str:
         plaintext=manifest.encode(),
         extra={"snapshot_id": manifest.snapshot_id},
     )
-    return str(vault.put(prepared.seal(), lock).key)
+    sealed = prepared.seal()
+    return str(patiently(lambda: vault.put(sealed, lock), threading.Event()).key)
 
 
 def _record(vault: Vault, manifest: BaseManifest, result: SnapshotResult) -> None:

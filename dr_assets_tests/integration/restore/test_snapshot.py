@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
-from dr_assets.stores.postgres import base_manifest
+from dr_assets.stores.postgres import base_manifest, patience
 from dr_assets.stores.postgres.basebackup import BaseBackup
 from dr_assets.stores.postgres.parts import PartWriter
 from dr_assets.stores.postgres.plan import plan_restore
@@ -131,6 +131,34 @@ def test_a_store_that_takes_nothing_more_ends_the_backup_without_a_manifest(
     assert [str(obj.key) for obj in source.vault.objects("ledger", "base")] == before
     plan = plan_restore(source.vault, "ledger", Target.parse("latest"))
     assert plan.base.snapshot_id == history.b.snapshot_id
+
+
+def test_a_store_that_is_away_when_the_manifest_comes_is_waited_for(
+    history: "History", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour's parts are not thrown away for a moment: the same manifest is put again."""
+    source = history.source.clone()
+    put, tries = type(source.store).put, []
+
+    def failing(self: Any, key: str, *args: Any) -> Any:
+        if "/base/" in key:
+            tries.append(key)
+            if len(tries) < 3:
+                raise VaultError("vault.unreachable", "the store is away", "wait")
+        return put(self, key, *args)
+
+    monkeypatch.setattr(patience, "_BACKOFF_BEGIN_S", 0.001)
+    monkeypatch.setattr(type(source.store), "put", failing)
+    result = source.snapshot()
+    assert tries == [result.manifest_key] * 3
+
+
+def test_a_server_whose_own_archive_stands_still_is_backed_up(make_source: "Callable[..., Source]") -> None:
+    """The WAL comes from the capture; nobody waits for an archive that may be full or gone."""
+    source = make_source(17, archive_mode="on", archive_command="false")
+    source.snapshot()
+    source.feed()
+    assert plan_restore(source.vault, "ledger", Target.parse("latest")).pieces
 
 
 def test_a_backup_that_breaks_off_leaves_parts_that_nobody_takes_for_one(
