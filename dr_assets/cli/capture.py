@@ -5,16 +5,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, vault_of
+from dr_assets.estate.model import Dataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
-from dr_assets.stores.postgres.capture import Capture
-from dr_assets.stores.postgres.preflight import preflight, require_ready
+from dr_assets.stores.postgres.capture import Capture, CaptureOptions
+from dr_assets.stores.postgres.preflight import SLOT_LOST, preflight, require_ready
 from dr_assets.stores.postgres.report import CaptureReport
 
 log = logging.getLogger("dr_assets.capture")
@@ -28,6 +30,13 @@ def capture(
     report: Annotated[
         bool, typer.Option("--report", help="tell Dagster (DAGSTER_HOME) whenever the recoverable point moved")
     ] = False,
+    accept_gap: Annotated[
+        bool,
+        typer.Option(
+            "--accept-gap",
+            help="begin a new chain though the source lost WAL or was set back; take a base backup right after",
+        ),
+    ] = False,
     defs: DefsOption = None,
 ) -> None:
     """Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds."""
@@ -36,10 +45,7 @@ def capture(
     declared = dataset_of(estate, dataset)
     dsn = dsn_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
-    findings = preflight(dsn, declared)
-    for finding in findings:
-        log.warning("%s", finding)
-    require_ready(findings, dsn)
+    _require_ready(dsn, declared, accept_gap=accept_gap)
     with ExitStack() as stack:
         registry = CollectorRegistry()
         if metrics_port is not None:
@@ -57,9 +63,20 @@ def capture(
             dsn,
             listener=lambda said: _tell(listeners, said),
             metrics=PrometheusCaptureMetrics(registry),
+            options=CaptureOptions(accept_gap=accept_gap),
         )
         with _stop_on_signals() as stop:
             resident.run(stop)
+
+
+def _require_ready(dsn: str, declared: Dataset, *, accept_gap: bool) -> None:
+    """Refuse a source that can't be protected; a lost slot is the capture's to refuse, once the gap is sealed."""
+    findings = preflight(dsn, declared)
+    if accept_gap:
+        findings = [replace(each, severity="warning") if each.code == SLOT_LOST else each for each in findings]
+    for finding in findings:
+        log.warning("%s", finding)
+    require_ready([each for each in findings if each.code != SLOT_LOST], dsn)
 
 
 def _tell(listeners: list[Callable[[CaptureReport], None]], report: CaptureReport) -> None:

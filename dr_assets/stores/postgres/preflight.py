@@ -6,7 +6,7 @@ it. What stays out: changing anything, and the capture itself.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from psycopg import sql
 
@@ -25,6 +25,7 @@ from dr_assets.stores.postgres.slot import SlotStatus, slot_status
 
 Severity = Literal["error", "warning", "advice"]
 
+SLOT_LOST: Final = "source.slot_lost"
 # One sender for the stream and one for a base backup at the same time.
 _SENDERS_NEEDED = 2
 
@@ -176,7 +177,7 @@ def _slot_state(source: _Source) -> Iterator[PreflightFinding]:
         yield PreflightFinding("source.slot_kind", "error", f"slot {slot.name} is {slot.slot_type}", hint)
     elif slot.is_lost:
         hint = "WAL that was not captured is gone; take a new base backup and start the capture with --accept-gap"
-        yield PreflightFinding("source.slot_lost", "error", f"slot {slot.name} is lost", hint)
+        yield PreflightFinding(SLOT_LOST, "error", f"slot {slot.name} is lost", hint)
     elif slot.wal_status == "unreserved":
         hint = "start the capture now: the next checkpoint may remove WAL that it has not read"
         yield PreflightFinding("source.slot_unreserved", "warning", f"slot {slot.name} is unreserved", hint)
