@@ -12,12 +12,32 @@ header. Of all chains the one that reaches farthest is taken; then the higher wr
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.header import Header
 from dr_assets.vault.vault import StoredObject
 
-HeaderOf = Callable[[StoredObject], Header]
+
+class Link(Protocol):
+    """What of a header joins pieces."""
+
+    @property
+    def digest(self) -> str:
+        """Of the header itself."""
+        ...
+
+    @property
+    def previous(self) -> str | None:
+        """The digest of the header before it; None where a chain begins."""
+        ...
+
+    @property
+    def writer_epoch(self) -> int:
+        """Rises with every start of a writer."""
+        ...
+
+
+HeaderOf = Callable[[StoredObject], Link]
 _Order = tuple[int, int, str]
 _WAIT_FOR_A_PERSON = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 

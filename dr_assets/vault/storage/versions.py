@@ -40,11 +40,16 @@ def scan(store: ObjectStore, prefix: str, start_after: str = "", *, as_of: datet
         return
     if start_after or not prefix.endswith("/"):
         raise ValueError(f"{prefix} does not reach down to the positions")
-    level = store.list_level(prefix)
-    for rows in _by_key(level.versions).values():
-        yield from _name(rows, as_of)
-    for folder in level.folders:
+    names, folders = look(store, prefix, as_of=as_of)
+    yield from names
+    for folder in folders:
         yield from scan(store, folder, as_of=as_of)
+
+
+def look(store: ObjectStore, prefix: str, *, as_of: datetime | None = None) -> tuple[list[Name], tuple[str, ...]]:
+    """The names directly in a folder, and the folders in it."""
+    level = store.list_level(prefix)
+    return [name for rows in _by_key(level.versions).values() for name in _name(rows, as_of)], level.folders
 
 
 def _place(store: ObjectStore, prefix: str, start_after: str, as_of: datetime | None) -> Iterator[Name]:

@@ -1,169 +1,162 @@
 """Streams of contiguous pieces: holes where something was stored, orphans where nothing was acknowledged.
 
-What belongs here: judging each place of kind `wal` by names, headers and the capture's own facts. What stays out: any
-one store's positions beyond the two ways they are written in facts.
+What belongs here: watching one place's pieces go by in order, in bounded memory, and the judgement at the end. What
+stays out: what was said of the place (said.py).
 
 A hole is damage when something signed says that the vault had everything up to beyond it: a capture's fact
 (`stored`), or a header's `acknowledged_to`. Where nothing was ever said, a hole is damage too. Only pieces beyond
 everything that was said are what a crash leaves behind: orphans.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from dr_assets.vault.chain import Chain, Hole, resolve
-from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import TIMELINE_END, ObjectKey, fact_stream, prefix_of
-from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
+from dr_assets.vault.prefix import ACKNOWLEDGED_TO
+from dr_assets.vault.retention import LockRules
 from dr_assets.vault.vault import StoredObject
 from dr_assets.vault.verify.examine import Examined
-from dr_assets.vault.verify.relations import Whole
 from dr_assets.vault.verify.report import Finding
+from dr_assets.vault.verify.said import Said, position_of
 
-CAPTURE: Final = "capture"
-GAP: Final = "gap"
+CHUNK: Final = 1000
+SHOWN_ORPHANS: Final = 1000
 
-_POSITION: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """As `chain.Link`, without the rest of the header."""
+
+    digest: str
+    previous: str | None
+    writer_epoch: int
 
 
 @dataclass(slots=True)
-class _Said:
-    """What facts and headers say of one place: how far all was stored, where chains begin, what was never captured."""
+class _Island:
+    """Positions [begin, end) that one chain covers, `before` it a hole; `orphans` names them if they are left over."""
 
-    stored: int | None = None
-    begins: dict[int, datetime] = field(default_factory=dict)
-    gaps: list[Hole] = field(default_factory=list)
+    begin: int
+    end: int
+    before: Hole | None
+    orphans: list[Finding] = field(default_factory=list)
 
-    def note_stored(self, position: int | None) -> None:
-        """The highest position said to be stored counts."""
-        if position is not None and (self.stored is None or position > self.stored):
-            self.stored = position
-
-
-def judge_chains(whole: Whole) -> list[Finding]:
-    """Findings about every place that holds pieces of kind `wal`, or that a capture spoke of."""
-    pieces: defaultdict[str, list[StoredObject]] = defaultdict(list)
-    headers: dict[ObjectKey, Header] = {}
-    for item in whole.sound():
-        if item.obj is not None and item.header is not None and item.header.kind == "wal":
-            pieces[item.obj.key.place].append(item.obj)
-            headers[item.obj.key] = item.header
-    said = _collect(whole, headers)
-    findings: list[Finding] = []
-    for place in sorted(pieces.keys() | said.keys()):
-        findings += _judge_place(whole, place, pieces[place], headers, said.get(place, _Said()))
-    return findings
+    def note(self, chain: Chain) -> None:
+        """The chain goes on to here; what it begins with may have been carried over from before."""
+        known, self.end = self.end, chain.end
+        new = [obj for obj in chain.segments if obj.key.last > known]
+        for obj in new[: SHOWN_ORPHANS - len(self.orphans)]:
+            detail = "beyond the chain's end, never acknowledged, unused"
+            self.orphans.append(Finding("orphan", str(obj.key), obj.version_id, detail))
 
 
-def _judge_place(
-    whole: Whole, place: str, pieces: list[StoredObject], headers: dict[ObjectKey, Header], said: _Said
-) -> Iterator[Finding]:
-    first = min((obj.key.first for obj in pieces), default=None)
-    yield from _beginning(whole, place, first, said)
-    if first is None:
-        return
-    begin: int | None = first
-    while begin is not None:
-        chain = resolve(pieces, lambda obj: headers[obj.key], begin, strict=True)
-        for obj in chain.forks:
-            if obj.key.first >= begin:
-                yield Finding("fork", str(obj.key), obj.version_id, "competes with the chain and lost")
-        if not chain.holes:
-            yield from _ending(place, chain, said)
-            return
-        yield from _hole(place, chain, said)
-        begin = _next_begin(chain, said)
+class ChainWatch:
+    """One place's pieces, added in the order of their names, judged at the end.
 
+    Pieces are settled a chunk at a time. A chunk ends where nothing overlaps and only one piece ends, so that whatever
+    comes later can't change what was settled; the piece that ends there is carried over to vouch for the next.
+    """
 
-def _next_begin(chain: Chain, said: _Said) -> int | None:
-    """Beyond a hole that matters the chain is judged again; orphans at the very end are not a chain."""
-    hole = chain.holes[0]
-    return hole.end if _is_gap(hole, said) or _is_damage(hole, said) else None
+    def __init__(self, place: str, said: Said) -> None:
+        self.place = place
+        self.said = said
+        self._islands: list[_Island] = []
+        self._forks: list[Finding] = []
+        self._buffer: list[StoredObject] = []
+        self._links: dict[str, _Link] = {}
+        self._end = 0
+        self._ending_there = 0
+        self._carried: StoredObject | None = None
 
+    def add(self, item: Examined) -> None:
+        """The next piece; it is whole and believed."""
+        obj, header = item.obj, item.header
+        assert obj is not None  # noqa: S101 - for the type checker: only whole pieces are added
+        assert header is not None  # noqa: S101 - as above
+        self.said.note_stored(position_of(header.extra.get(ACKNOWLEDGED_TO)))
+        key = obj.key
+        if self._buffer and key.first >= self._end:
+            apart = key.first > self._end
+            if apart or (self._ending_there == 1 and len(self._buffer) >= CHUNK):
+                self._settle()
+        self._buffer.append(obj)
+        self._links[key.digest] = _Link(item.header_sha256, header.previous, header.writer_epoch)
+        if key.last > self._end:
+            self._end, self._ending_there = key.last, 0
+        self._ending_there += key.last == self._end
 
-def _hole(place: str, chain: Chain, said: _Said) -> Iterator[Finding]:
-    hole = chain.holes[0]
-    name = f"{place}{hole.begin:016X}-{hole.end:016X}-"
-    if _is_gap(hole, said):
-        yield Finding("gap", name, None, "was never captured, as a gap fact says")
-    elif _is_damage(hole, said):
-        yield Finding("hole", name, None, f"positions {hole.begin:X} to {hole.end:X} are gone, pieces beyond are there")
-    else:
-        for obj in chain.orphans:
-            yield Finding("orphan", str(obj.key), obj.version_id, "beyond the chain's end, never acknowledged, unused")
+    def findings(self, rules: LockRules, now: datetime) -> Iterator[Finding]:
+        """All that is wrong with the place, once everything was added and everything said."""
+        if self._buffer:
+            self._settle()
+        began = self._began(rules, now)
+        if began is not None and not self._islands and self.said.stored is not None and self.said.stored > began:
+            yield Finding("hole", self._name(began, self.said.stored), None, "the whole chain is gone")
+        if began is not None and self._islands and began < self._islands[0].begin:
+            self._islands[0].before = Hole(began, self._islands[0].begin)
+        yield from self._forks
+        end = None
+        for number, island in enumerate(self._islands):
+            if island.before is not None:
+                left_over, finding = self._judge_hole(island.before)
+                if left_over:
+                    for orphan in self._islands[number:]:
+                        yield from orphan.orphans
+                    return
+                yield finding
+            end = island.end
+        if end is not None and self.said.stored is not None and self.said.stored > end:
+            detail = f"ends at {end:X}, all up to {self.said.stored:X} was acknowledged once"
+            yield Finding("hole", self._name(end, self.said.stored), None, detail)
 
+    def _settle(self) -> None:
+        """Resolve the buffer, island by island; keep only what the next chunk must continue."""
+        carried, pieces = self._carried, self._buffer
+        begin = pieces[0].key.first
+        continues = carried is not None
+        while True:
+            chain = resolve(pieces, lambda obj: self._links[obj.key.digest], begin, strict=True)
+            self._note(chain, begin, continues=continues)
+            beyond = [obj.key.first for obj in chain.orphans]
+            if not beyond:
+                break
+            begin, continues = min(beyond), False
+        last = chain.segments[-1] if chain.segments else None
+        keeps = last is not None and last.key.last == self._end
+        self._carried = last if keeps else None
+        self._buffer = [last] if keeps and last is not None else []
+        self._links = {obj.key.digest: self._links[obj.key.digest] for obj in self._buffer}
 
-def _is_gap(hole: Hole, said: _Said) -> bool:
-    return any(gap.begin <= hole.begin and hole.end <= gap.end for gap in said.gaps)
+    def _note(self, chain: Chain, begin: int, *, continues: bool) -> None:
+        if not continues:
+            before = Hole(self._islands[-1].end, begin) if self._islands else None
+            self._islands.append(_Island(begin, begin, before))
+        self._islands[-1].note(chain)
+        self._forks += [
+            Finding("fork", str(obj.key), obj.version_id, "competes with the chain and lost")
+            for obj in chain.forks
+            if obj.key.first >= begin
+        ]
 
+    def _judge_hole(self, hole: Hole) -> tuple[bool, Finding]:
+        """Whether what lies beyond is only left over; else what the hole is."""
+        name = self._name(hole.begin, hole.end)
+        if hole.begin < hole.end and self.said.is_gap(hole):
+            return False, Finding("gap", name, None, "was never captured, as a gap fact says")
+        if not self.said.is_damage(hole):
+            return True, Finding("orphan", name)
+        if hole.begin >= hole.end:
+            return False, Finding("unvouched", name, None, "the piece that begins here continues another one")
+        detail = f"positions {hole.begin:X} to {hole.end:X} are gone, pieces beyond are there"
+        return False, Finding("hole", name, None, detail)
 
-def _is_damage(hole: Hole, said: _Said) -> bool:
-    return said.stored is None or said.stored > hole.begin
+    def _began(self, rules: LockRules, now: datetime) -> int | None:
+        """Where a capture began a chain, as long as its beginning can't have left at the end of its lock."""
+        length = rules.length(self.place.split("/")[1], "wal")
+        return min((begin for begin, at in self.said.begins.items() if now < at + length), default=None)
 
-
-def _ending(place: str, chain: Chain, said: _Said) -> Iterator[Finding]:
-    if said.stored is not None and said.stored > chain.end:
-        name = f"{place}{chain.end:016X}-{said.stored:016X}-"
-        yield Finding("hole", name, None, f"ends at {chain.end:X}, all up to {said.stored:X} was acknowledged once")
-
-
-def _beginning(whole: Whole, place: str, first: int | None, said: _Said) -> Iterator[Finding]:
-    """A chain that a capture began is there from its beginning until that may have expired."""
-    for begin, at in sorted(said.begins.items()):
-        stored = said.stored or begin
-        if (first is None and stored > begin) or (first is not None and begin < first):
-            dataset = place.split("/")[1]
-            if whole.now < at + whole.rules.length(dataset, "wal"):
-                name = f"{place}{begin:016X}-{(stored if first is None else first):016X}-"
-                yield Finding("hole", name, None, f"the chain began at {begin:X}, its beginning is gone")
-                return
-
-
-def _collect(whole: Whole, headers: dict[ObjectKey, Header]) -> dict[str, _Said]:
-    said: defaultdict[str, _Said] = defaultdict(_Said)
-    for key, header in headers.items():
-        if ACKNOWLEDGED_TO in header.extra:
-            said[key.place].note_stored(_position(header.extra[ACKNOWLEDGED_TO]))
-    for item in whole.sound():
-        if item.obj is None or item.body is None:
-            continue
-        place = _place_of(item)
-        if place is None:
-            continue
-        if item.obj.key.stream == fact_stream(CAPTURE):
-            begin = _position(item.body.get("begin"))
-            said[place].note_stored(_position(item.body.get("stored")))
-            if begin is not None and item.header is not None:
-                at = item.header.begin_at
-                said[place].begins[begin] = min(said[place].begins.get(begin, at), at)
-        elif item.obj.key.stream == fact_stream(GAP):
-            begin, end = _position(item.body.get("chain_end")), _position(item.body.get("available"))
-            if begin is not None and end is not None:
-                said[place].gaps.append(Hole(begin, end))
-    return dict(said)
-
-
-def _place_of(item: Examined) -> str | None:
-    """The WAL place that a capture's or gap's body speaks of."""
-    body = item.body or {}
-    system_id, timeline = body.get("system_id"), body.get("timeline")
-    if item.obj is None or not isinstance(system_id, str) or not isinstance(timeline, int):
-        return None
-    if not 0 <= timeline < TIMELINE_END:
-        return None
-    return prefix_of(item.obj.key.estate, item.obj.key.dataset, "wal", system_id, timeline)
-
-
-def _position(value: Json) -> int | None:
-    """A position as facts write it: `16/B374D848` (two halves in hex) or 16 hex digits; None for anything else."""
-    if not isinstance(value, str):
-        return None
-    halves = _POSITION.fullmatch(value)
-    if halves:
-        return int(halves[1], 16) << 32 | int(halves[2], 16)
-    return parse_position(value)
+    def _name(self, begin: int, end: int) -> str:
+        """The name of what would lie there, but for its digest."""
+        return f"{self.place}{begin:016X}-{end:016X}-"

@@ -48,9 +48,11 @@ class Examined:
     """
 
     name: str
+    key: ObjectKey | None
     findings: tuple[Finding, ...]
     obj: StoredObject | None = None
     header: Header | None = None
+    header_sha256: str = ""
     body: dict[str, Json] | None = None
     belongs: ObjectKey | None = None
     sha256: str = ""
@@ -65,6 +67,7 @@ class _Draft:
 
     findings: list[Finding] = field(default_factory=list)
     header: Header | None = None
+    header_sha256: str = ""
     body: dict[str, Json] | None = None
     belongs: ObjectKey | None = None
 
@@ -75,17 +78,16 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
     Raises VaultError only when the store can't be read at all.
     """
     if name.key is None:
-        return Examined(name.text, (_foreign(name),))
+        return Examined(name.text, None, (_foreign(name),))
     if not name.versions:
-        return Examined(
-            name.text, (Finding("missing", name.text, None, "only delete markers are left of it"),), listed=False
-        )
+        gone = Finding("missing", name.text, None, "only delete markers are left of it")
+        return Examined(name.text, name.key, (gone,), listed=False)
     draft = _Draft()
     chosen, blob = _choose(vault, name, name.key, draft)
     draft.findings += _overlays(name, chosen)
     if blob is None:
         head_size = chosen.size_bytes
-        return Examined(name.text, tuple(draft.findings), belongs=draft.belongs, size_bytes=head_size)
+        return Examined(name.text, name.key, tuple(draft.findings), belongs=draft.belongs, size_bytes=head_size)
     judged = _judge(vault, name.key, blob, draft)
     draft.findings += judged
     draft.findings += _judge_lock(vault, name.key, blob, draft.header, now)
@@ -93,9 +95,11 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
     lock = blob.head.lock
     return Examined(
         name=name.text,
+        key=name.key,
         findings=tuple(draft.findings),
         obj=StoredObject(name.key, chosen.version_id, len(blob.data), chosen.modified_at) if sound else None,
         header=draft.header,
+        header_sha256=draft.header_sha256,
         body=draft.body,
         belongs=draft.belongs,
         sha256=hashlib.sha256(blob.data).hexdigest() if name.key.stream != KEYS else "",
@@ -174,7 +178,7 @@ def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Find
             draft.belongs = envelope.header.key(hashlib.sha256(blob.data).hexdigest())
             raise
         draft.body = _read_through(vault, blob.data, envelope, text)
-        draft.header = envelope.header
+        draft.header, draft.header_sha256 = envelope.header, envelope.header_sha256.hex()
     except VaultError as error:
         if error.code in _WAIT_FOR_A_PERSON:
             raise

@@ -1,0 +1,234 @@
+"""What objects say of each other, tallied as they go by: manifests of parts, facts of anything, inventories, chains.
+
+What belongs here: keeping as little as possible of each object, and the judgement at the end. What stays out: reading.
+
+Of a piece of WAL, of which there may be millions, nothing stays but a 64-bit hash of its name: Python salts it anew in
+each process, so nobody can prepare names that collide.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.facts import PREVIOUS_KEY
+from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
+from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
+from dr_assets.vault.retention import Kind, LockRules
+from dr_assets.vault.verify.chains import ChainWatch
+from dr_assets.vault.verify.examine import Examined
+from dr_assets.vault.verify.report import Finding
+from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
+from dr_assets.vault.witness import Witness
+
+CLAIM_DEPTH: Final = 32
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Names of a large place that an inventory spoke of, counted and digested as they go by."""
+
+    shelf: Shelf
+    count: int = 0
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+
+class Tally:
+    """Add every examined name, WAL after everything else; then ask for findings."""
+
+    def __init__(self, rules: LockRules, now: datetime) -> None:
+        self.findings: list[Finding] = []
+        self.objects_total = 0
+        self.objects_locked = 0
+        self.size_bytes = 0
+        self.newest: dict[str, ObjectKey] = {}
+        self._rules = rules
+        self._now = now
+        self._there: set[int] = set()
+        self._damaged: set[str] = set()
+        self._misplaced: list[tuple[str, str]] = []
+        self._parts: dict[str, tuple[str, int]] = {}
+        self._listed: list[tuple[str, str, str, int]] = []
+        self._claims: dict[str, tuple[datetime, str]] = {}
+        self._inventories: dict[str, Examined] = {}
+        self._names: defaultdict[str, list[str]] = defaultdict(list)
+        self._counted: dict[str, _Counted] = {}
+        self._said: defaultdict[str, Said] = defaultdict(Said)
+        self._watches: dict[str, ChainWatch] = {}
+
+    def add(self, item: Examined) -> None:
+        """Take down what others will be held to."""
+        self.findings += item.findings
+        if item.key is None:
+            return
+        self.objects_total += 1
+        self.objects_locked += item.locked
+        self.size_bytes += item.size_bytes
+        if item.listed:
+            self._there.add(hash(item.name))
+            self._shelve(item.key, item.name)
+        if item.belongs is not None:
+            self._misplaced.append((item.name, str(item.belongs)))
+        if item.obj is None:
+            self._damaged.add(item.name)
+        else:
+            self._add_sound(item, item.key)
+
+    def judge(self, witness: Witness | None, estate: str, dataset: str | None) -> list[Finding]:
+        """All findings, those of the single objects included."""
+        findings = [*self.findings, *self._repeated(), *self._sets(), *self._missing_claims(), *self._counts()]
+        for place in sorted(self._watches.keys() | self._said.keys()):
+            findings += self._watch(place).findings(self._rules, self._now)
+        for key in witness.newest.values() if witness else ():
+            if key.estate == estate and dataset in {None, key.dataset} and not self._is_there(str(key)):
+                detail = "was witnessed in this vault: the vault is older than the witness"
+                findings.append(Finding("missing", str(key), None, detail))
+        return findings
+
+    def _is_there(self, name: str) -> bool:
+        """Damaged or not: damage has its own finding."""
+        return hash(name) in self._there
+
+    def _add_sound(self, item: Examined, key: ObjectKey) -> None:
+        known = self.newest.get(key.place)
+        if known is None or (known.last, known.digest) < (key.last, key.digest):
+            self.newest[key.place] = key
+        header = item.header
+        if header is None:
+            return
+        if header.kind == "wal":
+            self._watch(key.place).add(item)
+        elif header.kind == "part":
+            self._parts[item.name] = (item.sha256, item.size_bytes)
+        elif header.kind == "manifest":
+            self._listed += [(item.name, *part) for part in _parts_of(item.body)]
+        else:
+            self._hear(item, key, header.begin_at, header.extra.get(PREVIOUS_KEY, ""))
+
+    def _watch(self, place: str) -> ChainWatch:
+        if place not in self._watches:
+            self._watches[place] = ChainWatch(place, self._said[place])
+        return self._watches[place]
+
+    def _hear(self, item: Examined, key: ObjectKey, at: datetime, previous: str) -> None:
+        """A fact that spells out one of our names says that it was stored then; its predecessor is such a claim."""
+        for claimed in filter(None, map(ObjectKey.parse, [*_texts(item.body), previous])):
+            if claimed.estate == key.estate:
+                self._claims[str(claimed)] = max(self._claims.get(str(claimed), (at, item.name)), (at, item.name))
+        place = place_spoken_of(key, item.body or {})
+        if place is not None:
+            self._said[place].note_fact(key.stream, item.body or {}, at)
+        if key.stream == fact_stream(INVENTORY):
+            known = self._inventories.get(key.dataset)
+            if known is None or known.name < item.name:
+                self._inventories[key.dataset] = item
+
+    def _shelve(self, key: ObjectKey, name: str) -> None:
+        if key.stream != WAL:
+            self._names[key.place].append(name)
+            return
+        if key.place not in self._counted:
+            shelf = self._shelf_of(key)
+            if shelf is None:
+                return
+            self._counted[key.place] = _Counted(shelf)
+        counted = self._counted[key.place]
+        if key <= counted.shelf.last:
+            counted.count += 1
+            counted.digest.update(name.encode("ascii") + b"\n")
+
+    def _shelf_of(self, key: ObjectKey) -> Shelf | None:
+        inventory = self._inventories.get(key.dataset)
+        if inventory is None:
+            return None
+        try:
+            return parse_inventory(inventory.body or {}, name=inventory.name).get(key.place)
+        except VaultError:
+            return None  # told by `_counts`
+
+    def _repeated(self) -> Iterator[Finding]:
+        """Bytes under a wrong name are `repeated` when their right name holds them too."""
+        for name, belongs in self._misplaced:
+            if self._is_there(belongs) and belongs not in self._damaged:
+                yield Finding("repeated", name, None, f"repeats {belongs}")
+
+    def _sets(self) -> Iterator[Finding]:
+        """Every part that a manifest lists is there as listed; parts on no list belong to a set that never ended."""
+        for manifest, name, sha256, size_bytes in self._listed:
+            if not self._is_there(name):
+                yield Finding("missing", name, None, f"a part that {manifest} lists")
+            elif name in self._parts and self._parts[name] != (sha256, size_bytes):
+                yield Finding("swapped", name, None, f"has not the digest that {manifest} lists")
+        for name in self._parts.keys() - {name for _, name, _, _ in self._listed}:
+            yield Finding("unfinished", name, None, "no manifest lists this part")
+
+    def _missing_claims(self) -> Iterator[Finding]:
+        """What was claimed is there, unless it may have left at the end of its lock.
+
+        It may be older than the claim and have left earlier than that; what is certain is the rule's length from its
+        seal, and of that the claim's time is the latest there is.
+        """
+        for name, (at, fact) in self._claims.items():
+            if self._is_there(name):
+                continue
+            key = ObjectKey.parse(name)
+            if key is not None and self._now < at + self._rules.length(key.dataset, kind_of(key.stream)):
+                yield Finding("missing", name, None, f"{fact} says it was stored")
+
+    def _counts(self) -> Iterator[Finding]:
+        """Each dataset's newest inventory against what went by."""
+        for item in self._inventories.values():
+            try:
+                shelves = parse_inventory(item.body or {}, name=item.name)
+            except VaultError as error:
+                yield Finding("malformed", item.name, None, error.found)
+                continue
+            for place, shelf in shelves.items():
+                yield from self._compare(item.name, place, shelf)
+
+    def _compare(self, inventory: str, place: str, shelf: Shelf) -> Iterator[Finding]:
+        if place in self._counted:
+            count, digest = self._counted[place].count, self._counted[place].digest.hexdigest()
+        else:
+            names = [name for name in self._names[place] if name <= str(shelf.last)]
+            count, digest = len(names), digest_of(sorted(names))
+        if (count, digest) == (shelf.count, shelf.digest):
+            return
+        if shelf.keys:  # what lacks is told name by name: the inventory claims it
+            if all(self._is_there(str(key)) for key in shelf.keys):
+                yield Finding("changed", place, None, f"holds more than {inventory} counted")
+        elif count > shelf.count:
+            yield Finding("changed", place, None, f"holds {count}, {inventory} counted {shelf.count}")
+        else:
+            detail = f"{shelf.count} were counted by {inventory} up to {shelf.last}, {count} of these are there"
+            yield Finding("missing", place, None, detail)
+
+
+def kind_of(stream: str) -> Kind:
+    """Which rule keeps a stream's objects."""
+    if stream == KEYS:
+        return "key"
+    if stream.startswith(fact_stream("")):
+        return "fact"
+    return "wal" if stream == WAL else "part"
+
+
+def _parts_of(body: dict[str, Json] | None) -> Iterator[tuple[str, str, int]]:
+    parts = (body or {}).get("parts")
+    for part in parts if isinstance(parts, list) else []:
+        if isinstance(part, dict):
+            key, sha256, size_bytes = part.get("key"), part.get("sha256"), part.get("size_bytes")
+            if isinstance(key, str) and isinstance(sha256, str) and isinstance(size_bytes, int):
+                yield key, sha256, size_bytes
+
+
+def _texts(value: Json, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list) and depth < CLAIM_DEPTH:
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner, depth + 1)
