@@ -114,8 +114,10 @@ def record_rewind(
 ) -> None:
     """Seal that the source has another history than the chain that ends at `chain_end`. Raises VaultError.
 
-    `available` is where a new chain begins, None while nobody has accepted that.
+    `available` is where a new chain begins, None while nobody has accepted that; that is said once of each chain.
     """
+    if available is None and is_rewound(vault, dataset, system_id, timeline, chain_end):
+        return
     record_gap(vault, dataset, Gap(system_id, timeline, chain_end, available, f"{_REWOUND}{found}"))
 
 

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import capture as capture_module
 from dr_assets.stores.postgres.capture_facts import latest_anchor
-from dr_assets.stores.postgres.source_stream import SourceStream
+from dr_assets.stores.postgres.overlap import DivergedError, Tail
+from dr_assets.stores.postgres.protocol import WalData
+from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_held_to
 from dr_assets.vault.facts import facts
 from dr_assets.vault.verify import verify
 
@@ -39,9 +42,12 @@ def server(postgres_server: Any) -> Any:
 
 
 def test_a_source_set_back_that_went_on_past_the_vaults_end_is_refused_until_accepted(
-    rig: ModuleType, server: Any, memory_vault: Any
+    rig: ModuleType, server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same system, same timeline, more WAL than we have, another history: no byte of it is joined to ours."""
+    """Same system, same timeline, more WAL than we have, another history: no byte of it is joined to ours.
+
+    Once that was seen it is refused even if the source can't show those bytes any more.
+    """
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn) as capture:
@@ -60,6 +66,9 @@ def test_a_source_set_back_that_went_on_past_the_vaults_end_is_refused_until_acc
             error = capture.ended_with()
         assert isinstance(error, SourceError)
         assert error.code == "source.rewound"
+    with monkeypatch.context() as patched, rig.CaptureThread(vault, dataset, dsn) as capture:
+        patched.setattr(capture_module, "start_held_to", lambda *_, **__: False)
+        assert "source.rewound" in str(capture.ended_with())
     assert [gap["available"] for gap in _gaps(vault, dataset)] == [None]
     assert "rewound" in _gaps(vault, dataset)[0]["why"]
     assert rig.chain_of(vault, dataset).end == end
@@ -112,6 +121,44 @@ def test_a_source_set_back_behind_a_running_capture_is_refused_when_it_returns(
     assert "differs" in error.found
     assert rig.chain_of(vault, dataset).end == end
     assert [gap["available"] for gap in _gaps(vault, dataset)] == [None]
+
+
+def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
+    rig: ModuleType, server: Any, memory_vault: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Older files may be gone: then from the segment's beginning on; when nothing is left to compare, a warning."""
+    dsn, dataset = server.dsn(), rig.make_dataset()
+    with rig.CaptureThread(memory_vault(dataset), dataset, dsn) as capture:
+        for _ in range(3):
+            rig.write_rows(dsn, 100)
+            _execute(dsn, "SELECT pg_switch_wal()")
+        capture.wait_stored(rig.write_rows(dsn, 500))
+    _execute(dsn, "CHECKPOINT", "CHECKPOINT")
+    end = capture.report.stored_lsn
+    segment = end - end % rig.SEGMENT_BYTES
+    gone = b"?" * 8192  # bytes of the file before: whoever compared them would complain
+    own = rig.server_wal(server.data_dir, 1, segment, segment + 4096)
+    with open_source(dsn, "test") as connection:
+        place = Place(dsn, dataset.slot, connection.identify_system(), rig.SEGMENT_BYTES)
+        assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=5)
+        first = next(message for message in _received(connection) if isinstance(message, WalData))
+        assert first.begin == segment + 4096
+        connection.end_stream()
+        other = own[:3000] + bytes([own[3000] ^ 1]) + own[3001:]
+        with pytest.raises(DivergedError) as caught:
+            start_held_to(connection, place, Tail(segment + 4096, gone + other), patience_s=5)
+        assert caught.value.position == segment + 3000
+        connection.end_stream()
+        assert not caplog.records
+        assert not start_held_to(connection, place, Tail(segment, gone), patience_s=5)
+        assert "nothing shows" in caplog.text
+
+
+def _received(connection: Any) -> Iterator[Any]:
+    while True:
+        yield from connection.receive(limit_bytes=1)
+        connection.wait(1)
+        connection.read_socket()
 
 
 @pytest.mark.parametrize("major", [15, 17, 18])
