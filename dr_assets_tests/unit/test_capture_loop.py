@@ -168,7 +168,7 @@ def test_what_was_received_before_a_final_error_is_stored_however_slow_the_vault
             threading.Event().wait(1)
             return put(*args)
 
-        vault.store.put = slow  # type: ignore[method-assign]
+        vault.store.put = slow  # type: ignore[method-assign,assignment]
         with pytest.raises(SourceError, match=r"source\.slot_lost"):
             loop.run(threading.Event())
     assert stored_end(vault) == at(1)
@@ -182,7 +182,7 @@ def test_a_vault_that_stays_away_is_a_note_on_the_sources_error() -> None:
         def refuse(*_: Any) -> Any:
             raise unreachable("the store", "no answer")
 
-        vault.store.put = refuse  # type: ignore[method-assign]
+        vault.store.put = refuse  # type: ignore[method-assign,assignment]
         with pytest.raises(SourceError, match=r"source\.slot_lost") as caught:
             loop.run(threading.Event())
     assert any("64 bytes" in note and "not stored" in note for note in caught.value.__notes__)
@@ -203,7 +203,7 @@ def test_no_put_is_given_up_while_the_source_is_away() -> None:
             stop.set()
             return put(*args)
 
-        vault.store.put = recover  # type: ignore[method-assign]
+        vault.store.put = recover  # type: ignore[method-assign,assignment]
         loop.run(stop)
     assert stored_end(vault) == at(1)
 

@@ -14,6 +14,7 @@ from dr_assets.components.postgres_checks import judge_chain
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.vault.facts import facts, record_fact
+from dr_assets.vault.format.canonical import Json
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +48,11 @@ def _base_backup(vault: Any, dataset: Any) -> None:
     """The fact that a base backup leaves, of where the chain begins."""
     anchor = latest_anchor(vault, dataset.name)
     assert anchor is not None
-    body = {"start_lsn": format_lsn(anchor.begin), "system_id": anchor.system_id, "timeline": anchor.timeline}
+    body: dict[str, Json] = {
+        "start_lsn": format_lsn(anchor.begin),
+        "system_id": anchor.system_id,
+        "timeline": anchor.timeline,
+    }
     record_fact(vault, dataset.name, "snapshot", body)
 
 

@@ -170,7 +170,6 @@ def test_a_source_that_goes_on_is_held_to_what_is_stored_and_passes(
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)
     held: list[bool] = []
-    start_held_to = capture_module.start_held_to
 
     def spied(*args: Any, **options: Any) -> bool:
         held.append(start_held_to(*args, **options))
