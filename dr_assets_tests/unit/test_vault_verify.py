@@ -1,7 +1,9 @@
 """Verification: what is an error, what a notice, and that it names it."""
 
 import hashlib
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import ThrowawayRetention, throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import VerifyReport, verify
+from dr_assets.vault.verify.report import KINDS
 from dr_assets_tests.faults.vault.sample import (
     DATASET,
     SYSTEM_ID,
@@ -292,3 +295,10 @@ def test_a_store_that_cannot_be_read_is_no_report(sample: Sample, monkeypatch: p
     monkeypatch.setattr(memory_of(sample.vault), "get", unreachable)
     with pytest.raises(VaultError, match="unreachable"):
         verify(sample.vault)
+
+
+def test_the_page_lists_every_kind_of_finding() -> None:
+    """docs/format.md has each kind with its severity, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (error|notice) \|", page, re.MULTILINE)
+    assert dict(rows) == KINDS
