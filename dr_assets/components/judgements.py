@@ -13,14 +13,14 @@ from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of, unfollowed
 from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.facts import Fact
 from dr_assets.vault.verify import Finding, VerifyReport
 
-# A recovery point dated after `now` means two clocks disagree; up to this much, the vault's own limit, is tolerated.
-CLOCK_SKEW: Final = timedelta(seconds=5)
 PASSED: Final = "passed"
 UNLOCKED: Final = "unlocked"
 
@@ -41,31 +41,26 @@ def judge_unreadable(error: DrError) -> Judgement:
     return Judgement(passed=False, reason=f"cannot be judged: {error}", values={"error_code": error.code})
 
 
-def judge_rpo(dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> Judgement:
-    """Whether the newest recoverable commit is younger than the RPO, by the source's clock in the stored heartbeats."""
+def judge_rpo(dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, now: datetime) -> Judgement:
+    """Whether the newest recoverable commit is younger than the RPO, by the source's clock in the stored heartbeats.
+
+    `base` is the newest `snapshot` fact: WAL that no base backup leads to recovers nothing.
+    """
     rpo = format_duration(dataset.rpo)
     values: dict[str, Value] = {"rpo_s": dataset.rpo.total_seconds()}
-    if point is None:
-        return Judgement(passed=False, reason="nothing is stored yet", values=values)
-    if point.at is None:
-        return Judgement(passed=False, reason="what is stored holds no heartbeat yet, so it has no age", values=values)
-    age = now - point.at
+    trouble = rpo_trouble(dataset, point, base, now)
+    if point is None or point.at is None:
+        return Judgement(passed=False, reason=trouble or "nothing is known of the recovery point", values=values)
     values |= {
-        "recovery_point_age_s": round(age.total_seconds(), 3),
+        "recovery_point_age_s": round((now - point.at).total_seconds(), 3),
         "recovery_point_at": point.at,
         "sealed_at": point.sealed_at,
         "lsn": format_lsn(point.lsn),
         "locked_until": point.retain_until,
         "object": point.key,
     }
-    if age < -CLOCK_SKEW:
-        ahead = f"the recovery point is dated {-age.total_seconds():.1f} s in the future: the clocks disagree"
-        return Judgement(passed=False, reason=ahead, values=values)
-    if point.retain_until is None:
-        return Judgement(passed=False, reason="the newest stored segment shows no lock", values=values)
-    relation = "within" if age <= dataset.rpo else "over"
-    reason = f"the newest recoverable commit is {max(age.total_seconds(), 0.0):.1f} s old, {relation} the RPO of {rpo}"
-    return Judgement(passed=age <= dataset.rpo, reason=reason, values=values)
+    reason = trouble or f"{age_text(now, point.at)}, within the RPO of {rpo}"
+    return Judgement(passed=trouble is None, reason=reason, values=values)
 
 
 def judge_restorable(dataset: Dataset, fact: Fact | None, now: datetime) -> Judgement:
@@ -93,10 +88,17 @@ def judge_locked(report: VerifyReport) -> Judgement:
     return _judge_findings(report, [each for each in report.errors if each.kind == UNLOCKED], "locked")
 
 
-def judge_contiguous(base: Fact | None, chain: Chain | None, gap: Fact | None) -> Judgement:
-    """Whether the WAL from the newest base backup on has no hole. `gap` is the newest the capture ever declared."""
+def judge_contiguous(base: Fact | None, chain: Chain | None, gap: Fact | None, anchor: Anchor | None) -> Judgement:
+    """Whether the WAL from the newest base backup on has no hole.
+
+    `gap` is the newest the capture ever declared; `anchor` is where it stands: what is contiguous must be the stream
+    that is captured now, not one that the source has left.
+    """
     if base is None or chain is None:
         return Judgement(passed=False, reason="there is no base backup to continue from")
+    left = "no capture has stored any WAL yet" if anchor is None else unfollowed(stream_of(anchor), base)
+    if left is not None:
+        return Judgement(passed=False, reason=left)
     begin = parse_lsn(str(base.body["start_lsn"]))
     values: dict[str, Value] = {
         "from_lsn": format_lsn(begin),
@@ -152,6 +154,9 @@ def _judge_drill(dataset: Dataset, fact: Fact | None, now: datetime) -> tuple[st
     values = _measured(fact)
     if fact.body.get("outcome") != PASSED:
         return f"the drill of {fact.at:%Y-%m-%d} {fact.body.get('outcome')}", values
+    ahead = ahead_of(now, fact.at)
+    if ahead is not None:
+        return f"the newest drill is {ahead}", values
     if now - fact.at > dataset.drill.overdue_after:
         return f"the last drill was on {fact.at:%Y-%m-%d}, overdue", values
     for measure, limit in (("recovery_duration_s", dataset.rto), ("recovery_point_age_s", dataset.rpo)):
@@ -168,6 +173,9 @@ def _judge_proof(dataset: Dataset, fact: Fact | None, now: datetime, what: str) 
     if fact.body.get("outcome") != PASSED:
         reason = f"the newest {what} {fact.body.get('outcome')}: {fact.body.get('reason', 'no reason given')}"
         return Judgement(passed=False, reason=reason, values=values)
+    ahead = ahead_of(now, fact.at)
+    if ahead is not None:
+        return Judgement(passed=False, reason=f"the newest {what} is {ahead}", values=values)
     window = proof_window(dataset)
     if now - fact.at > window:
         reason = f"the newest {what} is of {fact.at:%Y-%m-%d %H:%M} UTC, older than {format_duration(window)}"

@@ -16,7 +16,7 @@ from dr_assets.components.labels import artefact_key
 from dr_assets.components.rpo_sensor import contiguous_key, rpo_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import Dataset
-from dr_assets.stores.postgres.capture_facts import GAP
+from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES
 from dr_assets.stores.postgres.position import stored_recovery_point
@@ -68,14 +68,14 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=key,
         name="rpo",
-        description="The newest recoverable commit is younger than the RPO, by the source's clock.",
+        description="The newest commit that a base backup leads to is younger than the RPO, by the source's clock.",
         required_resource_keys=resources,
     )
     def rpo(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
-            point = stored_recovery_point(vault, dataset)
-        return check_result(rpo_key(dataset), judge_rpo(dataset, point, vault.clock()))
+            point, base = stored_recovery_point(vault, dataset), latest_fact(vault, dataset.name, "snapshot")
+        return check_result(rpo_key(dataset), judge_rpo(dataset, point, base, vault.clock()))
 
     @dg.asset_check(
         asset=key,
@@ -96,10 +96,10 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
 
 
 def judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
-    """Read what `contiguous` is judged from: the newest base backup, the pieces from there on, the newest gap."""
+    """Read what `contiguous` is judged from: newest base backup, the pieces from there on, newest gap and anchor."""
     base, gap = latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP)
     if base is None:
-        return judge_contiguous(None, None, gap)
+        return judge_contiguous(None, None, gap, None)
     begin = parse_lsn(str(base.body["start_lsn"]))
     pieces = vault.objects(
         dataset.name,
@@ -108,4 +108,4 @@ def judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
         timeline=int(str(base.body["timeline"])),
         start_after_position=max(0, begin - PIECE_CAP_BYTES),
     )
-    return judge_contiguous(base, resolve(pieces, vault.header, begin), gap)
+    return judge_contiguous(base, resolve(pieces, vault.header, begin), gap, latest_anchor(vault, dataset.name))

@@ -9,11 +9,11 @@ from typing import Final
 
 import dagster as dg
 
-from dr_assets.components.judgements import judge_rpo
 from dr_assets.components.postgres_jobs import DatasetJobs
 from dr_assets.components.stale import StaleEpisode, follow
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.objective import age_text, age_trouble
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
 
@@ -37,11 +37,13 @@ def restore_when_stale_sensor(dataset: Dataset, jobs: DatasetJobs) -> dg.SensorD
         if point is None or point.at is None or latest_fact(vault, dataset.name, "snapshot") is None:
             return dg.SensorResult(skip_reason="there is nothing to restore yet", cursor=context.cursor)
         now = vault.clock()
-        verdict = judge_rpo(dataset, point, now)
-        stale_since = None if verdict.passed else point.at + dataset.rpo
+        trouble = age_trouble(
+            dataset, point, now
+        )  # a chain without a base backup is red, and not for a restore to mend
+        stale_since = None if trouble is None else point.at + dataset.rpo
         episode = follow(StaleEpisode.from_cursor(context.cursor), stale_since=stale_since, now=now)
         if episode.begin_at is None or episode.requested:
-            return dg.SensorResult(skip_reason=verdict.reason, cursor=episode.to_cursor())
+            return dg.SensorResult(skip_reason=trouble or age_text(now, point.at), cursor=episode.to_cursor())
         request = dg.RunRequest(run_key=episode.run_key, tags={"dr_assets/because": "stale"})
         return dg.SensorResult(run_requests=[request], cursor=replace(episode, requested=True).to_cursor())
 

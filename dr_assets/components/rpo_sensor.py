@@ -61,8 +61,9 @@ def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.Asset
     try:
         vault = resource.open_vault()
         point = stored_recovery_point(vault, dataset)
-        judged = {rpo_key(dataset): judge_rpo(dataset, point, vault.clock()), **judge_proofs(vault, dataset)}
-        lost = judge_gap(latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP))
+        base, now = latest_fact(vault, dataset.name, "snapshot"), vault.clock()
+        judged = {rpo_key(dataset): judge_rpo(dataset, point, base, now), **judge_proofs(vault, dataset)}
+        lost = judge_gap(base, latest_fact(vault, dataset.name, GAP))
         return judged if lost is None else {**judged, contiguous_key(dataset): lost}
     except DrError as error:
         return dict.fromkeys((rpo_key(dataset), *proof_keys(dataset)), judge_unreadable(error))

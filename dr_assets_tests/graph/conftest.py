@@ -34,6 +34,8 @@ class FilledVault:
     away: bool = False
     position: int = 0x1000000
     previous: str | None = None
+    system_id: str = SYSTEM_ID
+    timeline: int = 1
 
     def __post_init__(self) -> None:
         dataset = load_estate(default_defs_dir()).datasets["ledger"]
@@ -54,15 +56,15 @@ class FilledVault:
     def store_wal(self, *, hole: bool = False) -> None:
         """One more piece of the stream, with a heartbeat of this moment; `hole` leaves one before it."""
         first = self.position + (PIECE_BYTES if hole else 0)
-        anchor = Anchor(SYSTEM_ID, 1, self.position, first, None, None, 1, None)
+        anchor = Anchor(self.system_id, self.timeline, self.position, first, None, None, 1, None)
         if self.previous is None:
             record_capture(self.vault, "ledger", "started", anchor)
         prepared = self.vault.prepare(
             dataset="ledger",
             stream="wal",
             kind="wal",
-            system_id=SYSTEM_ID,
-            timeline=1,
+            system_id=self.system_id,
+            timeline=self.timeline,
             first=first,
             last=first + PIECE_BYTES,
             begin_at=self.now,
@@ -86,7 +88,13 @@ class FilledVault:
     def seal_snapshot(self) -> None:
         """The fact of a base backup that begins where the stream now ends."""
         start, begin_at = format_lsn(self.position), format_time(self.now)
-        self.seal("snapshot", start_lsn=start, system_id=SYSTEM_ID, timeline=1, begin_at=begin_at)
+        stream = {"system_id": self.system_id, "timeline": self.timeline}
+        self.seal("snapshot", start_lsn=start, begin_at=begin_at, **stream)
+
+    def begin_anew(self, *, system_id: str | None = None, timeline: int | None = None, skip: int = 0) -> None:
+        """The next piece begins a chain of its own: another server, a failover, or `skip` bytes of an accepted gap."""
+        self.system_id, self.timeline = system_id or self.system_id, timeline or self.timeline
+        self.position, self.previous = self.position + skip, None
 
 
 @pytest.fixture

@@ -97,3 +97,36 @@ def test_an_overdue_drill_is_red(filled: Any, estate: Estate) -> None:
     newest = {"ledger": latest_fact(filled.vault, "ledger", "drill")}
     assert judgements.judge_drills(estate, newest, filled.now + timedelta(days=35)).passed
     assert "overdue" in judgements.judge_drills(estate, newest, filled.now + timedelta(days=36)).reason
+
+
+def test_a_drill_dated_in_the_future_is_red(filled: Any, estate: Estate) -> None:
+    """It would count as fresh until that day, and longer: clocks that differ by more than 5 s prove nothing."""
+    filled.seal("drill", outcome="passed", recovery_duration_s=1.0, recovery_point_age_s=1.0)
+    newest = {"ledger": latest_fact(filled.vault, "ledger", "drill")}
+    assert judgements.judge_drills(estate, newest, filled.now - timedelta(seconds=5)).passed
+    verdict = judgements.judge_drills(estate, newest, filled.now - timedelta(seconds=5.1))
+    assert not verdict.passed
+    assert "in the future" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "judge"),
+    [
+        ("restore_test", judgements.judge_restorable),
+        ("reconciliation", judgements.judge_money),
+    ],
+)
+def test_a_proof_dated_in_the_future_is_red(filled: Any, ledger: Dataset, kind: str, judge: Any) -> None:
+    """A `passed` sealed by a clock that ran ahead must not count as fresh for as long as it ran ahead."""
+    filled.seal(kind, outcome="passed")
+    fact = latest_fact(filled.vault, "ledger", kind)
+    assert judge(ledger, fact, filled.now - timedelta(seconds=5)).passed
+    verdict = judge(ledger, fact, filled.now - timedelta(days=300))
+    assert not verdict.passed
+    assert "in the future" in verdict.reason
+
+
+def test_a_base_backup_that_nothing_was_captured_behind_is_not_contiguous(filled: Any, ledger: Dataset) -> None:
+    """No hole in nothing is no chain."""
+    filled.seal_snapshot()
+    assert "no capture" in judge_chain(filled.vault, ledger).reason

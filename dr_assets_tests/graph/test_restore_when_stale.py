@@ -73,6 +73,20 @@ def test_without_a_base_backup_there_is_nothing_to_restore(
     assert len(ticker.tick()) == 1
 
 
+def test_a_fresh_chain_without_a_base_backup_asks_for_no_restore(
+    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+) -> None:
+    """After a failover `rpo` is red, but there is nothing newer to prove by a restore: a base backup mends it."""
+    ticker = Ticker(instance, filled, ledger)
+    filled.seal_snapshot()
+    filled.store_wal()
+    filled.begin_anew(timeline=2)
+    filled.store_wal()
+    assert ticker.tick() == []
+    filled.later(seconds=31)
+    assert len(ticker.tick()) == 1
+
+
 def test_green_must_hold_before_the_episode_is_over() -> None:
     """An age that hovers around the RPO is one episode, not one for each time it dips below."""
     episode = StaleEpisode(T0, None, requested=True)

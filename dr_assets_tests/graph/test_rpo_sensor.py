@@ -4,8 +4,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dr_assets.cli.status import status_of
 from dr_assets.components.evaluations import REPEAT, worth_writing
 from dr_assets.components.judgements import Judgement
+from dr_assets.components.postgres_checks import judge_chain
 from dr_assets.components.proofs import money_key, restorable_key
 from dr_assets.components.rpo_sensor import judge_from_vault, rpo_key, rpo_sensor
 from dr_assets.estate.model import Dataset
@@ -25,6 +27,7 @@ def evaluate(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> dict
 @pytest.mark.parametrize(("age_s", "passed"), [(0.0, True), (30.0, True), (30.001, False), (-5.0, True), (-5.1, False)])
 def test_the_rpo_is_met_up_to_its_last_millisecond(filled: Any, ledger: Dataset, age_s: float, passed: bool) -> None:
     """The age is the distance to the stored heartbeat's source time; a future one means clocks disagree, and is red."""
+    filled.seal_snapshot()
     filled.store_wal()
     filled.later(seconds=age_s)
     verdict = judge_from_vault(filled, ledger)[rpo_key(ledger)]
@@ -42,6 +45,62 @@ def test_nothing_stored_is_red(filled: Any, ledger: Dataset) -> None:
     }
 
 
+def rpo_of(filled: Any, ledger: Dataset) -> Judgement:
+    """The verdict on the RPO; `dr-assets status` must say the same of the same vault."""
+    verdict = judge_from_vault(filled, ledger)[rpo_key(ledger)]
+    shown = status_of(filled.vault, ledger)
+    assert (shown.within_rpo, shown.trouble) == (verdict.passed, None if verdict.passed else verdict.reason)
+    return verdict
+
+
+def test_wal_without_a_base_backup_is_red(filled: Any, ledger: Dataset) -> None:
+    """At the very start nothing of what is captured can be restored; the first base backup within it makes it green."""
+    filled.store_wal()
+    verdict = rpo_of(filled, ledger)
+    assert not verdict.passed
+    assert "no base backup follows" in verdict.reason
+    assert verdict.values["recovery_point_age_s"] == 0.0
+    filled.seal_snapshot()
+    filled.store_wal()
+    assert rpo_of(filled, ledger).passed
+
+
+@pytest.mark.parametrize("change", [{"timeline": 2}, {"system_id": "7300000000000000002"}, {"skip": 8192}])
+def test_a_chain_that_no_base_backup_leads_to_is_red(filled: Any, ledger: Dataset, change: dict[str, Any]) -> None:
+    """After a failover, on a new server, behind an accepted gap: fresh WAL alone recovers nothing."""
+    filled.seal_snapshot()
+    filled.store_wal()
+    assert rpo_of(filled, ledger).passed
+    assert judge_chain(filled.vault, ledger).passed
+    filled.later(seconds=1)
+    filled.begin_anew(**change)
+    filled.store_wal()
+    for verdict in (rpo_of(filled, ledger), judge_chain(filled.vault, ledger)):
+        assert not verdict.passed
+        assert "no base backup follows" in verdict.reason
+    filled.later(seconds=1)
+    filled.seal_snapshot()
+    filled.store_wal()
+    assert rpo_of(filled, ledger).passed
+    assert judge_chain(filled.vault, ledger).passed
+
+
+def test_a_base_backup_that_names_no_position_leads_nowhere(filled: Any, ledger: Dataset) -> None:
+    """A fact that says less than a base backup's is red, not a crash."""
+    filled.store_wal()
+    filled.seal("snapshot", size_bytes=1)
+    assert "names no position" in rpo_of(filled, ledger).reason
+
+
+def test_a_stale_chain_without_a_base_backup_tells_both(filled: Any, ledger: Dataset) -> None:
+    """One reason does not hide the other."""
+    filled.store_wal()
+    filled.later(seconds=31)
+    reason = rpo_of(filled, ledger).reason
+    assert "no base backup follows" in reason
+    assert "31.0 s old, over the RPO of 30s" in reason
+
+
 def test_a_vault_that_cannot_be_read_is_red(filled: Any, ledger: Dataset) -> None:
     """When the store is away every verdict is red and says why, instead of staying at what it was."""
     filled.store_wal()
@@ -54,6 +113,7 @@ def test_a_vault_that_cannot_be_read_is_red(filled: Any, ledger: Dataset) -> Non
 
 def test_a_segment_without_lock_is_red(filled: Any, ledger: Dataset) -> None:
     """A recovery point that anybody may delete is none."""
+    filled.seal_snapshot()
     filled.store_wal()
     for rows in filled.vault.store.rows.values():
         rows[-1].lock = None
@@ -72,6 +132,7 @@ def test_lost_wal_shows_at_the_next_tick(instance: dg.DagsterInstance, filled: A
 
 def test_it_writes_on_change_and_not_in_between(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
     """The event log keeps everything, so an unchanged verdict is not repeated at every tick."""
+    filled.seal_snapshot()
     filled.store_wal()
     assert evaluate(instance, filled, ledger)["rpo"] is True
     assert evaluate(instance, filled, ledger) == {}

@@ -1,0 +1,96 @@
+"""Whether a stored recovery point keeps the promise: fresh enough, locked, and reached by a base backup.
+
+What belongs here: pure rules from what the vault holds to the reason why not. What stays out: reading the vault, and
+how a verdict is shown.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from dr_assets.estate.durations import format_duration
+from dr_assets.estate.errors import DrError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.capture_facts import Anchor
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.position import RecoveryPoint
+from dr_assets.vault.facts import Fact
+from dr_assets.vault.retention import CLOCK_SKEW_LIMIT
+
+NOTHING_STORED: Final = "nothing is stored yet"
+
+
+def rpo_trouble(dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, now: datetime) -> str | None:
+    """Why the RPO is not met, None if it is. `base` is the newest `snapshot` fact.
+
+    A recovery point that no base backup can be followed to is none, however fresh it is.
+    """
+    if point is None:
+        return NOTHING_STORED
+    troubles = (unfollowed(stream_of(point), base), age_trouble(dataset, point, now))
+    return "; ".join(trouble for trouble in troubles if trouble) or None
+
+
+def age_trouble(dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> str | None:
+    """Why the recovery point is too old, undated or unprotected, whatever leads to it; None if it is not."""
+    if point is None:
+        return NOTHING_STORED
+    if point.at is None:
+        return "what is stored holds no heartbeat yet, so it has no age"
+    ahead = ahead_of(now, point.at)
+    if ahead is not None:
+        return f"the recovery point is {ahead}"
+    if point.retain_until is None:
+        return "the newest stored segment shows no lock"
+    if now - point.at > dataset.rpo:
+        return f"{age_text(now, point.at)}, over the RPO of {format_duration(dataset.rpo)}"
+    return None
+
+
+def age_text(now: datetime, at: datetime) -> str:
+    """How old the newest recoverable commit is; what lies in the future by less than the skew is as new as can be."""
+    return f"the newest recoverable commit is {max((now - at).total_seconds(), 0.0):.1f} s old"
+
+
+def ahead_of(now: datetime, at: datetime) -> str | None:
+    """Why `at` cannot be believed: it is dated after `now` by more than clocks may differ. None otherwise."""
+    if at - now <= CLOCK_SKEW_LIMIT:
+        return None
+    return f"dated {(at - now) / timedelta(seconds=1):.1f} s in the future: the clocks disagree"
+
+
+Stream = tuple[str, int, int]
+
+
+def stream_of(stored: RecoveryPoint | Anchor) -> Stream:
+    """System, timeline and the position at which the chain of this recovery point or capture begins."""
+    begin = stored.chain_begin if isinstance(stored, RecoveryPoint) else stored.begin
+    return stored.system_id, stored.timeline, begin
+
+
+def unfollowed(stream: Stream, base: Fact | None) -> str | None:
+    """Why a restore cannot go from the newest base backup (its `snapshot` fact) on into this chain; None if it can.
+
+    After a failover, for another server, or behind an accepted gap the chain begins anew, and only a base backup that
+    begins within it leads to its end.
+    """
+    system_id, timeline, begin = stream
+    chain = f"no base backup follows the beginning of this chain (system {system_id}, timeline {timeline}, "
+    chain += f"{format_lsn(begin)}), so nothing of it can be restored: take one"
+    if base is None:
+        return chain
+    start = _start_of(base)
+    if start is None:
+        return f"{chain}; the newest names no position"
+    own = (str(base.body.get("system_id")), base.body.get("timeline"))
+    if own != (system_id, timeline):
+        return f"{chain}; the newest is of system {own[0]}, timeline {own[1]}"
+    if start < begin:
+        return f"{chain}; the newest begins at {format_lsn(start)}"
+    return None
+
+
+def _start_of(base: Fact) -> int | None:
+    try:
+        return parse_lsn(str(base.body.get("start_lsn")))
+    except DrError:
+        return None
