@@ -13,6 +13,7 @@ from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import WrapContext
 from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.storage import Lock
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets_tests.faults.vault.sample import StepClock, StillClock, put
@@ -221,6 +222,23 @@ def test_a_keys_lock_is_renewed_before_what_it_opens_could_outlive_it() -> None:
     clock.at += length / 3
     vault.keys.for_writing("ledger")
     assert until() >= length
+
+
+def test_a_renewed_lock_is_read_back() -> None:
+    """A store that nods and does nothing is found out before anything is sealed under a key that may vanish."""
+
+    class Nodding(MemoryStore):
+        """Lengthens nothing."""
+
+        def extend(self, key: str, version_id: str, lock: Lock) -> None:
+            """Nod."""
+
+    clock = StillClock()
+    vault = throwaway_vault(clock=clock, store=Nodding(clock))
+    vault.keys.for_writing("ledger")
+    clock.at += vault.locks.length("ledger", "key") * 2 / 3
+    with pytest.raises(VaultError, match="not_locked"):
+        vault.keys.for_writing("ledger")
 
 
 def test_without_a_signing_key_nothing_is_written() -> None:

@@ -289,7 +289,7 @@ def test_a_newer_versions_object_is_told(sample: Sample) -> None:
 def test_a_store_that_cannot_be_read_is_no_report(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a verification would be a silent lie."""
 
-    def unreachable(*_: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise VaultError("vault.unreachable", "down", "wait")
 
     monkeypatch.setattr(memory_of(sample.vault), "get", unreachable)

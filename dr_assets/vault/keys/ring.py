@@ -19,7 +19,7 @@ from dr_assets.vault.retention import LockRules
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.versions import get_authentic, scan
-from dr_assets.vault.storage.write_once import put_locked
+from dr_assets.vault.storage.write_once import extend_locked, put_locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +173,5 @@ class KeyRing:
         if self._signer is None:
             return held
         lock = self._locks.lock(dataset, "key", now)
-        self._store.extend(str(held.key), held.version_id, lock)
-        return _Held(held.data_key, held.key, held.version_id, lock.retain_until)
+        seen = extend_locked(self._store, held.key, held.version_id, lock, clock=self._clock)
+        return _Held(held.data_key, held.key, held.version_id, seen.retain_until)

@@ -95,8 +95,8 @@ class ObjectStore(Protocol):
         """What the store says of a version (the current one by default); None if there is none."""
         ...
 
-    def get(self, key: str, version_id: str | None = None) -> Blob:
-        """A version's bytes; raises VaultError `vault.missing`."""
+    def get(self, key: str, version_id: str | None = None, *, limit_bytes: int | None = None) -> Blob:
+        """A version's bytes; raises VaultError `vault.missing`, or `vault.too_large` before it reads any."""
         ...
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
@@ -124,7 +124,11 @@ class ObjectStore(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The store's clock, to one second."""
+        """The store's clock, to one second, asked for now."""
+        ...
+
+    def recent_now(self) -> datetime:
+        """The store's clock, to one second, reckoned from an answer at most a minute old, else asked for."""
         ...
 
     def bucket_state(self) -> BucketState:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, Put, Version
-from dr_assets.vault.storage.refusals import key_conflict, lock_refused, missing
+from dr_assets.vault.storage.refusals import key_conflict, lock_refused, missing, too_large
 
 
 @dataclass(slots=True)
@@ -58,11 +58,13 @@ class MemoryStore:
         row = self._find(key, version_id)
         return None if row is None else self._head(key, row)
 
-    def get(self, key: str, version_id: str | None = None) -> Blob:
+    def get(self, key: str, version_id: str | None = None, *, limit_bytes: int | None = None) -> Blob:
         """As the port says."""
         row = self._find(key, version_id)
         if row is None or row.data is None:
             raise missing(key, version_id)
+        if limit_bytes is not None and len(row.data) > limit_bytes:
+            raise too_large(key, len(row.data), limit_bytes)
         return Blob(self._head(key, row), row.data)
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
@@ -109,6 +111,10 @@ class MemoryStore:
     def now(self) -> datetime:
         """As the port says."""
         return self._clock().replace(microsecond=0)
+
+    def recent_now(self) -> datetime:
+        """As the port says; asking costs nothing here."""
+        return self.now()
 
     def bucket_state(self) -> BucketState:
         """Always protected; there is no other kind."""

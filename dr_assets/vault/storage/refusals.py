@@ -25,6 +25,24 @@ def missing(key: str, version_id: str | None) -> VaultError:
     )
 
 
+def too_large(key: str, size_bytes: int, limit_bytes: int) -> VaultError:
+    """More bytes than an object of its kind can have."""
+    return VaultError(
+        "vault.too_large",
+        f"{key} has {size_bytes} bytes, at most {limit_bytes} can be ours",
+        "it was never sealed by us or was altered; `dr-assets vault verify` lists every such object",
+    )
+
+
+def endless(prefix: str) -> VaultError:
+    """A listing that comes back to where it was."""
+    return VaultError(
+        "vault.endless_listing",
+        f"the store says that the listing of {prefix} goes on, and not from where",
+        "the store or something before it is faulty: see its log, or read from a replica of this vault",
+    )
+
+
 def lock_refused(key: str, why: str) -> VaultError:
     """The store keeps its lock."""
     return VaultError("vault.lock_refused", f"{key}: {why}", "a lock only ever grows")

@@ -10,7 +10,7 @@ key marker of a listing means "after this key".
 import base64
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,12 +20,14 @@ from botocore.config import Config
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Version
 from dr_assets.vault.storage.refusals import (
+    endless,
     key_conflict,
     lock_refused,
     missing,
     no_bucket,
     refused,
     refused_credentials,
+    too_large,
     unprotected,
     unreachable,
 )
@@ -51,6 +53,7 @@ READ_TIMEOUT_S: Final = 60
 POOL_CONNECTIONS: Final = 64
 LARGEST_PAGE_KEYS: Final = 1000  # S3's own limit
 PAGE_KEYS = LARGEST_PAGE_KEYS  # tests make it small, so that page ends are everywhere
+CLOCK_MAX_AGE_S: Final = 60
 OWNED: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
@@ -90,6 +93,7 @@ class S3Store:
         self.bucket = bucket
         self.endpoint: str = client.meta.endpoint_url
         self._protected = False
+        self._clock_seen: tuple[datetime, float] | None = None
 
     def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
         """As the port says: If-None-Match, SHA-256 and the lock go with every put."""
@@ -114,7 +118,7 @@ class S3Store:
                     raise self._refusal(said, key) from None
                 time.sleep(0.1 * 2**attempt)  # another put to this name is under way: who wins is known in a moment
             else:
-                return Put(answer.get("VersionId", ""), existed=False, store_at=_answered_at(answer))
+                return Put(answer.get("VersionId", ""), existed=False, store_at=self._noted(answer))
         raise key_conflict(key)
 
     def _require_protection(self) -> None:
@@ -131,10 +135,13 @@ class S3Store:
         head = self.head(key)
         if head is None:
             raise key_conflict(key)
-        same = head.sha256 == sha256 if head.sha256 else self.get(key, head.version_id).data == data
+        same = head.sha256 == sha256 if head.sha256 else self._holds(key, head, data)
         if not same:
             raise key_conflict(key)
         return Put(head.version_id, existed=True, store_at=self.now())
+
+    def _holds(self, key: str, head: Head, data: bytes) -> bool:
+        return head.size_bytes == len(data) and self.get(key, head.version_id, limit_bytes=len(data)).data == data
 
     def head(self, key: str, version_id: str | None = None) -> Head | None:
         """As the port says."""
@@ -147,20 +154,23 @@ class S3Store:
             if said.code in ABSENT:
                 return None
             raise self._refusal(said, key) from None
+        self._noted(cast("Mapping[str, Any]", answer))
         return _head(key, cast("Mapping[str, Any]", answer))
 
-    def get(self, key: str, version_id: str | None = None) -> Blob:
+    def get(self, key: str, version_id: str | None = None, *, limit_bytes: int | None = None) -> Blob:
         """As the port says."""
-        answer, data = self._read(key, version_id, {})
+        answer, data = self._read(key, version_id, {}, limit_bytes)
         return Blob(_head(key, answer), data)
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
         """As the port says."""
         if begin >= end:
             return b""
-        return self._read(key, version_id, {"Range": f"bytes={begin}-{end - 1}"})[1]
+        return self._read(key, version_id, {"Range": f"bytes={begin}-{end - 1}"}, end - begin)[1]
 
-    def _read(self, key: str, version_id: str | None, more: dict[str, str]) -> tuple[Mapping[str, Any], bytes]:
+    def _read(
+        self, key: str, version_id: str | None, more: dict[str, str], limit_bytes: int | None
+    ) -> tuple[Mapping[str, Any], bytes]:
         arguments = {"Bucket": self.bucket, "Key": key} | _version(version_id) | more
         broken = ""
         for _ in range(BODY_ATTEMPTS):
@@ -170,7 +180,7 @@ class S3Store:
             except StoreAnswer as said:
                 raise (missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)) from None
             try:
-                return answer, answer["Body"].read()
+                return answer, _bounded(key, answer["Body"], answer["ContentLength"], limit_bytes)
             except BROKEN_BODY as error:
                 broken = type(error).__name__
         raise unreachable(self.endpoint, f"the body of {key} broke off {BODY_ATTEMPTS} times ({broken})")
@@ -209,6 +219,7 @@ class S3Store:
         self, prefix: str, more: dict[str, str], *, page_keys: int | None = None
     ) -> Iterator[Mapping[str, Any]]:
         marker: dict[str, str] = {}
+        seen: set[tuple[str, str]] = set()
         while True:
             try:
                 with answers(self.endpoint, self.bucket):
@@ -218,14 +229,20 @@ class S3Store:
             except StoreAnswer as said:
                 raise self._refusal(said, prefix) from None
             page = cast("Mapping[str, Any]", answer)
+            self._noted(page)
             yield page
             if not page.get("IsTruncated"):
                 return
-            marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+            at = (page.get("NextKeyMarker", ""), page.get("NextVersionIdMarker", ""))
+            if not at[0] or at in seen or at == (more.get("KeyMarker"), ""):
+                raise endless(prefix)
+            seen.add(at)
+            marker = {"KeyMarker": at[0], "VersionIdMarker": at[1]}
 
     def _plain_folders(self, prefix: str) -> set[str]:
         folders: set[str] = set()
         token: dict[str, str] = {}
+        seen: set[str] = set()
         while True:
             try:
                 with answers(self.endpoint, self.bucket):
@@ -238,7 +255,11 @@ class S3Store:
             folders |= {found["Prefix"] for found in page.get("CommonPrefixes", [])}
             if not page.get("IsTruncated"):
                 return folders
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            at = page.get("NextContinuationToken", "")
+            if not at or at in seen:
+                raise endless(prefix)
+            seen.add(at)
+            token = {"ContinuationToken": at}
 
     def extend(self, key: str, version_id: str, lock: Lock) -> None:
         """As the port says."""
@@ -265,7 +286,20 @@ class S3Store:
                 answer = self.client.head_bucket(Bucket=self.bucket)
         except StoreAnswer as said:
             raise self._refusal(said, self.bucket, bucket=True) from None
-        return _answered_at(cast("Mapping[str, Any]", answer))
+        return self._noted(cast("Mapping[str, Any]", answer))
+
+    def recent_now(self) -> datetime:
+        """The Date header of the newest answer, moved on by the time that has passed since on this host."""
+        seen = self._clock_seen
+        if seen is None or (passed_s := time.monotonic() - seen[1]) > CLOCK_MAX_AGE_S:
+            return self.now()
+        return (seen[0] + timedelta(seconds=passed_s)).replace(microsecond=0)
+
+    def _noted(self, answer: Mapping[str, Any]) -> datetime:
+        """When the store answered, by its own clock; remembered, so that skew shows without a request of its own."""
+        at = _answered_at(answer)
+        self._clock_seen = (at, time.monotonic())
+        return at
 
     def bucket_state(self) -> BucketState:
         """As the port says."""
@@ -334,6 +368,14 @@ def _mode(text: Any) -> LockMode | None:
 def _answered_at(answer: Mapping[str, Any]) -> datetime:
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+
+
+def _bounded(key: str, body: Any, size_bytes: int, limit_bytes: int | None) -> bytes:
+    """All of a body, unless it is larger than its kind can be: nobody can put a terabyte into our memory."""
+    if limit_bytes is not None and size_bytes > limit_bytes:
+        body.close()  # with all that is unread: the connection isn't used again
+        raise too_large(key, size_bytes, limit_bytes)
+    return bytes(body.read())  # the SDK's client reads no more than was announced, and tells when it was less
 
 
 def _head(key: str, answer: Mapping[str, Any]) -> Head:

@@ -13,6 +13,7 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.retention import LOCK_CAP, check_skew
 from dr_assets.vault.storage import Head, Lock, ObjectStore
+from dr_assets.vault.storage.refusals import missing
 
 LOCK_TOLERANCE: Final = timedelta(seconds=1)  # stores keep whole seconds
 
@@ -34,25 +35,63 @@ def put_locked(
 ) -> Receipt:
     """Put `data` under `key`, read checksum and lock back, lengthen the lock of an earlier put that was shorter.
 
+    The clock is compared with the store's before, since a locked object with a wrong time stays, and after it.
+
     Raises VaultError `vault.lock_too_long`, `vault.key_conflict`, `vault.clock_skew`, `vault.not_locked`,
     `vault.not_stored`, and what the store raises.
     """
     before = clock()
     if lock.retain_until - before > 2 * LOCK_CAP:
         raise VaultError("vault.lock_too_long", f"{key}: a lock until {lock.retain_until}", "no lock is that long")
+    require_clock(store, clock)
     put = store.put(str(key), data, sha256, lock)
     check_skew(put.store_at, before, clock())
     head = _read_back(store, key, put.version_id, sha256, len(data))
     if not _holds(head, lock):
         store.extend(str(key), put.version_id, lock)
         head = _read_back(store, key, put.version_id, sha256, len(data))
+    return Receipt(key, put.version_id, sha256, len(data), _require_lock(key, head, lock), put.store_at)
+
+
+def require_clock(store: ObjectStore, clock: Callable[[], datetime]) -> None:
+    """Raise VaultError `vault.clock_skew` when `clock` is more than 5 s off the store's.
+
+    Costs no request while the store answered something within the last minute; what looks like skew then is asked
+    for anew before it is believed, since a host that slept reckons wrongly.
+    """
+    before = clock()
+    try:
+        check_skew(store.recent_now(), before, clock())
+    except VaultError as error:
+        if error.code != "vault.clock_skew":
+            raise
+        before = clock()
+        check_skew(store.now(), before, clock())
+
+
+def extend_locked(
+    store: ObjectStore, key: ObjectKey, version_id: str, lock: Lock, *, clock: Callable[[], datetime]
+) -> Lock:
+    """Lengthen the lock of what is there, and read it back: the lock that the store was seen to hold.
+
+    Raises VaultError `vault.clock_skew`, `vault.lock_refused`, `vault.missing`, `vault.not_locked`.
+    """
+    require_clock(store, clock)
+    store.extend(str(key), version_id, lock)
+    head = store.head(str(key), version_id or None)
+    if head is None:
+        raise missing(str(key), version_id)
+    return _require_lock(key, head, lock)
+
+
+def _require_lock(key: ObjectKey, head: Head, lock: Lock) -> Lock:
     if head.lock is None or not _holds(head, lock):
         raise VaultError(
             "vault.not_locked",
             f"{key}: asked for {lock.mode} until {lock.retain_until}, the store shows {head.lock}",
             "the bucket must have been created with Object Lock (`dr-assets vault init`)",
         )
-    return Receipt(key, put.version_id, sha256, len(data), head.lock, put.store_at)
+    return head.lock
 
 
 def _read_back(store: ObjectStore, key: ObjectKey, version_id: str, sha256: str, size_bytes: int) -> Head:
@@ -61,7 +100,7 @@ def _read_back(store: ObjectStore, key: ObjectKey, version_id: str, sha256: str,
         raise VaultError(
             "vault.not_stored", f"{key} was put and is not there", "the store loses writes: don't trust it with backups"
         )
-    stored = head.sha256 or _digest_of_bytes(store, key, version_id)
+    stored = head.sha256 or _digest_of_bytes(store, key, version_id, head.size_bytes)
     if stored != sha256 or head.size_bytes != size_bytes:
         raise VaultError(
             "vault.not_stored",
@@ -71,9 +110,9 @@ def _read_back(store: ObjectStore, key: ObjectKey, version_id: str, sha256: str,
     return head
 
 
-def _digest_of_bytes(store: ObjectStore, key: ObjectKey, version_id: str) -> str:
+def _digest_of_bytes(store: ObjectStore, key: ObjectKey, version_id: str, size_bytes: int) -> str:
     """For a store that shows no checksum of the whole object: read it."""
-    return hashlib.sha256(store.get(str(key), version_id or None).data).hexdigest()
+    return hashlib.sha256(store.get(str(key), version_id or None, limit_bytes=size_bytes).data).hexdigest()
 
 
 def _holds(head: Head, lock: Lock) -> bool:
