@@ -21,11 +21,12 @@ from dr_assets.vault.format.header import PREFIX_BYTES, Header
 from dr_assets.vault.format.keys import KEYS, ObjectKey, prefix_of, require_name
 from dr_assets.vault.format.segment import Opened, Prepared, Sealed, check_belongs, open_sealed, verify_envelope
 from dr_assets.vault.format.segment import prepare as prepare_segment
+from dr_assets.vault.format.sizes import plaintext_limit
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import LockRules, check_skew
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import Lock, ObjectStore
-from dr_assets.vault.storage.refusals import missing
+from dr_assets.vault.storage.refusals import missing, too_large
 from dr_assets.vault.storage.versions import Name, authentic, find_name, get_authentic, scan
 from dr_assets.vault.storage.write_once import Receipt, put_locked
 
@@ -114,6 +115,8 @@ class Vault:
             raise PolicyError(
                 "vault.read_only", "this vault was opened without a signing key", "open it with signing=True"
             )
+        if len(plaintext) > plaintext_limit(stream):
+            raise too_large(f"an object of {dataset}/{stream}", len(plaintext), plaintext_limit(stream))
         return prepare_segment(
             estate=self.estate,
             dataset=dataset,
@@ -201,14 +204,15 @@ class Vault:
     def header(self, obj: StoredObject) -> Header:
         """The header, its signature and place verified; of a large object only both ends are read."""
         name = str(obj.key)
-        if obj.size_bytes <= WHOLE_READ_BYTES:
-            header = verify_envelope(self.fetch(obj), self.trust, name=name).header
-        else:
-            header = self._header_of_ends(obj, name)
+        if obj.size_bytes > WHOLE_READ_BYTES:
+            return self.header_of_ends(obj)
+        header = verify_envelope(self.fetch(obj), self.trust, name=name).header
         check_belongs(header, obj.key, name=name)
         return header
 
-    def _header_of_ends(self, obj: StoredObject, name: str) -> Header:
+    def header_of_ends(self, obj: StoredObject) -> Header:
+        """As `header`, from both ends alone: the bytes between them, and so the digest in the name, are not judged."""
+        name = str(obj.key)
         head = self.store.get_range(name, obj.version_id, 0, HEAD_READ_BYTES)
         end = PREFIX_BYTES + header_length(head)
         if end > len(head):
@@ -218,6 +222,7 @@ class Vault:
         trailer = split_trailer(tail)
         message = signed_message(header_sha256, trailer.content_sha256)
         self.trust.verify(header.signer_id, trailer.signature, SIGNATURE_DOMAIN, message, name=name)
+        check_belongs(header, obj.key, name=name)
         return header
 
     def check_clock(self) -> None:

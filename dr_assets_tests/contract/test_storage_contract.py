@@ -102,6 +102,14 @@ def test_reads_back_bytes_digest_and_lock(bench: Bench) -> None:
         assert abs(bench.store.now() - datetime.now(UTC)) < timedelta(seconds=60)
 
 
+def test_no_more_is_read_than_was_allowed(bench: Bench) -> None:
+    """Who knows how large an object of its kind can be is not given a larger one; the connection goes on to serve."""
+    bench.put(name(1), b"money" * 1000)
+    assert code(lambda: bench.store.get(name(1), limit_bytes=4999)) == "vault.too_large"
+    assert bench.store.get(name(1), limit_bytes=5000).data == b"money" * 1000
+    assert abs(bench.store.recent_now() - bench.store.now()) <= timedelta(seconds=2)
+
+
 def test_what_is_not_there_is_told_apart(bench: Bench) -> None:
     """No head, and an error of its own for bytes; an unknown version likewise."""
     bench.put(name(1), b"x")

@@ -110,7 +110,7 @@ def test_facts_are_chained_and_never_out_of_order() -> None:
     clock = StillClock()
     vault = throwaway_vault(clock=clock)
     first = record_fact(vault, DATASET, "drill", {"n": 1})
-    clock.at -= timedelta(hours=3)
+    clock.at -= timedelta(seconds=3)
     record_fact(vault, DATASET, "drill", {"n": 2})
     one, two = facts(vault, DATASET, "drill")
     assert (one.body, two.body) == ({"n": 1}, {"n": 2})

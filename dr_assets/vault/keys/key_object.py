@@ -12,10 +12,10 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, malformed, parse_hex, parse_time
 from dr_assets.vault.format.keys import KEYS, TIMELINE_END, ObjectKey
+from dr_assets.vault.format.sizes import KEY_OBJECT_LIMIT_BYTES
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.signing import Signer, Trust
 
-KEY_OBJECT_LIMIT_BYTES: Final = 64 * 1024
 WRAPPED_LIMIT_BYTES: Final = 16 * 1024
 KIND: Final = "dr_assets key object v1"
 DOMAIN: Final = b"dr_assets key object v1"

@@ -12,6 +12,7 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format.keys import DIGEST_HEX, ObjectKey
+from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.storage import Blob, ObjectStore, Version
 from dr_assets.vault.storage.refusals import missing
 
@@ -114,25 +115,26 @@ def has_digest(data: bytes, key: ObjectKey) -> bool:
 def get_authentic(store: ObjectStore, key: ObjectKey, first_try: str | None = None) -> Blob:
     """The bytes whose digest the name ends in, from version `first_try` or else from any other version.
 
-    Raises VaultError `vault.missing` if there is no version, `vault.tampered` if none has the digest.
+    Raises VaultError `vault.missing` if there is no version, `vault.tampered` if none has the digest; what is larger
+    than an object of this stream can be is not read.
     """
     found = False
     text = str(key)
     if first_try is not None:
         try:
-            blob = store.get(text, first_try)
+            blob = _read_if_ours(store, key, first_try)
         except VaultError as error:
             if error.code != "vault.missing":
                 raise
         else:
-            if has_digest(blob.data, key):
+            if blob is not None:
                 return blob
             found = True
     for row in reversed([row for row in store.list_name(text) if not row.is_delete_marker]):
         if row.version_id == first_try:
             continue
-        blob = store.get(text, row.version_id)
-        if has_digest(blob.data, key):
+        blob = _read_if_ours(store, key, row.version_id)
+        if blob is not None:
             return blob
         found = True
     if not found:
@@ -142,3 +144,14 @@ def get_authentic(store: ObjectStore, key: ObjectKey, first_try: str | None = No
         f"{text} has not the digest in its name",
         "the object was altered or cut; restore from a replica of this vault",
     )
+
+
+def _read_if_ours(store: ObjectStore, key: ObjectKey, version_id: str) -> Blob | None:
+    """A version's bytes if they have the digest in the name; None if not, unread if they are too many."""
+    try:
+        blob = store.get(str(key), version_id, limit_bytes=stored_limit(key.stream))
+    except VaultError as error:
+        if error.code != "vault.too_large":
+            raise
+        return None
+    return blob if has_digest(blob.data, key) else None

@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from typing import Final, cast
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.facts import is_misdated
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.envelope import Envelope
 from dr_assets.vault.format.frames import open_frames
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import KEYS, ObjectKey
+from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
 from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
+from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.keys.key_object import parse_key_object
 from dr_assets.vault.retention import Kind
 from dr_assets.vault.storage import Blob, Version
@@ -91,6 +93,10 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
     judged = _judge(vault, name.key, blob, draft)
     draft.findings += judged
     draft.findings += _judge_lock(vault, name.key, blob, draft.header, now)
+    if name.key.stream.startswith(fact_stream("")) and is_misdated(name.key.first, chosen.modified_at):
+        draft.findings.append(
+            Finding("misdated", name.text, chosen.version_id, "dated after the store took it, ignored")
+        )
     sound = draft.header is not None or (name.key.stream == KEYS and not judged)
     lock = blob.head.lock
     return Examined(
@@ -118,11 +124,12 @@ def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Ve
     damage: list[Finding] = []
     for version in name.versions:
         try:
-            blob = vault.store.get(name.text, version.version_id)
+            blob = vault.store.get(name.text, version.version_id, limit_bytes=stored_limit(key.stream))
         except VaultError as error:
             if error.code in _WAIT_FOR_A_PERSON:
                 raise
-            damage.append(Finding("missing", name.text, version.version_id, error.found))
+            kind = "malformed" if error.code == "vault.too_large" else "missing"
+            damage.append(Finding(kind, name.text, version.version_id, error.found))
             continue
         if has_digest(blob.data, key):
             draft.findings += damage

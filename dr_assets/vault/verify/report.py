@@ -30,6 +30,7 @@ KINDS: dict[str, Severity] = {
     "orphan": "notice",  # beyond the end of a chain, never acknowledged, never used
     "fork": "notice",  # competes with the chain and lost: a late put of a crashed writer
     "unvouched": "notice",  # begins where a chain ends, and names another piece as the one before it
+    "misdated": "notice",  # a fact dated after the store took it: ignored
     "unfinished": "notice",  # a part that no manifest lists: a base backup that never ended
     "gap": "notice",  # positions that were never captured, on record as such
     "changed": "notice",  # a stream gained an object below an inventory's end: a late put

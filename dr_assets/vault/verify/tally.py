@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.facts import PREVIOUS_KEY
+from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
@@ -122,7 +122,7 @@ class Tally:
         place = place_spoken_of(key, item.body or {})
         if place is not None:
             self._said[place].note_fact(key.stream, item.body or {}, at)
-        if key.stream == fact_stream(INVENTORY):
+        if key.stream == fact_stream(INVENTORY) and not (item.obj and is_misdated(key.first, item.obj.modified_at)):
             known = self._inventories.get(key.dataset)
             if known is None or known.name < item.name:
                 self._inventories[key.dataset] = item

@@ -16,7 +16,10 @@ from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 from dr_assets_tests.faults.vault.sample import DATASET, SYSTEM_ID, StepClock, put
 
-CALLS = ("put", "head", "get", "get_range", "list_versions", "list_name", "list_level", "extend", "now", "bucket_state")
+CALLS = (
+    "put", "head", "get", "get_range", "list_versions", "list_name", "list_level", "extend", "now", "recent_now",
+    "bucket_state",
+)  # fmt: skip
 
 
 class FailingStore:
