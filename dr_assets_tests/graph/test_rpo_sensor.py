@@ -69,7 +69,7 @@ def test_wal_without_a_base_backup_is_red(filled: Any, ledger: Dataset) -> None:
     "change", [{"timeline": 2, "skip": -4096}, {"system_id": "7300000000000000002", "skip": -4096}, {"skip": 8192}]
 )
 def test_a_chain_that_no_base_backup_leads_to_is_red(filled: Any, ledger: Dataset, change: dict[str, Any]) -> None:
-    """After a failover, on a new server, behind an accepted gap: fresh WAL alone recovers nothing, even where positions would fit."""
+    """A failover, a new server, an accepted gap: fresh WAL alone recovers nothing, even where positions would fit."""
     filled.seal_snapshot()
     filled.store_wal()
     assert rpo_of(filled, ledger).passed
