@@ -111,7 +111,7 @@ class Capture:
                 restart_lsn = self._slot(session, connection, identity)
                 end = join(
                     self._vault, self._dataset.name, identity, restart_lsn, segment_bytes,
-                    accept_gap=self._options.accept_gap,
+                    accept_gap=self._options.accept_gap, asked_again=connection.identify_system,
                 )  # fmt: skip
                 end, tail = self._start(connection, place, end)
                 if self._is_still_the_end(identity, end):

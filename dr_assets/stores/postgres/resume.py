@@ -7,6 +7,7 @@ Never skip: when WAL between the chain's end and the slot is gone, a gap is seal
 behind it takes an operator's word (`accept_gap`), and begins a new chain.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,19 +148,29 @@ def ensure_slot(connection: ReplicationConnection, status: SlotStatus | None, sl
 
 
 def join(
-    vault: Vault, dataset: str, identity: SystemIdentity, restart_lsn: int, segment_bytes: int, *, accept_gap: bool
+    vault: Vault,
+    dataset: str,
+    identity: SystemIdentity,
+    restart_lsn: int,
+    segment_bytes: int,
+    *,
+    accept_gap: bool,
+    asked_again: Callable[[], SystemIdentity],
 ) -> StoredEnd:
     """Where to stream from, with what the next piece continues.
 
     A new stream begins at the slot's restart LSN, rounded down to its WAL segment: the source keeps whole segments,
     and a restore lays whole segments. Raises SourceError `source.gap` (after sealing a `gap` fact) when the source
-    keeps nothing that reaches back to the chain's end, `source.rewound` when the source lies behind the vault.
+    keeps nothing that reaches back to the chain's end, `source.rewound` when the source, `asked_again`, lies behind it.
     """
     available = restart_lsn - restart_lsn % segment_bytes
     end = find_stored_end(vault, dataset, identity)
     if end is None:
         _note_failover(vault, dataset, identity, available)
         return StoredEnd(available, available, None, None, 0, None)
+    if end.end > identity.flushed_lsn:
+        # Another capture may have stored on while we listed: only a source asked after the listing can be behind.
+        identity = asked_again()
     if end.end > identity.flushed_lsn:
         raise rewound(end.end, identity)
     if end.end >= available:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.dsn import DEAD_PEER, describe_dsn, masked, require_safe_transport
@@ -25,14 +26,8 @@ def connect(dsn: str, *, application_name: str, connect_timeout_s: int = 5) -> C
     Raises psycopg.OperationalError, PolicyError for a DSN that is unreadable or goes over a network in plaintext.
     """
     require_safe_transport(dsn)
-    connection = psycopg.connect(
-        dsn,
-        autocommit=True,
-        application_name=application_name,
-        connect_timeout=connect_timeout_s,
-        prepare_threshold=None,
-        **DEAD_PEER,
-    )
+    conninfo = make_conninfo(dsn, application_name=application_name, connect_timeout=connect_timeout_s, **DEAD_PEER)
+    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
     for name, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     return connection
