@@ -269,7 +269,7 @@ def _restore(
     plan = plan_restore(scene.vault, DATASET, Target.parse("latest"))
     with restore(plan, scene.vault, scene.folder / f"sandbox-{number}") as restored:
         loss = measure_loss(ack_dir, restored.dsn("casino"), crashed_at=crashed_at)
-        books = reconcile(restored.dsn("casino"))
+        books = reconcile(restored.reader_dsn("casino"))
         age = None if restored.recovered_at is None else (crashed_at - restored.recovered_at).total_seconds()
         result = _round(number, kind, loss, status, restored.duration_s)
         result.recovery_point_age_s = None if age is None else round(age, 3)

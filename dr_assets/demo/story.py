@@ -168,7 +168,7 @@ class _Story:
                 stopped = restored.stopped is not None
                 good = has_transfer(restored.dsn(), planted.good_transfer_id)
                 bad = has_transfer(restored.dsn(), planted.transfer_id)
-                controls = plant_and_catch(restored.dsn(), self._dataset.restore_test.contract)
+                controls = plant_and_catch(restored, self._dataset.restore_test.contract)
             reached = stopped and good and not bad
             step.says = f"{'reached' if reached else 'NOT reached'}; planted damage caught: {controls.caught}"
         return recovery, reached, NegativeControls(
@@ -246,7 +246,7 @@ class _Story:
 def _judge_books(restored: Restored, dataset: Dataset, begin_s: float, step: Step) -> Recovery:
     """Reconciles the restored ledger: the clock of a recovery stops when the books are judged, not earlier."""
     step.show("reconcile")
-    books = reconcile(restored.dsn(), dataset.restore_test.contract)
+    books = reconcile(restored.reader_dsn(), dataset.restore_test.contract)
     return Recovery(
         phases_s={**restored.phases_s, "reconcile": books.duration_s},
         duration_s=time.monotonic() - begin_s,

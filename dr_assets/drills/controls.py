@@ -9,6 +9,7 @@ from typing import Final
 
 from dr_assets.casino.incident import DAMAGES, plant_damage
 from dr_assets.reconciliation.run import reconcile
+from dr_assets.stores.postgres.restore import Restored
 
 # Forgeries are written against a schema; this is the contract of the one we ship.
 _FORGEABLE: Final = "casino_ledger"
@@ -23,18 +24,18 @@ class Controls:
     missed: tuple[str, ...]
 
 
-def plant_and_catch(dsn: str, contract: str, *, seed: int = 1) -> Controls:
-    """Plants every kind of damage in turn on the sandbox at `dsn`; caught is what adds to the breaks.
+def plant_and_catch(restored: Restored, contract: str, *, seed: int = 1) -> Controls:
+    """Plants every kind of damage in turn on the sandbox, as its superuser; caught is what adds to the breaks.
 
     The sandbox is ruined afterwards. Raises PolicyError `casino.not_a_sandbox` on any other server.
     """
     if contract != _FORGEABLE:
         return Controls(0, 0, ())
-    known = reconcile(dsn, contract).breaks_total
+    known = reconcile(restored.reader_dsn(), contract).breaks_total
     missed = []
     for kind in DAMAGES:
-        plant_damage(dsn, kind, seed)
-        found = reconcile(dsn, contract).breaks_total
+        plant_damage(restored.dsn(), kind, seed)
+        found = reconcile(restored.reader_dsn(), contract).breaks_total
         if found <= known:
             missed.append(kind)
         known = found

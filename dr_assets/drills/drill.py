@@ -49,7 +49,7 @@ def run_drill(
     ruined: list[Controls] = []
 
     def ruin(restored: Restored, _: Reconciliation) -> None:
-        ruined.append(plant_and_catch(restored.dsn(), dataset.restore_test.contract))
+        ruined.append(plant_and_catch(restored, dataset.restore_test.contract))
 
     try:
         latest = run_restore_test(vault, dataset, Target("latest"), env=env, progress=progress)
@@ -96,9 +96,9 @@ def _broken(
     rto_s, rpo_s = dataset.rto.total_seconds(), dataset.rpo.total_seconds()
     if latest.recovery_duration_s > rto_s:
         broken.append(f"recovery took {latest.recovery_duration_s:.0f} s, the RTO is {rto_s:.0f} s")
-    if latest.recovery_point_age_s is None:
+    if latest.recovery_point_age_s is None and latest.ok:
         broken.append("the recovered data holds no heartbeat, so its age is unknown")
-    elif latest.recovery_point_age_s > rpo_s:
+    elif latest.recovery_point_age_s is not None and latest.recovery_point_age_s > rpo_s:
         broken.append(f"the recovered point was {latest.recovery_point_age_s:.0f} s old, the RPO is {rpo_s:.0f} s")
     if controls.missed:
         broken.append(f"planted damage went unnoticed: {', '.join(controls.missed)}")

@@ -89,6 +89,7 @@ class PostgresServer:
         self.log_path = self.run_dir / "postgres.log"
         self.child: Child | None = None
         self._superuser = SUPERUSER
+        self._roles: tuple[str, ...] = (SUPERUSER,)
         self._socket = ""
         self._port_given = port is not None
         self.port = port or free_port()
@@ -117,8 +118,10 @@ class PostgresServer:
         finally:
             secret.unlink()
 
-    def adopt(self, superuser: str = SUPERUSER, tablespaces: Iterable[Path] = ()) -> None:
+    def adopt(self, superuser: str = SUPERUSER, tablespaces: Iterable[Path] = (), *, roles: Iterable[str] = ()) -> None:
         """Take over an existing data directory, as restored: owner, mode, and none of its source's configuration.
+
+        Who may log in as `superuser` may as one of `roles`, too, once there is such a role.
 
         Its `postgresql.auto.conf`, which Postgres would read whatever we say, is set aside in the run directory and
         left empty. Limits that a standby must not lower are taken from its control file. Raises PolicyError
@@ -148,6 +151,7 @@ class PostgresServer:
             give(folder, self.user)
         self.password = None
         self._superuser = superuser
+        self._roles = (superuser, *roles)
         self._socket = str(self._make_socket_dir())
         self.port = 5432  # part of the socket's name only: nothing listens on TCP
         self._raise_limits()
@@ -355,8 +359,9 @@ class PostgresServer:
         settings = {**self.settings, **ours}
         self._publish("postgresql.conf", "".join(f"{key} = {quoted(value)}\n" for key, value in settings.items()))
         self._publish("pg_hba.conf", _PEER_RULES if self._socket else _PASSWORD_RULES)
-        callers = {self.user.name, own_name()}
-        self._publish("pg_ident.conf", "".join(f'ours "{who}" "{self._superuser}"\n' for who in sorted(callers)))
+        callers = sorted({self.user.name, own_name()})
+        pairs = [(who, role) for who in callers for role in self._roles]
+        self._publish("pg_ident.conf", "".join(f'ours "{who}" "{role}"\n' for who, role in pairs))
 
     def _publish(self, name: str, text: str) -> None:
         """Write a file that the engine's user reads; none of them holds a secret."""

@@ -28,6 +28,8 @@ from dr_assets.vault.vault import Vault
 
 WORK_DIR_ENV: Final = "DR_ASSETS_WORK_DIR"
 DUE: Final = "restore_test_due"
+# Clocks that agree differ by less: what is later than now by more was dated by a clock that is wrong, or ours is.
+SKEW_MAX_S: Final = 5.0
 Outcome = Literal["passed", "failed", "aborted"]
 Inspect = Callable[[Restored, Reconciliation], None]
 
@@ -37,7 +39,8 @@ class RestoreTestResult:
     """One attempt. `recovery_duration_s` runs from the decision until the books were judged.
 
     `recovery_point_age_s` is the decision minus the newest heartbeat in the data (source's clock); None without one,
-    and for targets that were meant to be older. `books` is None while nothing was reconciled.
+    for targets that were meant to be older, and when the two clocks disagree: `ahead_s` is by how much that heartbeat
+    was later than the end of planning. `books` is None while nothing was reconciled.
     """
 
     dataset: str
@@ -48,6 +51,7 @@ class RestoreTestResult:
     reason: str = "stopped before it was done"
     recovery_duration_s: float = 0.0
     recovery_point_age_s: float | None = None
+    ahead_s: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
     books: Reconciliation | None = None
 
@@ -81,11 +85,14 @@ def run_restore_test(
     with ExitStack() as sandbox:
         with _on_record(vault, dataset, result):
             plan = plan_restore(vault, dataset.name, target)
+            planned_at = vault.clock()
             _note_plan(result, plan)
             into = workdir or _fresh_workdir(dataset.name, os.environ if env is None else env)
             restored = sandbox.enter_context(restore(plan, vault, into, level=result.level, env=env, progress=progress))
-            _note_restored(result, restored, target)
-            result.books = reconcile(restored.dsn(), dataset.restore_test.contract)
+            _note_restored(result, restored)
+            if target.kind == "latest" and restored.recovered_at is not None:
+                _note_age(result, restored.recovered_at, planned_at)
+            result.books = reconcile(restored.reader_dsn(), dataset.restore_test.contract)
             result.recovery_duration_s = time.monotonic() - begin_s
             _judge(result)
         if inspect is not None and result.ok and result.books is not None:
@@ -150,7 +157,7 @@ def _note_plan(result: RestoreTestResult, plan: RestorePlan) -> None:
     }
 
 
-def _note_restored(result: RestoreTestResult, restored: Restored, target: Target) -> None:
+def _note_restored(result: RestoreTestResult, restored: Restored) -> None:
     result.details |= {
         "engine": restored.engine,
         "replayed_lsn": format_lsn(restored.replayed_lsn),
@@ -164,21 +171,31 @@ def _note_restored(result: RestoreTestResult, restored: Restored, target: Target
         "phases_s": dict(restored.phases_s),
         "notes": list(restored.notes),
     }
-    if target.kind == "latest" and restored.recovered_at is not None:
-        age_s = (result.begin_at - restored.recovered_at).total_seconds()
-        result.recovery_point_age_s = max(age_s, 0.0)
+
+
+def _note_age(result: RestoreTestResult, recovered_at: datetime, planned_at: datetime) -> None:
+    """The age of what came back. The capture goes on while we plan, so a heartbeat may be younger than the decision."""
+    result.ahead_s = max(0.0, (recovered_at - planned_at).total_seconds())
+    if result.ahead_s <= SKEW_MAX_S:
+        result.recovery_point_age_s = max(0.0, (result.begin_at - recovered_at).total_seconds())
 
 
 def _judge(result: RestoreTestResult) -> None:
-    """A restore passes only when its reconciliation does."""
+    """A restore passes only when its reconciliation does, and its age can be told."""
     books = result.books
     assert books is not None  # noqa: S101 - for the type checker: reconciled just now
     result.details["phases_s"]["reconcile"] = books.duration_s
-    if books.ok:
-        result.outcome, result.reason = "passed", "restored, verified, and the money adds up"
-    else:
+    if not books.ok:
         result.outcome = "failed"
         result.reason = f"restored, but the money does not add up: {books.breaks_total} breaks"
+    elif result.ahead_s > SKEW_MAX_S:
+        result.outcome = "failed"
+        result.reason = (
+            f"the newest heartbeat lies {result.ahead_s:.0f} s in the future: the clocks of the source and of this "
+            "host disagree, so nobody knows how old the recovered data is"
+        )
+    else:
+        result.outcome, result.reason = "passed", "restored, verified, and the money adds up"
 
 
 def _fresh_workdir(dataset: str, env: Mapping[str, str]) -> Path:

@@ -13,10 +13,13 @@ from typing import Final
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Level
+from dr_assets.stores.postgres.guarded import stop_cleanly
 from dr_assets.stores.postgres.lay import SETTINGS_FILES
 
 _SAID_MAX: Final = 1500
 _UNIQUE_SINCE: Final = 17
+# Terabytes take hours to read; a program that hangs for a day is broken.
+_TOOL_TIMEOUT_S: Final = 86400.0
 
 
 def verify_files(server: PostgresServer) -> None:
@@ -25,14 +28,16 @@ def verify_files(server: PostgresServer) -> None:
     The source's settings files are not laid; their digests were compared when they were set aside.
     """
     ignored = [f"--ignore={name}" for name in SETTINGS_FILES]
-    result = server.run_tool("pg_verifybackup", ["--no-parse-wal", "--quiet", *ignored, server.data_dir], check=False)
+    args = ["--no-parse-wal", "--quiet", *ignored, str(server.data_dir)]
+    result = server.run_tool("pg_verifybackup", args, check=False, timeout_s=_TOOL_TIMEOUT_S)
     if result.returncode != 0:
         raise _damaged("pg_verifybackup", result.stdout + result.stderr)
 
 
 def check_data(server: PostgresServer, level: Level, *, has_checksums: bool) -> tuple[str, ...]:
-    """Check the promoted cluster as `level` asks; the programs that ran. Raises VaultError (`restore.data_damaged`).
+    """Check the promoted cluster as `level` asks; the programs that ran.
 
+    Raises VaultError: `restore.data_damaged`, and `restore.not_stopped` for a server that would not stop for it.
     The server is stopped and started again where a program needs that. Extensions are installed in this cluster only.
     """
     programs: list[str] = []
@@ -48,8 +53,9 @@ def check_data(server: PostgresServer, level: Level, *, has_checksums: bool) -> 
 
 
 def _checksums(server: PostgresServer) -> None:
-    server.stop("fast")
-    result = server.run_tool("pg_checksums", ["--check", "-D", server.data_dir], check=False)
+    stop_cleanly(server)
+    args = ["--check", "-D", str(server.data_dir)]
+    result = server.run_tool("pg_checksums", args, check=False, timeout_s=_TOOL_TIMEOUT_S)
     if result.returncode != 0:
         raise _damaged("pg_checksums", result.stdout + result.stderr, code="restore.data_damaged")
     server.start()
@@ -63,7 +69,7 @@ def _amcheck(server: PostgresServer, *, deep: bool) -> None:
         options += ["--checkunique"] if server.programs.major >= _UNIQUE_SINCE else []
     else:
         options += ["--no-dependent-indexes"]
-    result = server.run_tool("pg_amcheck", options, check=False)
+    result = server.run_tool("pg_amcheck", options, check=False, timeout_s=_TOOL_TIMEOUT_S)
     if result.returncode != 0:
         raise _damaged("pg_amcheck", result.stdout + result.stderr, code="restore.data_damaged")
 

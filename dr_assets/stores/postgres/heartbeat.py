@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.session import Connection
 from dr_assets.vault.signing import Signer, Trust
@@ -37,9 +38,14 @@ ON CONFLICT (dataset) DO UPDATE SET (estate, seq, at, system_id, epoch, signer_i
     = (excluded.estate, excluded.seq, excluded.at, excluded.system_id, excluded.epoch, excluded.signer_id,
        excluded.signature)
 """
+# Whoever may write there may have put a view in its place, or other types: nothing of ours is signed with those.
 _READ = """
-SELECT estate, dataset, seq, at, system_id, epoch, signer_id, signature FROM dr_assets.heartbeat WHERE dataset = %s
+SELECT estate::text, dataset::text, seq::bigint, at::timestamptz, system_id::text, epoch::bigint, signer_id::text,
+       signature::bytea
+FROM dr_assets.heartbeat WHERE dataset::text = %s
 """
+_KIND = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('dr_assets.heartbeat')"
+_ORDINARY_TABLE = "r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,26 @@ def ensure_heartbeat_table(connection: Connection) -> None:
 
 
 def read_heartbeat(connection: Connection, dataset: str) -> HeartbeatRow | None:
-    """The newest beat that a database holds, None when it holds none. Raises psycopg.Error."""
-    if connection.execute("SELECT to_regclass('dr_assets.heartbeat')").fetchone() == (None,):
+    """The newest beat that a database holds, None when it holds none.
+
+    Raises psycopg.Error, VaultError (`heartbeat.not_ours`) for what no capture made.
+    """
+    kind = connection.execute(_KIND).fetchone()
+    if kind is None:
         return None
-    with connection.cursor(row_factory=psycopg.rows.class_row(HeartbeatRow)) as cursor:
-        return cursor.execute(_READ, (dataset,)).fetchone()
+    if kind != (_ORDINARY_TABLE,):
+        raise _not_ours(f"it is no table, its kind is {kind[0]!r}")
+    with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        row = cursor.execute(_READ, (dataset,)).fetchone()
+    if row is not None and None in row:
+        raise _not_ours("its row leaves fields out")
+    return None if row is None else HeartbeatRow(*row)
+
+
+def _not_ours(found: str) -> VaultError:
+    return VaultError(
+        "heartbeat.not_ours", f"dr_assets.heartbeat: {found}", "drop it at the source; the capture makes it again"
+    )
 
 
 def verify_heartbeat(row: HeartbeatRow, trust: Trust) -> None:

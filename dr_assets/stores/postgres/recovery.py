@@ -20,6 +20,7 @@ from psycopg import pq
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.stores.postgres.guarded import superuser_dsn
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.target import Target
 
@@ -166,9 +167,10 @@ class Replay:
         """What the server says; None while it doesn't accept sessions yet."""
         try:
             if self._session is None:
-                if pq.PGconn.ping(self._server.dsn().encode()) != pq.Ping.OK:
+                dsn = superuser_dsn(self._server)
+                if pq.PGconn.ping(dsn.encode()) != pq.Ping.OK:
                     return None
-                self._session = psycopg.connect(self._server.dsn(), autocommit=True, connect_timeout=5)
+                self._session = psycopg.connect(dsn, autocommit=True, connect_timeout=5)
             row = self._session.execute(_STATE).fetchone()
         except psycopg.OperationalError as error:
             self._close()
@@ -278,7 +280,7 @@ def _says(stopped: str, target: Target) -> bool:
 
 def promote(server: PostgresServer) -> int:
     """Promote a server that stands where it should; its new timeline. Raises VaultError (`restore.not_promoted`)."""
-    with psycopg.connect(server.dsn(), autocommit=True) as session:
+    with psycopg.connect(superuser_dsn(server), autocommit=True) as session:
         done = session.execute("SELECT pg_promote(true, %s)", (_PROMOTE_TIMEOUT_S,)).fetchone()
         row = session.execute(
             "SELECT pg_is_in_recovery(), substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"

@@ -25,6 +25,7 @@ from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
 from dr_assets.stores.postgres.checks import check_data, verify_files
 from dr_assets.stores.postgres.fetch import opened_in_order
+from dr_assets.stores.postgres.guarded import create_reader, drop_reader, new_reader_name, stop_cleanly
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.lay import LaidBase, finish_base, lay_base, write_file
 from dr_assets.stores.postgres.lay_wal import WalLayer
@@ -76,11 +77,22 @@ class Restored:
     engine: str
     size_bytes: int
     phases_s: dict[str, float]
+    reader: str
     notes: list[str] = field(default_factory=list)
 
     def dsn(self, dbname: str | None = None) -> str:
-        """A connection string to the running server; the source's own database by default."""
+        """A connection string of the superuser's, with whatever the source set for its sessions (see `reader_dsn`).
+
+        The source's own database by default.
+        """
         return self.server.dsn(dbname or self.plan.base.dbname)
+
+    def reader_dsn(self, dbname: str | None = None) -> str:
+        """A connection string for reading the data: of a role that may read everything and nothing else (guarded.py).
+
+        Its search path is `pg_catalog`, so name every table with its schema.
+        """
+        return self.server.dsn(dbname or self.plan.base.dbname, user=self.reader)
 
     @property
     def duration_s(self) -> float:
@@ -157,6 +169,7 @@ class _Restore:
         self._user = engine_user()
         self._phases_s: dict[str, float] = {"plan": plan.duration_s}
         self._held: dict[str, bytes] = {}
+        self._reader = new_reader_name()
         # Only a sandbox is called one: whoever plants damage for a drill looks at this name.
         name = f"{RECOVERY_NAME if durable else SANDBOX_NAME}-{plan.dataset}-{secrets.token_hex(4)}"
         self.server = PostgresServer(site.data_dir, programs, name=name)
@@ -190,13 +203,14 @@ class _Restore:
             engine=self.server.programs.describe(),
             size_bytes=laid.size_bytes + self._plan.wal_bytes,
             phases_s=self._phases_s,
+            reader=self._reader,
             notes=notes,
         )
 
     def hand_over(self) -> None:
         """Stop cleanly and leave a cluster that people can start."""
-        self.server.stop("fast")
-        self._require_clean_stop()
+        drop_reader(self.server, self._reader, self._plan.base.dbname)
+        stop_cleanly(self.server)
         limits = {name: value for name, value in self._plan.base.settings.items() if name in _LIMITS}
         keep(self._site, self._held, limits, self._user)
 
@@ -230,7 +244,7 @@ class _Restore:
         plan = self._plan
         finish_base(laid, self._site, self._user)
         self._write_history()
-        self.server.adopt(plan.base.superuser, self._site.tablespaces())
+        self.server.adopt(plan.base.superuser, self._site.tablespaces(), roles=[self._reader])
         verify_files(self.server)
         check_wal(self.server, self._site.pg_wal, plan.frame, plan.base.start_lsn, record, plan.target)
 
@@ -258,19 +272,22 @@ class _Restore:
     def _recovered_at(self, notes: list[str]) -> datetime | None:
         """The heartbeat in the recovered data; a row that cannot be believed dates nothing, and says so."""
         plan = self._plan
-        try:
-            with psycopg.connect(self.server.dsn(plan.base.dbname), autocommit=True) as session:
-                row = read_heartbeat(session, plan.dataset)
-        except psycopg.OperationalError:
+        if not create_reader(self.server, self._reader, plan.base.dbname):
             notes.append(f"database {plan.base.dbname}, which held the heartbeat, does not exist at this target")
+            return None
+        try:
+            with psycopg.connect(self.server.dsn(plan.base.dbname, user=self._reader), autocommit=True) as session:
+                row = read_heartbeat(session, plan.dataset)
+            if row is not None:
+                verify_heartbeat(row, self._vault.trust)
+        except psycopg.Error as error:
+            notes.append(f"the heartbeat cannot be read: {' '.join(str(error).split())}")
+            return None
+        except VaultError as error:
+            notes.append(f"the heartbeat is not believed: {error.code}: {error.found}")
             return None
         if row is None:
             notes.append("the recovered data holds no heartbeat: no capture was running before this target")
-            return None
-        try:
-            verify_heartbeat(row, self._vault.trust)
-        except VaultError as error:
-            notes.append(f"the heartbeat is not believed: {error.code}: {error.found}")
             return None
         return row.at
 
@@ -279,15 +296,6 @@ class _Restore:
         history, frame = self._plan.base.history, self._plan.frame
         if history is not None:
             write_file(self._site.pg_wal / f"{frame.timeline:08X}.history", history.encode(), self._user)
-
-    def _require_clean_stop(self) -> None:
-        state = self.server.pg_controldata().get("Database cluster state")
-        if state != "shut down":
-            raise VaultError(
-                "restore.not_stopped",
-                f"the recovered cluster did not stop cleanly, its state is {state!r}",
-                "try again; the vault is as it was",
-            )
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -60,6 +60,8 @@ def test_a_kept_restore_is_a_cluster_that_starts_on_its_own(
         server.start()
         with psycopg.connect(server.dsn()) as session:
             assert session.execute("SELECT count(*), pg_is_in_recovery() FROM t").fetchone() == (106, False)
+            assert session.execute("SELECT rolname FROM pg_roles WHERE rolname ~ 'dr_assets'").fetchall() == []
+            assert session.execute("SELECT datacl FROM pg_database WHERE datname = 'postgres'").fetchone() == (None,)
 
 
 def test_a_disk_without_room_is_refused_at_once(

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +12,8 @@ from dr_assets.drills.drill import run_drill
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.proving import restore_test
 from dr_assets.proving.restore_test import DUE, WORK_DIR_ENV, run_restore_test
-from dr_assets.reconciliation.run import Reconciliation, reconcile
-from dr_assets.stores.postgres.restore import Restored
+from dr_assets.reconciliation.run import Reconciliation
+from dr_assets.stores.postgres.restore import Restored, restore
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.verify import verify
@@ -77,13 +80,14 @@ def test_money_that_does_not_add_up_is_a_failed_test_on_record(
     source: "Source", engine_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres restored perfectly, and still nothing is green."""
-    original = reconcile
 
-    def forged(dsn: str, contract: str) -> Reconciliation:
-        plant_damage(dsn, DAMAGES[0], 1)
-        return original(dsn, contract)
+    @contextmanager
+    def forged(*args: Any, **options: Any) -> Iterator[Restored]:
+        with restore(*args, **options) as restored:
+            plant_damage(restored.dsn(), DAMAGES[0], 1)
+            yield restored
 
-    monkeypatch.setattr(restore_test, "reconcile", forged)
+    monkeypatch.setattr(restore_test, "restore", forged)
     result = run_restore_test(
         source.vault, source.dataset, Target("latest"), level="quick", env={WORK_DIR_ENV: str(engine_dir)}
     )
@@ -92,6 +96,37 @@ def test_money_that_does_not_add_up_is_a_failed_test_on_record(
     assert "does not add up" in str(newest(source, "restore_test").body["reason"])
     assert newest(source, "reconciliation").body["ok"] is False
     assert newest(source, "reconciliation").body["breaks_total"] != 0
+
+
+def with_a_clock_ahead(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    """Let the newest heartbeat be that much later than now."""
+
+    @contextmanager
+    def ahead(*args: Any, **options: Any) -> Iterator[Restored]:
+        recovered_at = datetime.now(UTC) + by
+        with restore(*args, **options) as restored:
+            restored.recovered_at = recovered_at
+            yield restored
+
+    monkeypatch.setattr(restore_test, "restore", ahead)
+
+
+@pytest.mark.parametrize("by_s", [600, 1])
+def test_a_heartbeat_from_the_future_is_no_proof_of_freshness(
+    source: "Source", engine_dir: Path, monkeypatch: pytest.MonkeyPatch, by_s: int
+) -> None:
+    """Clocks that disagree fail the test with that reason, no age is claimed; a moment's difference is nothing."""
+    with_a_clock_ahead(monkeypatch, timedelta(seconds=by_s))
+    result = run_restore_test(
+        source.vault, source.dataset, Target("latest"), level="quick", env={WORK_DIR_ENV: str(engine_dir)}
+    )
+    body = newest(source, "restore_test").body
+    assert result.ok == (by_s == 1)
+    if by_s == 1:
+        assert body["recovery_point_age_s"] == 0
+    else:
+        assert body["recovery_point_age_s"] is None
+        assert "disagree" in str(body["reason"])
 
 
 def test_a_vault_that_cannot_be_restored_is_on_record_with_the_reason(source: "Source", engine_dir: Path) -> None:
@@ -134,6 +169,23 @@ def test_a_drill_measures_both_recoveries_and_catches_every_planted_damage(sourc
     assert body["catch_rate"] == 1
     assert body["pitr_target"] == result.pitr.target
     assert body["outcome"] == ("passed" if not result.reason.startswith("the recovered point") else "failed")
+    assert list(engine_dir.iterdir()) == []
+
+
+def test_an_interrupted_drill_is_aborted_on_record(
+    source: "Source", engine_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drill that somebody stopped was neither passed nor never begun."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restore_test, "reconcile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_drill(source.vault, source.dataset, env={WORK_DIR_ENV: str(engine_dir)})
+    body = newest(source, "drill").body
+    assert body["outcome"] == "aborted"
+    assert "KeyboardInterrupt" in str(body["reason"])
     assert list(engine_dir.iterdir()) == []
 
 
