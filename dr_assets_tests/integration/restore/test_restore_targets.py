@@ -145,6 +145,37 @@ def test_a_transaction_that_never_was_is_not_reached_and_nothing_is_promoted(
     assert caught.value.code == "restore.target_not_reached"
 
 
+def test_after_a_failover_the_new_timeline_s_base_backup_tells_what_is_common(
+    make_source: "Callable[..., Source]", recover: Callable[..., Restored]
+) -> None:
+    """Until then neither `latest` nor a time nearby is restored; its history file then shows the time to be common."""
+    source = make_source(17)
+    source.sql("CREATE TABLE t (id int)")
+    source.snapshot()
+    source.sql("INSERT INTO t VALUES (1)")
+    source.pause()
+    before = source.clock().isoformat()
+    source.pause()
+    source.sql("INSERT INTO t VALUES (2)")
+    source.beat()
+    source.feed()
+    source.server.stop()
+    (source.server.data_dir / "standby.signal").touch()
+    source.server.start()
+    source.sql("SELECT pg_promote()")
+    source.position, source.previous = source.lsn() - source.lsn() % (16 << 20), None
+    source.sql("INSERT INTO t VALUES (3)")
+    source.feed()
+    for text, code in (("latest", "restore.newer_timeline"), (before, "restore.abandoned_timeline")):
+        with pytest.raises(PolicyError) as caught:
+            plan_restore(source.vault, "ledger", Target.parse(text))
+        assert caught.value.code == code
+    source.snapshot()
+    source.feed()
+    assert ids(recover(source, before)) == [1]
+    assert ids(recover(source)) == [1, 2, 3]
+
+
 def test_as_of_sees_only_what_the_vault_held_then(history: "History") -> None:
     """As of the moment before the second base backup the first is used; as of before the first there is none."""
     vault = history.source.vault
