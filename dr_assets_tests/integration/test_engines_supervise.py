@@ -134,7 +134,9 @@ def test_a_childs_signals_are_the_defaults() -> None:
         own = run_child([sys.executable, "-c", code])
     finally:
         signal.signal(signal.SIGINT, before)
-    assert int(result.stdout.split()[1], 16) == 0
+    # The C library keeps two signals (32 and 33) to itself: no program can change how it inherited them.
+    changeable = sum(1 << (number - 1) for number in signal.valid_signals())
+    assert int(result.stdout.split()[1], 16) & changeable == 0
     # Python itself ignores two at its start; SIGINT is none of them.
     assert "SIGINT" not in own.stdout
 
