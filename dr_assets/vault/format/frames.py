@@ -16,7 +16,7 @@ from dr_assets.vault.format.canonical import malformed
 from dr_assets.vault.format.envelope import FRAME_PLAINTEXT_BYTES, Envelope, frame_count
 
 TAG_BYTES: Final = 16
-ZSTD_LEVEL: Final = 1  # docs/decisions/0011: level 3 takes twice as long and gains nothing on database pages
+ZSTD_LEVEL: Final = 1  # docs/decisions/0011: level 3 is a third slower and gains nothing on database pages
 
 
 def seal_frames(plaintext: memoryview, key: bytes, header_sha256: bytes) -> Iterator[bytearray]:
