@@ -103,7 +103,8 @@ class _Headers:
 
 def _walk(headers: _Headers, objects: list[StoredObject], end: StoredEnd) -> StoredEnd:
     pieces = [obj for obj in objects if obj.key.first != end.end or headers.continues(obj, end.header)]
-    for obj in resolve(pieces, headers.of, end.end).segments:
+    # Strict: by position alone a dead writer's piece may seem to lead far, and win a fork before it (decision 0014).
+    for obj in resolve(pieces, headers.of, end.end, strict=True).segments:
         if not headers.continues(obj, end.header):
             break
         header = headers.of(obj)

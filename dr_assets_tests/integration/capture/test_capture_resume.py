@@ -69,6 +69,18 @@ def test_an_orphan_at_the_anchor_itself_is_not_gone_on_from(put: Any) -> None:
     assert (end.end, end.header, end.writer_epoch) == (0x2000, first, 2)
 
 
+def test_an_accident_further_on_does_not_decide_a_fork_before_it(put: Any) -> None:
+    """A dead writer's piece that only seems to lead far must not win over the shorter chain that was acknowledged."""
+    first = put(0x1000, 0x2000, None)
+    put(0x2000, 0x2800, first, epoch=1)
+    put(0x2800, 0x9000, "ab" * 32, epoch=1)
+    acknowledged = put(0x2000, 0x3000, first, epoch=2)
+    record_capture(put.vault, "ledger", "started", _anchor(0x2000, first, epoch=2))
+    end = find_stored_end(put.vault, "ledger", HERE)
+    assert end is not None
+    assert (end.end, end.header, end.writer_epoch) == (0x3000, acknowledged, 2)
+
+
 def test_another_stream_since_does_not_hide_the_anchor(put: Any) -> None:
     """After an excursion to another server the old stream's own newest fact counts."""
     first = put(0x1000, 0x2000, None)
