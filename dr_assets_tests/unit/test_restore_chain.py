@@ -110,6 +110,19 @@ def test_a_piece_that_fits_by_position_only_is_cut_off() -> None:
     assert len(require_whole(vault, chain, None)) == 1
 
 
+def test_an_accident_further_on_does_not_win_a_fork_before_it() -> None:
+    """A dead capture's piece that only seems to lead far does not hide the shorter chain that was acknowledged."""
+    vault = throwaway_vault()
+    head = put_chain(vault, 2)
+    put(vault, 2 * SIZE, previous=head, size_bytes=SIZE // 2)
+    put(vault, 2 * SIZE + SIZE // 2, previous="ab" * 32, size_bytes=8 * SIZE)
+    acknowledged = put(vault, 2 * SIZE, previous=head)
+    last = put(vault, 3 * SIZE, previous=acknowledged, stored=3 * SIZE)
+    chain = chain_of(vault)
+    assert (chain.end, vault.header(chain.segments[-1]).digest) == (4 * SIZE, last)
+    assert require_whole(vault, chain, 4 * SIZE) == []
+
+
 def test_a_hole_behind_which_something_was_acknowledged_stops_latest() -> None:
     """A later piece says that what is missing was stored once: that is a loss, not a crash."""
     vault = throwaway_vault()

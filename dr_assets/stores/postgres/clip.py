@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 from dr_assets.estate.errors import PolicyError, VaultError
@@ -18,7 +19,7 @@ from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
-from dr_assets.vault.chain import Chain
+from dr_assets.vault.chain import Chain, resolve
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
@@ -71,18 +72,23 @@ def linked(vault: Vault, chain: Chain) -> Chain:
     """`chain` without a tail that fits by position only.
 
     A piece that was in flight when a capture died may begin exactly where the next capture happened to end, and still
-    continue another piece. That can only be among the last few, so only their headers are held to one another.
+    continue another piece. That can only be among the last few, so only their headers are held to one another. Where
+    that shows, the tail is resolved anew by links alone: the accident may also have won a fork before it.
     """
     tail = chain.segments[-_TAIL_PIECES:]
     with ThreadPoolExecutor(_TAIL_READERS, thread_name_prefix="header") as pool:
         headers = list(pool.map(vault.header, tail))
-    for index in range(1, len(tail)):
-        if headers[index].previous != headers[index - 1].digest:
-            kept = chain.segments[: len(chain.segments) - len(tail) + index]
-            return replace(
-                chain, segments=kept, end=kept[-1].key.last, orphans=(*tail[index:], *chain.orphans), holes=chain.holes
-            )
-    return chain
+    if all(later.previous == earlier.digest for earlier, later in pairwise(headers)):
+        return chain
+    sure, head = chain.segments[: len(chain.segments) - len(tail) + 1], headers[0].digest
+    begin = sure[-1].key.last
+    beyond = [obj for obj in (*tail, *chain.forks, *chain.orphans) if obj.key.first >= begin]
+    firsts = [obj for obj in beyond if obj.key.first == begin and vault.header(obj).previous == head]
+    rest = resolve([*firsts, *(obj for obj in beyond if obj.key.first > begin)], vault.header, begin, strict=True)
+    return replace(
+        chain, segments=(*sure, *rest.segments), end=rest.end, orphans=rest.orphans, holes=rest.holes,
+        unreadable=(*chain.unreadable, *rest.unreadable),
+    )  # fmt: skip
 
 
 def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
