@@ -16,9 +16,12 @@ from dr_assets.estate.model import (
     RestoreTest,
     Retention,
     Snapshot,
+    Spool,
     VaultPlace,
+    ZeroLoss,
 )
-from dr_assets.estate.schema import DatasetDeclaration, EstateDeclaration, LocationDeclaration
+from dr_assets.estate.schema import CaptureLossDeclaration, DatasetDeclaration, EstateDeclaration, LocationDeclaration
+from dr_assets.estate.sizes import parse_size
 
 
 def slot_of(declared: DatasetDeclaration) -> str:
@@ -45,7 +48,9 @@ def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
         rpo=parse_duration(declared.rpo) if declared.rpo else tier.rpo,
         rto=parse_duration(declared.rto) if declared.rto else tier.rto,
         snapshot=Snapshot(
-            parse_duration(declared.snapshot.every), parse_duration(incremental) if incremental else None
+            parse_duration(declared.snapshot.every),
+            parse_duration(incremental) if incremental else None,
+            declared.snapshot.incrementals_max,
         ),
         retention=Retention(retention.lock, retention.days, retention.lock_days or retention.days),
         location=location_of(declared.location),
@@ -60,7 +65,17 @@ def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
         linger=parse_duration(declared.linger),
         source=document.path,
         line=document.line("dataset"),
+        zero_loss=_zero_loss_of(declared),
+        spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,
+        patroni_env=declared.patroni_env,
     )
+
+
+def _zero_loss_of(declared: DatasetDeclaration) -> ZeroLoss | None:
+    if declared.durability != "zero_loss":
+        return None
+    loss = declared.on_capture_loss
+    return ZeroLoss(parse_duration(loss.degrade_after) if isinstance(loss, CaptureLossDeclaration) else None)
 
 
 def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:

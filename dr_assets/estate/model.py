@@ -63,10 +63,30 @@ class VaultPlace:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How often a base backup is due. `incremental_every` is kept as declared; nothing takes incrementals yet."""
+    """How often a full base backup is due, how often an incremental one, and how many may follow one full."""
 
     every: timedelta
     incremental_every: timedelta | None = None
+    incrementals_max: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroLoss:
+    """The capture is a synchronous standby: a commit is acknowledged only once the vault holds it.
+
+    `degrade_after` is how long commits wait for a capture or vault that is away before the source goes on without
+    them; None lets them wait for as long as it takes (`block`).
+    """
+
+    degrade_after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """A folder (by the variable's name) on the capture's disk for sealed pieces that the vault can't take yet."""
+
+    dir_env: str
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,9 @@ class Dataset:
     linger: timedelta
     source: Path
     line: int
+    zero_loss: ZeroLoss | None = None
+    spool: Spool | None = None
+    patroni_env: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +178,8 @@ class Estate:
         names = {self.keys_dir_env, self.trust_file_env, self.signing_key_env}
         names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}
         names |= {dataset.dsn_env for dataset in self.datasets.values()}
+        names |= {dataset.spool.dir_env for dataset in self.datasets.values() if dataset.spool}
+        names |= {dataset.patroni_env for dataset in self.datasets.values() if dataset.patroni_env}
         for place in self.vaults.values():
             names |= {place.endpoint_env, place.access_key_env, place.secret_key_env}
         return tuple(sorted(names))

@@ -91,6 +91,7 @@ def _jurisdiction(
 def _dataset_rules(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
     rules: tuple[Callable[[Document, DatasetDeclaration], Iterator[Finding]], ...] = (
         _names,
+        _durability,
         _objectives,
         _retention,
         _snapshot,
@@ -107,6 +108,16 @@ def _names(document: Document, declared: DatasetDeclaration) -> Iterator[Finding
     if parse_duration(declared.linger) > LONGEST_LINGER:
         reason = f"linger {declared.linger} is over 500ms: the vault would lag by that much before anything failed"
         yield document.finding("policy.linger", reason, "linger")
+
+
+def _durability(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
+    is_declared = declared.on_capture_loss is not None
+    if declared.durability == "zero_loss" and not is_declared:
+        reason = "zero_loss has to say what commits do while the capture is away: `block` or `{degrade_after: 10s}`"
+        yield document.finding("policy.on_capture_loss", reason, "durability")
+    if declared.durability != "zero_loss" and is_declared:
+        reason = "without `durability: zero_loss` commits never wait for the capture, so there is nothing to declare"
+        yield document.finding("policy.on_capture_loss", reason, "on_capture_loss")
 
 
 def _objectives(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:

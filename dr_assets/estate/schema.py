@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dr_assets.estate.durations import DURATION_PATTERN
+from dr_assets.estate.sizes import SIZE_PATTERN
 
 ESTATE_TYPE: Final = "dr_assets.components.ProtectedEstate"
 POSTGRES_TYPE: Final = "dr_assets.components.ProtectedPostgres"
@@ -24,6 +25,7 @@ BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 # What a pattern asks for, in words: pydantic itself would print the expression.
 PATTERN_REASONS: Final = {
     DURATION_PATTERN: "a duration needs a positive whole number and a unit: 500ms, 30s, 15m, 24h, 35d",
+    SIZE_PATTERN: "a size needs a positive whole number and a unit: 512MiB, 20GiB",
     NAME_PATTERN: "a name is lower-case letters, digits and _, starting with a letter, at most 48 of them",
     ENV_PATTERN: "this is the *name* of an environment variable (upper-case letters, digits, _), never its value",
     JURISDICTION_PATTERN: "a jurisdiction is an ISO 3166-1 alpha-2 code: MT, FR, DE",
@@ -33,6 +35,7 @@ PATTERN_REASONS: Final = {
 }
 
 DurationText = Annotated[str, Field(pattern=DURATION_PATTERN)]
+SizeText = Annotated[str, Field(pattern=SIZE_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
 Jurisdiction = Annotated[str, Field(pattern=JURISDICTION_PATTERN)]
@@ -53,10 +56,24 @@ class LocationDeclaration(_Declared):
 
 
 class SnapshotDeclaration(_Declared):
-    """Cadence of base backups. `incremental_every` is accepted for later; nothing takes incrementals yet."""
+    """Cadence of full and of incremental base backups (PostgreSQL 17 and later), and how many follow one full."""
 
     every: DurationText
     incremental_every: DurationText | None = None
+    incrementals_max: Annotated[int, Field(ge=1, le=24)] = 24
+
+
+class CaptureLossDeclaration(_Declared):
+    """How long commits wait for a capture that is away before the source goes on without it."""
+
+    degrade_after: DurationText
+
+
+class SpoolDeclaration(_Declared):
+    """Where sealed pieces wait while the vault is away, and how much of them."""
+
+    dir_env: EnvName
+    max: SizeText
 
 
 class RetentionDeclaration(_Declared):
@@ -100,6 +117,10 @@ class DatasetDeclaration(_Declared):
     replicas: list[Name] = []
     slot: Annotated[str, Field(pattern=SLOT_PATTERN)] | None = None
     linger: DurationText = "500ms"
+    durability: Literal["asynchronous", "zero_loss"] = "asynchronous"
+    on_capture_loss: Literal["block"] | CaptureLossDeclaration | None = None
+    spool: SpoolDeclaration | None = None
+    patroni_env: EnvName | None = None
     exception: str | None = None
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dr_assets.estate.declarations import Finding, check_estate, default_defs_dir, load_estate
 from dr_assets.estate.documents import read_documents
 from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Spool, ZeroLoss
 from dr_assets.estate.rules import judge
 from dr_assets.estate.schema import ESTATE_TYPE, POSTGRES_TYPE
 
@@ -104,6 +105,9 @@ def test_the_designs_example_is_accepted_with_the_tiers_defaults(tmp_path: Path)
         ("attributes:\n", "attribute: 1\nattributes:\n", 2, "policy.unknown_key"),
         ("days: 30", "days: 30, lock_days: 29", 9, "policy.lock"),
         ("days: 30", "days: 0", 9, "policy.value"),
+        ("  rpo: 30s\n", "  durability: zero_loss\n", 6, "policy.on_capture_loss"),
+        ("  rpo: 30s\n", "  on_capture_loss: block\n", 6, "policy.on_capture_loss"),
+        ("  rpo: 30s\n", "  spool: {dir_env: SPOOL, max: 2GB}\n", 6, "policy.value"),
         ("lock: compliance", "lock: none", 9, "policy.value"),
         ("tier: player_ledger", "tier: players", 4, "policy.tier"),
         ("LEDGER_DSN", "postgresql://127.0.0.1/db", 5, "policy.value"),
@@ -169,6 +173,25 @@ def test_a_drill_rarer_than_quarterly_is_refused(tmp_path: Path, cron: str) -> N
     ledger = changed(changed(LEDGER, "0 4 1 * *", cron), "35d", "1500d")
     findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=ledger))
     assert shown(findings) == [("ledger", 13, "policy.drill_cadence")]
+
+
+@pytest.mark.parametrize(("loss", "degrade_after"), [("block", None), ("{degrade_after: 10s}", timedelta(seconds=10))])
+def test_zero_loss_says_what_commits_do_without_the_capture(
+    tmp_path: Path, loss: str, degrade_after: timedelta | None
+) -> None:
+    """Both answers are accepted as declared; without `durability` nothing is synchronous."""
+    ledger = changed(LEDGER, "rpo: 30s", f"rpo: 30s\n  durability: zero_loss\n  on_capture_loss: {loss}")
+    dataset = load_estate(declare(tmp_path, estate=ESTATE, ledger=ledger)).datasets["ledger"]
+    assert dataset.zero_loss == ZeroLoss(degrade_after)
+    assert load_estate(declare(tmp_path, ledger=LEDGER)).datasets["ledger"].zero_loss is None
+
+
+def test_a_spool_has_a_place_and_a_size(tmp_path: Path) -> None:
+    """The place is a variable's name that the resident process is given, the size is in bytes."""
+    ledger = changed(LEDGER, "rpo: 30s", "rpo: 30s\n  spool: {dir_env: SPOOL, max: 2GiB}\n  patroni_env: PATRONI")
+    estate = load_estate(declare(tmp_path, estate=ESTATE, ledger=ledger))
+    assert estate.datasets["ledger"].spool == Spool("SPOOL", 2 << 30)
+    assert {"SPOOL", "PATRONI"} <= set(estate.env_names())
 
 
 def test_a_written_exception_allows_a_slower_objective(tmp_path: Path) -> None:
