@@ -156,6 +156,55 @@ class PostgresServer:
         self.port = 5432  # part of the socket's name only: nothing listens on TCP
         self._raise_limits()
 
+    @classmethod
+    def standby_of(
+        cls,
+        primary: "PostgresServer",
+        data_dir: Path,
+        *,
+        settings: Mapping[str, Setting] | None = None,
+        slot: str | None = None,
+        name: str = "",
+    ) -> Self:
+        """A new server in `data_dir`, copied from the running `primary`; once started it streams from there.
+
+        With `slot` it streams from a physical slot of that name, which is created. `settings` replace single ones of
+        the primary's. Raises EngineError `engine.tool_failed`.
+        """
+        merged = {**primary.settings, **(settings or {})}
+        self = cls(data_dir, primary.programs, settings=merged, name=name, password=primary.password)
+        self.data_dir.mkdir(mode=0o700)
+        give(self.data_dir, self.user)
+        kept = ["--create-slot", f"--slot={slot}"] if slot else []
+        primary.run_tool(
+            "pg_basebackup",
+            [f"--pgdata={self.data_dir}", "--checkpoint=fast", "--no-sync", "--wal-method=stream", *kept],
+        )
+        self.follow(primary, slot=slot)
+        return self
+
+    def follow(self, primary: "PostgresServer", *, slot: str | None = None) -> None:
+        """Be a standby of `primary` from the next start on, also after having been a primary.
+
+        A slot must exist there. What this server has written beyond the place where `primary` left its timeline keeps
+        it from streaming, as with any Postgres.
+        """
+        self._make_run_dir()
+        passwords = self.run_dir / "primary.pgpass"
+        passwords.touch(mode=0o600)
+        escaped = re.sub(r"([:\\])", r"\\\1", primary.password or "")
+        passwords.write_text(f"*:*:*:*:{escaped}\n")
+        give(passwords, self.user)
+        found = primary._tool_environment()  # noqa: SLF001 - another one of us
+        self.settings["primary_conninfo"] = (
+            f"host={found['PGHOST']} port={found['PGPORT']} user={found['PGUSER']} passfile={passwords} "
+            f"application_name={self.name}"
+        )
+        self.settings["primary_slot_name"] = slot or ""
+        signal_file = self.data_dir / "standby.signal"
+        signal_file.touch(mode=0o600)
+        give(signal_file, self.user)
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def start(self, *, wait: bool = True, timeout_s: float = 60.0) -> None:
@@ -199,6 +248,13 @@ class PostgresServer:
             self.child.kill()
             self.child = None
             self._release_shared_memory()
+
+    def promote(self, *, timeout_s: float = 60.0) -> None:
+        """Make a standby the primary, on a new timeline; returns once it accepts writes.
+
+        Raises EngineError `engine.tool_failed`.
+        """
+        self.run_tool("pg_ctl", ["promote", f"--pgdata={self.data_dir}", "--wait", f"--timeout={timeout_s:.0f}"])
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop, then start on the same port."""

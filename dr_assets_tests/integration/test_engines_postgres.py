@@ -120,6 +120,32 @@ def test_a_standby_is_ready_only_when_it_accepts_connections(postgres_server: Ca
         server.wait_ready(timeout_s=0.2)
 
 
+def test_a_standby_takes_over_and_the_old_primary_follows(
+    postgres_server: Callable[..., PostgresServer], engine_dir: Path
+) -> None:
+    """A standby holds what its primary commits, writes once it is promoted, and the stopped primary can follow it."""
+    old = postgres_server(17)
+    with PostgresServer.standby_of(old, engine_dir / "standby", slot="standby_slot") as new:
+        new.start()
+        with psycopg.connect(old.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            assert connection.execute("SELECT active FROM pg_replication_slots").fetchall() == [(True,)]
+        old.stop()
+        new.promote()
+        with psycopg.connect(new.dsn(), autocommit=True) as connection:
+            assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+            connection.execute("CREATE TABLE newer AS SELECT 43 AS answer")
+        old.follow(new)
+        old.start()
+        with psycopg.connect(new.dsn(), autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = remote_apply")
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("INSERT INTO newer VALUES (44)")
+        with psycopg.connect(old.dsn(), autocommit=True) as connection:
+            assert connection.execute("SELECT max(answer), pg_is_in_recovery() FROM newer").fetchone() == (44, True)
+
+
 def test_a_failing_tool_says_why(postgres_17: PostgresServer) -> None:
     """A program of Postgres's that fails raises what it printed; with check=False its result is the caller's."""
     with pytest.raises(EngineError, match="no_such_database"):
