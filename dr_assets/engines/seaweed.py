@@ -10,6 +10,7 @@ them can erase a locked object; all of them are bound to loopback, and this serv
 import json
 import os
 import secrets
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -24,6 +25,7 @@ from dr_assets.engines.placement import engine_home, engine_user, give
 from dr_assets.engines.ports import LOOPBACK, free_ports, is_free
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, start_child, tail
+from dr_assets.engines.throwaway_ca import make_certificates, write_authority
 from dr_assets.engines.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -42,9 +44,14 @@ class SeaweedRegion:
 
     Ports, access key and secret key stay the same over restarts; `keys` gives ones chosen before. `data_dir` may
     come out elsewhere than asked for (see placement); read it back. `notes` says why.
+
+    With `tls` the S3 door speaks https only, and clients must believe the certificate in `ca_file` (else None),
+    which a throwaway authority signed; it is made at the first start and stays the same over restarts.
     """
 
-    def __init__(self, data_dir: Path, name: str, programs: Programs, *, keys: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, name: str, programs: Programs, *, keys: tuple[str, str] | None = None, tls: bool = False
+    ) -> None:
         self.user = engine_user()
         place = engine_home(data_dir.parent, self.user)
         self.data_dir = place.path / data_dir.name
@@ -52,6 +59,7 @@ class SeaweedRegion:
         self.programs = programs.reachable(self.user)
         self.notes = [note for note in (place.why, self.programs.note) if note]
         self.name = name
+        self.ca_file = self.run_dir / "ca.pem" if tls else None
         self.access_key, self.secret_key = keys or (secrets.token_hex(10), secrets.token_urlsafe(30))
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.log_path = self.run_dir / "weed.log"
@@ -61,7 +69,7 @@ class SeaweedRegion:
     @property
     def endpoint(self) -> str:
         """The S3 door's URL."""
-        return f"http://{LOOPBACK}:{self.ports['s3']}"
+        return f"{'https' if self.ca_file else 'http'}://{LOOPBACK}:{self.ports['s3']}"
 
     @property
     def filer(self) -> str:
@@ -137,6 +145,7 @@ class SeaweedRegion:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name=S3_REGION,
+            verify=str(self.ca_file) if self.ca_file else None,
             config=Config(**{"s3": {"addressing_style": "path"}, "max_pool_connections": 32, **config}),
         )
 
@@ -190,6 +199,11 @@ class SeaweedRegion:
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
         self._publish("identities.json", json.dumps({"identities": [identity]}))
+        if self.ca_file and not self.ca_file.exists():
+            authority, certificate, private_key = make_certificates(self.name)
+            self._publish("server.pem", certificate.decode())
+            self._publish("server.key", private_key.decode())
+            write_authority(self.ca_file, authority)
         give(self.data_dir, self.user)
 
     def _publish(self, name: str, text: str) -> None:
@@ -214,6 +228,7 @@ class SeaweedRegion:
             *("-volume.max=500", "-volume.preStopSeconds=0"),
             *("-filer", f"-filer.port={port['filer']}", f"-filer.port.grpc={port['filer_grpc']}"),
             *("-s3", f"-s3.port={port['s3']}", f"-s3.port.grpc={port['s3_grpc']}"),
+            *(("-s3.cert.file=server.pem", "-s3.key.file=server.key") if self.ca_file else ()),
             *("-s3.config=identities.json", "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *self._socket_options(),
         ]
@@ -230,13 +245,17 @@ class SeaweedRegion:
         status = _fetch(f"http://{LOOPBACK}:{self.ports['master']}/dir/status")
         if status is None or f"{LOOPBACK}:{self.ports['volume']}".encode() not in status:
             return False
-        if _fetch(f"http://{LOOPBACK}:{self.ports['filer']}/healthz") is None or _fetch(self.endpoint) is None:
+        if _fetch(f"http://{LOOPBACK}:{self.ports['filer']}/healthz") is None or self._fetch_s3() is None:
             return False
         try:
             self.client(retries={"total_max_attempts": 1}).list_buckets()
         except (ClientError, BotoCoreError):
             return False
         return True
+
+    def _fetch_s3(self) -> bytes | None:
+        trusted = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else None
+        return _fetch(self.endpoint, trusted)
 
     def _did_not_start(self, found: str) -> EngineError:
         return EngineError(
@@ -301,10 +320,10 @@ def _environment(run_dir: Path) -> dict[str, str]:
     return {"PATH": os.defpath, "HOME": str(run_dir)}
 
 
-def _fetch(url: str) -> bytes | None:
+def _fetch(url: str, trusted: ssl.SSLContext | None = None) -> bytes | None:
     """The body of a loopback answer, be it a refusal, or None while there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - always http on loopback
+        with urllib.request.urlopen(url, timeout=2, context=trusted) as answer:  # noqa: S310 - always http(s) on loopback
             return bytes(answer.read())
     except urllib.error.HTTPError as refusal:
         return refusal.read()
