@@ -70,9 +70,10 @@ class SourceWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, within the session's own time limits."""
+        """End, within the session's own time limits; one that never began has nothing to end."""
         self._stop.set()
-        self._thread.join(timeout=15)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=15)
 
     def take_beats(self) -> list[Beat]:
         """The beats committed since the last call, in order."""
