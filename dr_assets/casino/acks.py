@@ -2,11 +2,12 @@
 
 What belongs here: the files of an acknowledgement folder. What stays out: comparing them with a database (loss.py).
 
-Each worker of each run appends to two files of its own, so that nothing is shared and nothing is overwritten:
-`<run>.<worker>.acks` has a line `<transfer id> <n> <ns>` per acknowledged commit, `<run>.<worker>.unknown` a line
-`<n> <ns>` per attempt whose connection died before the answer. `<run>/<worker>/<n>` is the attempt's idempotency key,
-ns the time since the epoch on the workload's clock. Every line is one write(2): it survives the death of any process
-(not of the host, which a drill of processes does not need).
+Each worker of each run appends to three files of its own, so that nothing is shared and nothing is overwritten:
+`<run>.<worker>.acks` has a line `<transfer id> <n> <ns>` per acknowledged commit, `<run>.<worker>.warned` such a line
+per commit that came with a WARNING (a wait for synchronous standbys that was cancelled: durable there, promised
+nowhere else), `<run>.<worker>.unknown` a line `<n> <ns>` per attempt whose connection died before the answer.
+`<run>/<worker>/<n>` is the attempt's idempotency key, ns the time since the epoch on the workload's clock. Every line
+is one write(2): it survives the death of any process (not of the host, which a drill of processes does not need).
 """
 
 import io
@@ -44,24 +45,26 @@ class Ack:
 
 @dataclass(frozen=True)
 class AckRecord:
-    """All that a folder says. `acks` has transfer_id, idempotency_key, at_ns; `unknown` idempotency_key, at_ns.
+    """All that a folder says. `acks` and `warned` have transfer_id, idempotency_key, at_ns; `unknown` not the first.
 
     `torn_lines` counts last lines that a killed workload left without their end: never acknowledged to anyone else,
     so they count as in flight.
     """
 
     acks: pa.Table
+    warned: pa.Table
     unknown: pa.Table
     runs: tuple[str, ...]
     torn_lines: int
 
 
 class AckLog:
-    """One worker's two files, created new; a context manager. Raises FileExistsError rather than share a file."""
+    """One worker's three files, created new; a context manager. Raises FileExistsError rather than share a file."""
 
     def __init__(self, ack_dir: Path, run: str, worker: int) -> None:
         self.key_prefix = f"{run}/{worker:03d}/"
         self._acks = _create(ack_dir / f"{run}.{worker:03d}.acks")
+        self._warned = _create(ack_dir / f"{run}.{worker:03d}.warned")
         self._unknown = _create(ack_dir / f"{run}.{worker:03d}.unknown")
 
     def __enter__(self) -> Self:
@@ -70,12 +73,16 @@ class AckLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._acks)
-        os.close(self._unknown)
+        for file in (self._acks, self._warned, self._unknown):
+            os.close(file)
 
     def acknowledged(self, transfer_id: int, attempt: int) -> None:
         """Write one acknowledged commit through to the kernel, stamped now."""
         os.write(self._acks, f"{transfer_id} {attempt} {time.time_ns()}\n".encode())
+
+    def warned(self, transfer_id: int, attempt: int) -> None:
+        """Write one commit that was answered with a WARNING, stamped now."""
+        os.write(self._warned, f"{transfer_id} {attempt} {time.time_ns()}\n".encode())
 
     def unknown(self, attempt: int) -> None:
         """Write one attempt whose outcome nobody knows, stamped now."""
@@ -96,9 +103,10 @@ def acknowledged(ack_dir: Path) -> Iterator[Ack]:
 def read_acks(ack_dir: Path) -> AckRecord:
     """Read a folder back, also while a workload is writing to it (then: what was complete at that moment)."""
     acks, torn_acks = _read_all(ack_dir, ".acks", _ACKS)
+    warned, torn_warned = _read_all(ack_dir, ".warned", _ACKS)
     unknown, torn_unknown = _read_all(ack_dir, ".unknown", _UNKNOWN)
     runs = tuple(sorted({path.name.split(".", 1)[0] for path in ack_dir.glob("*.acks")}))
-    return AckRecord(acks, unknown, runs, torn_acks + torn_unknown)
+    return AckRecord(acks, warned, unknown, runs, torn_acks + torn_warned + torn_unknown)
 
 
 def _read_all(ack_dir: Path, suffix: str, schema: pa.Schema) -> tuple[pa.Table, int]:

@@ -18,17 +18,22 @@ from adbc_driver_postgresql import dbapi
 from dr_assets.casino.acks import Ack, AckRecord, read_acks
 from dr_assets.estate.errors import SourceError
 
+_LISTED = 1000
 _DIFFERENCE = """
     SELECT count(*),
            arg_min(transfer_id, at_ns), arg_min(idempotency_key, at_ns), min(at_ns),
            arg_max(transfer_id, at_ns), arg_max(idempotency_key, at_ns), max(at_ns)
     FROM acks ANTI JOIN restored USING (transfer_id, idempotency_key)
 """
+_WARNED_LOST = f"""
+    SELECT transfer_id, idempotency_key, at_ns FROM warned ANTI JOIN restored USING (transfer_id, idempotency_key)
+    ORDER BY at_ns LIMIT {_LISTED}
+"""  # noqa: S608 - a number of ours
 # Only what these runs wrote can be in flight: opening deposits and the like were never anybody's to acknowledge here.
 _IN_FLIGHT = """
     SELECT count(*), count(noted.idempotency_key)
     FROM (SELECT idempotency_key FROM restored SEMI JOIN runs ON split_part(idempotency_key, '/', 1) = run
-          EXCEPT SELECT idempotency_key FROM acks) AS in_flight
+          EXCEPT SELECT idempotency_key FROM acks EXCEPT SELECT idempotency_key FROM warned) AS in_flight
     LEFT JOIN (SELECT DISTINCT idempotency_key FROM unknown) AS noted USING (idempotency_key)
 """
 
@@ -40,6 +45,8 @@ class Loss:
     `loss_window_ms` runs from the first lost acknowledgement to the crash (or, when no crash time is given, to the last
     acknowledgement); 0.0 when nothing is lost. `unexpected` transfers were restored but never acknowledged: in flight
     when the server died, no harm; `unexpected_unknown` of them are attempts that the workload had noted as unknown.
+    `warned` commits were answered with a WARNING (their wait for a synchronous standby was cancelled): nobody promised
+    them, so their loss is no broken promise, but a client may believe in them: `warned_lost` lists them, 1000 at most.
     """
 
     acknowledged: int
@@ -52,6 +59,8 @@ class Loss:
     unexpected_unknown: int
     unknown: int
     torn_lines: int
+    warned: int = 0
+    warned_lost: tuple[Ack, ...] = ()
 
 
 def measure_loss(ack_dir: Path, dsn: str, *, crashed_at: datetime | None = None) -> Loss:
@@ -64,6 +73,7 @@ def measure_loss(ack_dir: Path, dsn: str, *, crashed_at: datetime | None = None)
         _load(database, record, dsn)
         lost, *edges = database.execute(_DIFFERENCE).fetchall()[0]
         unexpected, unexpected_unknown = database.execute(_IN_FLIGHT).fetchall()[0]
+        warned_lost = tuple(Ack(*row) for row in database.execute(_WARNED_LOST).fetchall())
         (last_acknowledged_ns,) = database.execute("SELECT max(at_ns) FROM acks").fetchall()[0]
     first, last = (Ack(*edges[:3]), Ack(*edges[3:])) if lost else (None, None)
     return Loss(
@@ -77,6 +87,8 @@ def measure_loss(ack_dir: Path, dsn: str, *, crashed_at: datetime | None = None)
         unexpected_unknown=unexpected_unknown,
         unknown=record.unknown.num_rows,
         torn_lines=record.torn_lines,
+        warned=record.warned.num_rows,
+        warned_lost=warned_lost,
     )
 
 
@@ -91,7 +103,9 @@ def _window_ms(first: Ack | None, last_acknowledged_ns: int | None, crashed_at: 
 def _load(database: duckdb.DuckDBPyConnection, record: AckRecord, dsn: str) -> None:
     database.register("acks_arrow", record.acks)
     database.register("unknown_arrow", record.unknown)
+    database.register("warned_arrow", record.warned)
     database.execute("CREATE TABLE acks AS SELECT * FROM acks_arrow")
+    database.execute("CREATE TABLE warned AS SELECT * FROM warned_arrow")
     database.execute("CREATE TABLE unknown AS SELECT * FROM unknown_arrow")
     database.execute("CREATE TABLE runs AS SELECT unnest($runs::VARCHAR[]) AS run", {"runs": list(record.runs)})
     with _reading(dsn) as cursor:

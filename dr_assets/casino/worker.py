@@ -1,6 +1,6 @@
 """One worker of the workload: its own connection, its own acknowledgement files, one transaction at a time.
 
-What belongs here: attempting a move and telling its three outcomes apart: acknowledged, refused, unknown. What stays
+What belongs here: attempting a move and telling its outcomes apart: acknowledged, warned, refused, unknown. What stays
 out: choosing moves (moves.py), timing (pace.py), starting and stopping workers (workload.py).
 """
 
@@ -28,6 +28,7 @@ class Session:
         self._dsn = dsn
         self._stop = stop
         self._reconnect = reconnect
+        self._warnings: list[str] = []
         self.connection = self._open()
 
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -35,7 +36,17 @@ class Session:
         # One statement, one parameter type: else each size of number would be prepared anew.
         connection.adapters.register_dumper(int, Int8Dumper)
         connection.prepare_threshold = 0
+        connection.add_notice_handler(self._notice)
         return connection
+
+    def _notice(self, said: psycopg.errors.Diagnostic) -> None:
+        if (said.severity_nonlocalized or said.severity) == "WARNING":
+            self._warnings.append(said.message_primary or "")
+
+    def take_warnings(self) -> list[str]:
+        """What the server warned of since the last call: an answer with one of these is no promise."""
+        taken, self._warnings = self._warnings, []
+        return taken
 
     @property
     def alive(self) -> bool:
@@ -73,6 +84,7 @@ class Worker:
         self._stop = stop
         self._attempts = 0
         self.acknowledged = 0
+        self.warned = 0
         self.unknown = 0
         self.refused: Counter[str] = Counter()  # by SQLSTATE
         self.latencies_s: deque[float] = deque(maxlen=10_000)
@@ -102,6 +114,7 @@ class Worker:
         self._attempts += 1
         key = f"{self._log.key_prefix}{self._attempts}"
         while True:
+            self.session.take_warnings()
             try:
                 answer = self.session.connection.execute(move.sql, (key, *move.arguments)).fetchone()
             except psycopg.Error as error:
@@ -116,11 +129,19 @@ class Worker:
                 continue
             if answer is None:
                 raise AssertionError(move)  # every call returns exactly one row
-            self._log.acknowledged(answer[0], self._attempts)
-            self.acknowledged += 1
-            self.latencies_s.append(time.monotonic() - self._due_s)
+            self._answered(answer[0])
             self._chooser.succeeded(move, answer)
             return
+
+    def _answered(self, transfer_id: int) -> None:
+        """Committed; acknowledged only if no warning came along: a cancelled wait is answered as a success."""
+        if self.session.take_warnings():
+            self._log.warned(transfer_id, self._attempts)
+            self.warned += 1
+            return
+        self._log.acknowledged(transfer_id, self._attempts)
+        self.acknowledged += 1
+        self.latencies_s.append(time.monotonic() - self._due_s)
 
 
 class Relay:

@@ -32,6 +32,7 @@ class Stats:
     run: str
     elapsed_s: float
     acknowledged: int
+    warned: int  # committed with a WARNING: a cancelled wait for a synchronous standby promises nothing
     refused: dict[str, int]
     unknown: int
     shed: int
@@ -157,6 +158,7 @@ class Workload:
             run=self.run_id,
             elapsed_s=round(now_s - self._started_s, 3),
             acknowledged=acknowledged,
+            warned=sum(worker.warned for worker in self._workers),
             refused=dict(refused),
             unknown=sum(worker.unknown for worker in self._workers),
             shed=sum(worker.shed for worker in self._workers),
