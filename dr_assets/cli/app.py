@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from dr_assets.cli import capture, demo, estate, restore, snapshot, status, vault
+from dr_assets.cli.doctor import command as doctor
 from dr_assets.estate.errors import DrError
 
 INTERRUPTED = 130
@@ -27,6 +28,7 @@ app.command("preflight")(snapshot.preflight)
 app.command("snapshot")(snapshot.snapshot)
 app.command("restore")(restore.restore)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("up")(demo.up)
 
