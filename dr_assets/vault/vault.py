@@ -28,7 +28,7 @@ from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import Lock, ObjectStore
 from dr_assets.vault.storage.refusals import missing, too_large
 from dr_assets.vault.storage.versions import Name, authentic, find_name, get_authentic, scan
-from dr_assets.vault.storage.write_once import Receipt, put_locked
+from dr_assets.vault.storage.write_once import Receipt, ensure_locked, put_locked
 
 WHOLE_READ_BYTES: Final = 256 * 1024  # below this one read of all is cheaper than two of parts
 HEAD_READ_BYTES: Final = 4 * 1024
@@ -144,6 +144,14 @@ class Vault:
         `vault.lock_too_long`.
         """
         return put_locked(self.store, sealed.key, sealed.data, sealed.sha256, lock, clock=self.clock)
+
+    def ensure_locked(self, obj: StoredObject, lock: Lock) -> bool:
+        """See that an object is locked for at least `lock`, extending it where it isn't; whether that was needed.
+
+        What the store holds is read back either way. Raises VaultError `vault.missing`, `vault.not_locked`,
+        `vault.lock_refused`, `vault.clock_skew`, `vault.lock_too_long`.
+        """
+        return ensure_locked(self.store, obj.key, obj.version_id, lock, clock=self.clock)
 
     def names(self, prefix: str, start_after: str = "", *, as_of: datetime | None = None) -> Iterator[Name]:
         """All names under `prefix`, ours or not, with every version and delete marker."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres import base_manifest
-from dr_assets.stores.postgres.base_manifest import Archive, BaseManifest, Part
+from dr_assets.stores.postgres.base_manifest import Archive, BaseManifest, Parent, Part
 
 MANIFEST = BaseManifest(
     dataset="ledger",
@@ -41,6 +41,23 @@ def test_a_manifest_reads_back_as_it_was_written(lsn: int, xid: int, history: st
     assert base_manifest.decode(manifest.encode(), name="m") == manifest
 
 
+def test_a_full_is_written_as_it_was_before_there_were_incrementals() -> None:
+    """Version 1 and no word of a parent, so that older programs restore it."""
+    raw = json.loads(MANIFEST.encode())
+    assert raw["version"] == 1
+    assert "parent" not in raw
+    assert not MANIFEST.is_incremental
+    assert (MANIFEST.depth, MANIFEST.full_snapshot_id) == (0, MANIFEST.snapshot_id)
+
+
+def test_an_incremental_is_a_version_that_older_programs_refuse() -> None:
+    """It says what it builds on, reads back so, and cannot be taken for a full by who never heard of incrementals."""
+    manifest = replace(MANIFEST, parent=Parent("p", "e/ledger/base/s/1/x", "f", 3))
+    assert json.loads(manifest.encode())["version"] == 2
+    assert base_manifest.decode(manifest.encode(), name="m") == manifest
+    assert (manifest.depth, manifest.parent_snapshot_id, manifest.full_snapshot_id) == (3, "p", "f")
+
+
 def test_its_parts_are_the_flat_list_that_any_verifier_reads() -> None:
     """The convention of all sets: key, digest and size of every sealed object."""
     assert json.loads(MANIFEST.encode())["parts"][2] == {
@@ -61,7 +78,20 @@ def changed(**fields: object) -> bytes:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (changed(version=2), "vault.newer_version"),
+        (changed(version=3), "vault.newer_version"),
+        (changed(version=2), "backup.bad_manifest"),
+        (
+            changed(version=2, parent={"snapshot_id": "a", "key": "k", "full_snapshot_id": "a", "depth": 2}),
+            "backup.bad_manifest",
+        ),
+        (
+            changed(version=2, parent={"snapshot_id": "b", "key": "k", "full_snapshot_id": "a", "depth": 1}),
+            "backup.bad_manifest",
+        ),
+        (
+            changed(version=2, parent={"snapshot_id": "a", "key": "k", "full_snapshot_id": "a", "depth": 0}),
+            "backup.bad_manifest",
+        ),
         (changed(format="something.else"), "vault.newer_version"),
         (changed(parts=[]), "backup.bad_manifest"),
         (changed(start_lsn="banana"), "backup.bad_manifest"),

@@ -16,6 +16,8 @@ from dr_assets.vault.format.canonical import Json
 
 FORMAT: Final = "dr_assets.base_backup"
 VERSION: Final = 1
+# Of an incremental: a program that knows version 1 only would take it for a whole backup.
+INCREMENTAL_VERSION: Final = 2
 LIMIT_BYTES: Final = 1 << 28
 BACKUP_MANIFEST: Final = "backup_manifest"
 
@@ -45,8 +47,23 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """What an incremental builds on: its parent's snapshot id and manifest key, and the full's at the chain's begin.
+
+    `depth` counts the incrementals from the full up to and with this one: 1 builds on the full itself.
+    """
+
+    snapshot_id: str
+    key: str
+    full_snapshot_id: str
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class BaseManifest:
     """A base backup. LSNs are byte positions, [start_lsn, stop_lsn) is the WAL without which it is worth nothing.
+
+    `parent` is None for a full; an incremental holds what changed since its parent and is worth nothing without it.
 
     `begin_at` and `end_at` are the source's clock. `next_xid` is the first transaction id not yet given out when the
     backup ended (64 bits, with the epoch). `superuser` is the bootstrap superuser's name, `dbname` the database that
@@ -73,6 +90,32 @@ class BaseManifest:
     archives: tuple[Archive, ...]
     backup_manifest: Archive
     parts: tuple[Part, ...]
+    parent: Parent | None = None
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether this needs its parent to be restored."""
+        return self.parent is not None
+
+    @property
+    def depth(self) -> int:
+        """How many incrementals lie between the full and this, this one included; 0 for a full."""
+        return 0 if self.parent is None else self.parent.depth
+
+    @property
+    def full_snapshot_id(self) -> str:
+        """The full at the begin of this one's chain: its own id for a full."""
+        return self.snapshot_id if self.parent is None else self.parent.full_snapshot_id
+
+    @property
+    def parent_key(self) -> str | None:
+        """The parent's manifest in the vault; None for a full."""
+        return None if self.parent is None else self.parent.key
+
+    @property
+    def parent_snapshot_id(self) -> str | None:
+        """The parent's snapshot id; None for a full."""
+        return None if self.parent is None else self.parent.snapshot_id
 
     @property
     def major(self) -> int:
@@ -94,7 +137,7 @@ class BaseManifest:
         return canonical.encode(
             {
                 "format": FORMAT,
-                "version": VERSION,
+                **_version_json(self.parent),
                 **{name: getattr(self, name) for name in _TEXTS},
                 **{name: getattr(self, name) for name in _INTEGERS},
                 **{name: format_lsn(getattr(self, name)) for name in _LSNS},
@@ -124,10 +167,11 @@ def decode(data: bytes, *, name: str) -> BaseManifest:
     up: archives that leave parts out, or use one twice.
     """
     raw = canonical.decode(data, limit_bytes=LIMIT_BYTES, what=f"base backup manifest {name}")
-    if raw.get("format") != FORMAT or raw.get("version") != VERSION:
+    if raw.get("format") != FORMAT or raw.get("version") not in (VERSION, INCREMENTAL_VERSION):
         raise VaultError(
             "vault.newer_version",
-            f"{name} is {raw.get('format')} version {raw.get('version')}, this reads {FORMAT} version {VERSION}",
+            f"{name} is {raw.get('format')} version {raw.get('version')}, this reads {FORMAT} versions {VERSION} and "
+            f"{INCREMENTAL_VERSION}",
             "use the dr-assets release that wrote it, or a newer one",
         )
     try:
@@ -160,6 +204,7 @@ def _from_json(raw: dict[str, Json]) -> BaseManifest:
         archives=tuple(_archive(item) for item in _list(raw["archives"])),
         backup_manifest=_archive(raw[BACKUP_MANIFEST]),
         parts=tuple(_part(_object(item)) for item in _list(raw["parts"])),
+        parent=_parent(_object(raw["parent"])) if raw["version"] == INCREMENTAL_VERSION else None,
     )
 
 
@@ -171,6 +216,30 @@ def _check_parts(manifest: BaseManifest, name: str) -> None:
         position = archive.last_part
     if position != len(manifest.parts):
         raise _bad(name, f"lists {len(manifest.parts)} parts and its archives use {position}")
+
+
+def _version_json(parent: Parent | None) -> dict[str, Json]:
+    """A full is version 1, byte for byte what it was before there were incrementals."""
+    if parent is None:
+        return {"version": VERSION}
+    return {
+        "version": INCREMENTAL_VERSION,
+        "parent": {
+            "snapshot_id": parent.snapshot_id,
+            "key": parent.key,
+            "full_snapshot_id": parent.full_snapshot_id,
+            "depth": parent.depth,
+        },
+    }
+
+
+def _parent(raw: dict[str, Json]) -> Parent:
+    parent = Parent(
+        _text(raw["snapshot_id"]), _text(raw["key"]), _text(raw["full_snapshot_id"]), _integer(raw["depth"])
+    )
+    if parent.depth < 1 or (parent.depth == 1) != (parent.snapshot_id == parent.full_snapshot_id):
+        raise ValueError(f"depth {parent.depth} does not fit parent {parent.snapshot_id}")
+    return parent
 
 
 def _archive_json(archive: Archive) -> dict[str, Json]:

@@ -5,7 +5,7 @@ sealing, manifests of ours (snapshot.py) and laying it out again (restore.py). S
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -137,8 +137,8 @@ class BaseBackup:
             self._connection.read_socket()
 
 
-def upload_manifest(connection: ReplicationConnection, manifest: bytes, *, timeout_s: float = 60) -> None:
-    """Hand the server the `backup_manifest` that an INCREMENTAL backup builds on (17 and newer).
+def upload_manifest(connection: ReplicationConnection, pieces: Iterable[bytes], *, timeout_s: float = 60) -> None:
+    """Hand the server the `backup_manifest`, in pieces, that an INCREMENTAL backup builds on (17 and newer).
 
     Raises ServerRefusedError, ConnectionLostError.
     """
@@ -147,9 +147,10 @@ def upload_manifest(connection: ReplicationConnection, manifest: bytes, *, timeo
     if result is None or result.status != pq.ExecStatus.COPY_IN:
         raise ConnectionLostError("the server took no manifest")
     try:
-        for begin in range(0, len(manifest), _UPLOAD_PIECE):
-            connection.pgconn.put_copy_data(manifest[begin : begin + _UPLOAD_PIECE])
-            connection.flush(timeout_s=timeout_s)
+        for piece in pieces:
+            for begin in range(0, len(piece), _UPLOAD_PIECE):
+                connection.pgconn.put_copy_data(piece[begin : begin + _UPLOAD_PIECE])
+                connection.flush(timeout_s=timeout_s)
         connection.pgconn.put_copy_end()
         connection.flush(timeout_s=timeout_s)
     except psycopg.OperationalError:

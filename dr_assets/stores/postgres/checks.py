@@ -8,6 +8,7 @@ cluster, by its checksum, or by reading every table where the source has none. `
 """
 
 import os
+from pathlib import Path
 from typing import Final
 
 from dr_assets.engines.postgres import PostgresServer
@@ -22,13 +23,15 @@ _UNIQUE_SINCE: Final = 17
 _TOOL_TIMEOUT_S: Final = 86400.0
 
 
-def verify_files(server: PostgresServer) -> None:
+def verify_files(server: PostgresServer, data_dir: Path | None = None) -> None:
     """Compare every file with `backup_manifest`, before the first start. Raises VaultError (`backup.damaged`).
+
+    Of the server's own directory, or of another one that was laid with its programs' format.
 
     The source's settings files are not laid; their digests were compared when they were set aside.
     """
     ignored = [f"--ignore={name}" for name in SETTINGS_FILES]
-    args = ["--no-parse-wal", "--quiet", *ignored, str(server.data_dir)]
+    args = ["--no-parse-wal", "--quiet", *ignored, str(data_dir or server.data_dir)]
     result = server.run_tool("pg_verifybackup", args, check=False, timeout_s=_TOOL_TIMEOUT_S)
     if result.returncode != 0:
         raise _damaged("pg_verifybackup", result.stdout + result.stderr)

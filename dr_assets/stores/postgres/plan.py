@@ -7,8 +7,8 @@ Times in targets and of base backups are the source's clock; `as_of` is the stor
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,26 +16,28 @@ from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.capture_facts import Anchor, latest_anchor
-from dr_assets.stores.postgres.clip import STORE_TROUBLE, linked, needed_pieces, reachable_at, require_whole
+from dr_assets.stores.postgres.clip import needed_pieces, reachable_at, require_whole
+from dr_assets.stores.postgres.course import Course, Stretch, find_course
 from dr_assets.stores.postgres.lay_wal import WalFrame
+from dr_assets.stores.postgres.layers import BaseLayer, layers_of
 from dr_assets.stores.postgres.lineage import (
     Departure,
-    find_departure,
+    Way,
+    find_way,
     other_systems,
     require_before,
     require_common,
     require_current,
 )
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import segment_begin
-from dr_assets.vault.chain import Chain, resolve
+from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import Json, format_time
-from dr_assets.vault.format.keys import BASE, WAL, part_stream
+from dr_assets.vault.format.keys import BASE
 from dr_assets.vault.vault import StoredObject, Vault
 
-# No piece of WAL is larger, so the one that holds a position begins at most this much before it.
-_PIECE_MAX_BYTES: Final = 64 << 20
 _EPOCH_XIDS: Final = 1 << 32
 
 
@@ -43,8 +45,10 @@ _EPOCH_XIDS: Final = 1 << 32
 class RestorePlan:
     """Everything a restore will read. `reachable_at` is the newest instant (source's clock) that the chain reaches.
 
-    `fetch_bytes` are sealed bytes, `base_bytes` and `wal_bytes` what they become on disk. `notes` is for people: what
-    was passed over, and why.
+    `base` is the newest of `layers`: a full alone, or a full, first, and the incrementals that lead to it. `parts` are
+    those of all layers in that order. `stretches` is the WAL, timeline by timeline; `histories` are the texts of the
+    history files that the vault can tell. `fetch_bytes` are sealed bytes, `base_bytes` and `wal_bytes` what they become
+    on disk. `notes` is for people: what was passed over, and why.
     """
 
     dataset: str
@@ -53,17 +57,34 @@ class RestorePlan:
     base: BaseManifest
     base_key: str
     parts: tuple[StoredObject, ...]
-    frame: WalFrame
-    pieces: tuple[StoredObject, ...]
+    layers: tuple[BaseLayer, ...]
+    stretches: tuple[Stretch, ...]
+    histories: Mapping[int, str]
     chain_end: int
     reachable_at: datetime | None
     duration_s: float
     notes: tuple[str, ...]
 
     @property
+    def frame(self) -> WalFrame:
+        """All the WAL that will be laid; its timeline is the last one."""
+        first, last = self.stretches[0].frame, self.stretches[-1].frame
+        return replace(last, begin=first.begin)
+
+    @property
+    def pieces(self) -> tuple[StoredObject, ...]:
+        """All pieces of WAL, in order."""
+        return tuple(piece for stretch in self.stretches for piece in stretch.pieces)
+
+    @property
     def fetch_bytes(self) -> int:
         """Sealed bytes that will be read."""
         return sum(obj.size_bytes for obj in (*self.parts, *self.pieces))
+
+    @property
+    def base_bytes(self) -> int:
+        """Plaintext of all layers."""
+        return sum(layer.manifest.size_bytes for layer in self.layers)
 
     @property
     def wal_bytes(self) -> int:
@@ -87,10 +108,12 @@ class RestorePlan:
                 "start_lsn": format_lsn(base.start_lsn),
                 "stop_lsn": format_lsn(base.stop_lsn),
                 "parts": len(self.parts),
+                "layers": [layer.manifest.snapshot_id for layer in self.layers],
                 "tablespaces": len(base.archives) - 1,
             },
             "wal": {
                 "timeline": frame.timeline,
+                "timelines": [_stretch_json(stretch) for stretch in self.stretches],
                 "begin": format_lsn(frame.begin),
                 "end": format_lsn(frame.end),
                 "chain_end": format_lsn(self.chain_end),
@@ -98,21 +121,37 @@ class RestorePlan:
             },
             "reachable_at": None if self.reachable_at is None else format_time(self.reachable_at),
             "fetch_bytes": self.fetch_bytes,
-            "base_bytes": base.size_bytes,
+            "base_bytes": self.base_bytes,
             "wal_bytes": self.wal_bytes,
             "notes": list(self.notes),
         }
 
 
-def plan_restore(vault: Vault, dataset: str, target: Target, *, as_of: datetime | None = None) -> RestorePlan:
+def _stretch_json(stretch: Stretch) -> Json:
+    frame = stretch.frame
+    return {
+        "timeline": frame.timeline,
+        "begin": format_lsn(frame.begin),
+        "end": format_lsn(frame.end),
+        "pieces": len(stretch.pieces),
+    }
+
+
+def plan_restore(
+    vault: Vault, dataset: str, target: Target, *, as_of: datetime | None = None, timeline: int | None = None
+) -> RestorePlan:
     """The plan that reaches `target` from the newest usable base backup before it.
+
+    It follows the source over every switch of timeline that a stored history proves; `timeline` asks for another one,
+    also for what was written to it after the source had left it.
 
     Raises PolicyError: `restore.no_base_backup`, `restore.target_too_old`, `restore.target_beyond`, and when the source
     has left what would come back: `restore.other_system`, `restore.newer_timeline`, `restore.older_timeline`,
     `restore.abandoned_timeline`. VaultError: `restore.not_usable_yet` (the WAL up to a backup's stop LSN is not
-    stored), `restore.hole`, and whatever the vault says of a damaged manifest when no other base backup can be used.
+    stored), `restore.hole`, `restore.no_such_timeline`, and whatever the vault says of a damaged manifest when no other
+    base backup can be used.
     """
-    search = _Search(vault, dataset, target, as_of)
+    search = _Search(vault, dataset, target, as_of, timeline)
     for stored in search.base_backups():
         try:
             plan = search.plan_from(stored)
@@ -129,11 +168,14 @@ def plan_restore(vault: Vault, dataset: str, target: Target, *, as_of: datetime 
 class _Search:
     """One search over the base backups of a dataset, newest first."""
 
-    def __init__(self, vault: Vault, dataset: str, target: Target, as_of: datetime | None) -> None:
+    def __init__(
+        self, vault: Vault, dataset: str, target: Target, as_of: datetime | None, timeline: int | None
+    ) -> None:
         self._vault = vault
         self._dataset = dataset
         self._target = target
         self._as_of = as_of
+        self._timeline = timeline
         self._begin_s = time.monotonic()
         self._notes: list[str] = []
         self._errors: list[DrError] = []
@@ -156,30 +198,26 @@ class _Search:
         self._oldest = manifest
         if _is_before(self._target, manifest):
             return None
-        parts = self._parts(manifest)
-        chain = self._chain(manifest)
-        self._require_usable(manifest, chain)
-        pieces = self._pieces(manifest, chain)
+        layers = layers_of(self._vault, manifest, stored, as_of=self._as_of)
+        way = find_way(self._vault, self._dataset, manifest, timeline=self._timeline, as_of=self._as_of)
+        begin = segment_begin(manifest.start_lsn, manifest.segment_bytes)
+        course = find_course(self._vault, self._dataset, manifest.system_id, way.legs, begin, as_of=self._as_of)
+        self._require_usable(manifest, course.chain)
+        pieces = self._pieces(manifest, way, course)
         if pieces is None:
             return None
-        frame = WalFrame(
-            manifest.system_id,
-            manifest.timeline,
-            segment_begin(manifest.start_lsn, manifest.segment_bytes),
-            pieces[-1].key.last,
-            manifest.segment_bytes,
-        )
         return RestorePlan(
             dataset=self._dataset,
             target=self._target,
             as_of=self._as_of,
             base=manifest,
             base_key=str(stored.key),
-            parts=parts,
-            frame=frame,
-            pieces=tuple(pieces),
-            chain_end=chain.end,
-            reachable_at=reachable_at(self._vault, chain.segments),
+            parts=tuple(part for layer in layers for part in layer.parts),
+            layers=layers,
+            stretches=course.stretches(pieces, manifest.system_id, manifest.segment_bytes),
+            histories={number: history.text for number, history in way.histories.items() if history.text},
+            chain_end=course.chain.end,
+            reachable_at=reachable_at(self._vault, course),
             duration_s=time.monotonic() - self._begin_s,
             notes=tuple(self._notes),
         )
@@ -209,69 +247,53 @@ class _Search:
             "choose a later target; a base backup can only be followed forward",
         )
 
-    def _parts(self, manifest: BaseManifest) -> tuple[StoredObject, ...]:
-        listed = {
-            str(obj.key): obj
-            for obj in self._vault.objects(
-                self._dataset,
-                part_stream(manifest.snapshot_id),
-                system_id=manifest.system_id,
-                timeline=manifest.timeline,
-                as_of=self._as_of,
-            )
-        }
-        missing = [part.key for part in manifest.parts if part.key not in listed]
-        if missing:
-            raise VaultError(
-                "restore.part_missing",
-                f"{len(missing)} of {len(manifest.parts)} parts are not in the vault, the first is {missing[0]}",
-                "run `dr-assets vault verify`; restore from another vault",
-            )
-        return tuple(listed[part.key] for part in manifest.parts)
-
-    def _chain(self, manifest: BaseManifest) -> Chain:
-        begin = segment_begin(manifest.start_lsn, manifest.segment_bytes)
-        pieces = self._vault.objects(
-            self._dataset,
-            WAL,
-            system_id=manifest.system_id,
-            timeline=manifest.timeline,
-            start_after_position=max(0, begin - _PIECE_MAX_BYTES),
-            as_of=self._as_of,
-        )
-        return linked(self._vault, resolve(pieces, self._vault.header, begin))
-
-    def _pieces(self, manifest: BaseManifest, chain: Chain) -> Sequence[StoredObject] | None:
-        """What leads to the target, on the source's own history; None when a restore point isn't in this chain."""
-        vault, dataset = self._vault, self._dataset
-        left = find_departure(vault, dataset, manifest.system_id, manifest.timeline, as_of=self._as_of)
+    def _pieces(self, manifest: BaseManifest, way: Way, course: Course) -> Sequence[StoredObject] | None:
+        """What leads to the target, on the source's own history; None when a restore point isn't on it."""
         if self._target.kind == "latest":
-            anchor = latest_anchor(vault, dataset, as_of=self._as_of)
-            self._notes.extend(require_whole(vault, chain, _stored(anchor, manifest)))
-            require_current(manifest, chain, anchor, left)
-            return chain.segments
-        if others := other_systems(vault, dataset, manifest.system_id):
+            return self._all_pieces(manifest, way, course)
+        if others := other_systems(self._vault, self._dataset, manifest.system_id):
             self._note(f"this is system {manifest.system_id}; WAL of {', '.join(others)} is stored as well")
-        if left is None:
-            return needed_pieces(vault, manifest, chain, self._target)
-        return self._pieces_before(left, manifest, chain)
+        if way.left is not None:
+            return self._pieces_before(way.left, manifest, course)
+        return self._pieces_along(manifest, course)
 
-    def _pieces_before(self, left: Departure, manifest: BaseManifest, chain: Chain) -> Sequence[StoredObject] | None:
+    def _all_pieces(self, manifest: BaseManifest, way: Way, course: Course) -> Sequence[StoredObject]:
+        anchor = latest_anchor(self._vault, self._dataset, as_of=self._as_of)
+        if course.broken is not None:
+            raise course.broken
+        self._notes.extend(require_whole(self._vault, course.chain, _stored(anchor, manifest, way)))
+        if self._timeline is None:
+            require_current(manifest, course.chain, anchor, way)
+        return course.chain.segments
+
+    def _pieces_along(self, manifest: BaseManifest, course: Course) -> Sequence[StoredObject] | None:
+        try:
+            pieces = needed_pieces(self._vault, manifest, course, self._target)
+        except PolicyError as error:
+            if course.broken is None or error.code != "restore.target_beyond":
+                raise
+            raise course.broken from None
+        if course.broken is not None:
+            self._note(f"{course.broken.code}: {course.broken.found}")
+        return pieces
+
+    def _pieces_before(self, left: Departure, manifest: BaseManifest, course: Course) -> Sequence[StoredObject] | None:
         """The same when the source has left this timeline: nothing behind that moment is handed out."""
         require_common(left, manifest)
         self._note(left.describe(manifest.timeline))
-        vault, target, common = self._vault, self._target, left.common(chain)
+        vault, target, chain = self._vault, self._target, course.chain
+        common = left.common(chain)
         if target.xid is not None:
             # Nobody knows where a transaction lies before it was replayed, so the replay finds nothing but the common.
             require_before(left, manifest, chain, target, is_before=common.end >= manifest.stop_lsn)
             return common.segments
-        pieces = needed_pieces(vault, manifest, chain, target)
+        pieces = needed_pieces(vault, manifest, course, target)
         if pieces is None:
             return None
         if target.lsn is not None:
             is_before = target.lsn <= left.position
         elif target.name is not None:
-            is_before = needed_pieces(vault, manifest, common, target) is not None
+            is_before = needed_pieces(vault, manifest, Course(common), target) is not None
         else:
             is_before = target.kind == "immediate" or pieces[-1].key.last <= left.position
         require_before(left, manifest, chain, target, is_before=is_before)
@@ -304,11 +326,14 @@ class _Search:
         return "" if self._as_of is None else f" as of {self._as_of.isoformat()}"
 
 
-def _stored(anchor: Anchor | None, manifest: BaseManifest) -> int | None:
-    """How far the newest capture of this timeline once said that everything is stored; None if it said nothing."""
-    if anchor is None or (anchor.system_id, anchor.timeline) != (manifest.system_id, manifest.timeline):
+def _stored(anchor: Anchor | None, manifest: BaseManifest, way: Way) -> int | None:
+    """How far along this way the newest capture once said that everything is stored; None if it said nothing."""
+    if anchor is None or anchor.system_id != manifest.system_id:
         return None
-    return anchor.stored
+    for leg in way.legs:
+        if leg.timeline == anchor.timeline:
+            return anchor.stored if leg.end is None else min(anchor.stored, leg.end)
+    return None
 
 
 def _is_before(target: Target, manifest: BaseManifest) -> bool:

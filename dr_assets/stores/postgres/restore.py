@@ -24,11 +24,12 @@ from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
 from dr_assets.stores.postgres.checks import check_data, verify_files
-from dr_assets.stores.postgres.fetch import opened_in_order
+from dr_assets.stores.postgres.combine import lay_layers, needed_bytes
+from dr_assets.stores.postgres.fetch import opened_in_order, opened_wal
 from dr_assets.stores.postgres.guarded import create_reader, drop_reader, new_reader_name, stop_cleanly
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
-from dr_assets.stores.postgres.lay import LaidBase, finish_base, lay_base, write_file
-from dr_assets.stores.postgres.lay_wal import WalLayer
+from dr_assets.stores.postgres.lay import LaidBase, finish_base, write_file
+from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.parts import PART_BYTES
 from dr_assets.stores.postgres.plan import RestorePlan
@@ -132,7 +133,7 @@ def restore(
             f"the base backup is of PostgreSQL {plan.base.major}, the programs are {programs.describe()}",
             f"install the server programs of PostgreSQL {plan.base.major}",
         )
-    site = prepare_site(into, plan.base.size_bytes + plan.wal_bytes)
+    site = prepare_site(into, needed_bytes(plan.layers) + plan.wal_bytes)
     work = _Restore(plan, vault, site, programs, level, progress, durable=keep_cluster)
     kept = False
     try:
@@ -181,9 +182,9 @@ class _Restore:
         with self._phase("lay_wal"):
             record = self._lay_wal()
         with self._phase("verify"):
-            self._verify(laid, record)
+            timeline = self._verify(laid, record)
         with self._phase("replay"):
-            replayed = self._replay(record)
+            replayed = self._replay(record, timeline)
         with self._phase("promote"):
             timeline = promote(self.server)
         with self._phase("check"):
@@ -215,20 +216,19 @@ class _Restore:
         keep(self._site, self._held, limits, self._user)
 
     def _fetch_base(self) -> LaidBase:
-        base = self._plan.base
         parts = self._told(
             "fetch_base",
             opened_in_order(self._vault, self._plan.parts, plaintext_bytes=PART_BYTES),
-            total_bytes=base.size_bytes,
+            total_bytes=self._plan.base_bytes,
         )
-        laid = lay_base(base, self._site, parts, self._user)
+        laid = lay_layers(self._plan.layers, self._site, parts, self._user, self.server)
         self._held = laid.held
         return laid
 
     def _lay_wal(self) -> Record:
         """Lay every piece, then find the end of the last complete record in what the vault authenticated."""
-        layer = WalLayer(self._site.pg_wal, self._plan.frame, self._user)
-        pieces = opened_in_order(self._vault, self._plan.pieces)
+        layer = WalLayer(self._site.pg_wal, self._frames, self._user)
+        pieces = opened_wal(self._vault, self._plan.pieces)
         layer.lay(self._told("lay_wal", pieces, total_bytes=self._plan.wal_bytes))
         record = layer.last_record()
         if record is None or record.end < self._plan.base.stop_lsn:
@@ -240,19 +240,22 @@ class _Restore:
             )
         return record
 
-    def _verify(self, laid: LaidBase, record: Record) -> None:
+    @property
+    def _frames(self) -> list[WalFrame]:
+        return [stretch.frame for stretch in self._plan.stretches]
+
+    def _verify(self, laid: LaidBase, record: Record) -> int:
+        """Hold the laid files to what they should be; returns the timeline to recover to."""
         plan = self._plan
         finish_base(laid, self._site, self._user)
-        self._write_history()
+        self._write_histories()
         self.server.adopt(plan.base.superuser, self._site.tablespaces(), roles=[self._reader])
         verify_files(self.server)
-        check_wal(self.server, self._site.pg_wal, plan.frame, plan.base.start_lsn, record, plan.target)
+        return check_wal(self.server, self._site.pg_wal, self._frames, plan.base.start_lsn, record, plan.target)
 
-    def _replay(self, record: Record) -> Replayed:
+    def _replay(self, record: Record, timeline: int) -> Replayed:
         target = self._effective_target(record)
-        self.server.settings.update(
-            standby_settings(target, self._plan.frame.timeline, self._plan.base.major, durable=self._durable)
-        )
+        self.server.settings.update(standby_settings(target, timeline, self._plan.base.major, durable=self._durable))
         told = None if self._progress is None else self._tell_replay
         return Replay(self.server, target, record.end, progress=told).run()
 
@@ -291,11 +294,10 @@ class _Restore:
             return None
         return row.at
 
-    def _write_history(self) -> None:
-        """The timeline's history file, without which the server refuses it as a target."""
-        history, frame = self._plan.base.history, self._plan.frame
-        if history is not None:
-            write_file(self._site.pg_wal / f"{frame.timeline:08X}.history", history.encode(), self._user)
+    def _write_histories(self) -> None:
+        """History files: the server refuses a timeline without one, and never promotes to a number that has one."""
+        for timeline, text in self._plan.histories.items():
+            write_file(self._site.pg_wal / f"{timeline:08X}.history", text.encode(), self._user)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

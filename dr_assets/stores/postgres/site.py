@@ -20,7 +20,9 @@ _ROOM_BYTES: Final = 256 << 20
 _DATA: Final = "data"
 _TABLESPACES: Final = "tablespaces"
 _SOURCE_SETTINGS: Final = "source_settings"
-_OURS: Final = (_DATA, f"{_DATA}.run", _TABLESPACES, _SOURCE_SETTINGS)
+# Where a base backup's layers lie while they are put together.
+LAYERS: Final = "layers"
+_OURS: Final = (_DATA, f"{_DATA}.run", _TABLESPACES, _SOURCE_SETTINGS, LAYERS)
 _MARK_TEXT: Final = """\
 An unfinished restore of dr_assets. Nothing here is proven, nothing here may serve anybody.
 Remove this folder and restore again.

@@ -27,9 +27,19 @@ from dr_assets.stores.postgres.basebackup import (
     ManifestData,
     Progress,
     WalPosition,
+    upload_manifest,
 )
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.heartbeat import source_clock
+from dr_assets.stores.postgres.incremental import (
+    Choice,
+    Ground,
+    backup_manifest_of,
+    choose_ground,
+    hold_ground,
+    refused,
+    require_incrementals,
+)
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.measured import measured
 from dr_assets.stores.postgres.parts import PART_BYTES, PartsPlace, PartWriter
@@ -46,6 +56,8 @@ from dr_assets.vault.vault import Vault
 APPLICATION_NAME: Final = "dr-assets snapshot"
 # A fast checkpoint still has to write every dirty page.
 _CHECKPOINT_TIMEOUT_S: Final = 600.0
+# What a server answers that lacks summaries of the WAL, or has another history than the manifest it was given.
+_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 # What a restored server should know of its source: what a standby must not have less of, and what changes meaning.
 _SETTINGS: Final = (
     "max_connections",
@@ -64,7 +76,9 @@ _READ_SETTINGS: Final = "SELECT name, setting FROM pg_settings WHERE name = ANY(
 # The bootstrap superuser keeps its OID whatever it is called.
 _READ_CLUSTER: Final = """
 SELECT (SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('data_checksums'),
-       (SELECT rolname FROM pg_roles WHERE oid = 10), current_database()
+       (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
+       coalesce(current_setting('summarize_wal', true), 'off'),
+       current_setting('server_version_num'), (SELECT system_identifier::text FROM pg_control_system())
 """
 
 
@@ -80,7 +94,11 @@ class SnapshotProgress:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotResult:
-    """A base backup in the vault. LSNs are byte positions; `mb_s` is plaintext, in units of 10^6 bytes."""
+    """A base backup in the vault. LSNs are byte positions; `mb_s` is plaintext, in units of 10^6 bytes.
+
+    `depth` is 0 for a full, for an incremental how many there are since the full, and `parent_snapshot_id` what it
+    builds on. `why_full` tells why an incremental that was asked for came out as a full.
+    """
 
     manifest_key: str
     snapshot_id: str
@@ -94,6 +112,14 @@ class SnapshotResult:
     duration_s: float
     mb_s: float
     lock: Lock
+    depth: int = 0
+    parent_snapshot_id: str | None = None
+    why_full: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """`full` or `incremental`, as facts say it."""
+        return "incremental" if self.depth else "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +132,9 @@ class _Source:
     dbname: str
     settings: dict[str, str]
     begin_at: datetime
+    summarize_wal: str
+    server_version: int
+    system_id: str
 
 
 def take_snapshot(
@@ -113,23 +142,139 @@ def take_snapshot(
     dataset: Dataset,
     dsn: str,
     *,
+    incremental: bool = False,
+    full_if_refused: bool = False,
     progress: Callable[[SnapshotProgress], None] | None = None,
 ) -> SnapshotResult:
     """Take one base backup of the source at `dsn` and seal its manifest when every part is in the vault, locked.
 
-    Raises SourceError (`source.unreachable`, `source.refused`, `snapshot.interrupted`), VaultError when a part cannot
-    be put, PolicyError for an unreadable or unsafe DSN. Records a `snapshot` fact.
+    With `incremental` it holds what changed since the newest one, and everything that it rests on is locked for as long
+    as itself; it comes out as a full where there is nothing to build on, the chain is at its longest, or the source
+    left the newest one's timeline in a way that no incremental spans. A server that refuses otherwise (its summaries
+    of the WAL are gone) is an error, or gives a full with `full_if_refused`.
+
+    Raises SourceError (`source.unreachable`, `source.refused`, `snapshot.interrupted`, `snapshot.no_summaries`,
+    `snapshot.incremental_refused`), VaultError when a part cannot be put, PolicyError for an unreadable or unsafe DSN
+    and `snapshot.no_incrementals`. Records a `snapshot` fact.
     """
     begin_s = time.monotonic()
     vault.check_clock()
-    lock = lock_for("part", dataset.retention, dataset.snapshot.every, vault.clock())
     source = _ask(dsn)
-    with _replication_errors(dsn), ReplicationConnection.open(dsn, application_name=APPLICATION_NAME) as server:
-        manifest = _receive(vault, dataset, dsn, server, source, lock, progress)
-    receipt_key = _seal_manifest(vault, manifest, lock)
-    duration_s = time.monotonic() - begin_s
-    result = SnapshotResult(
-        manifest_key=receipt_key,
+    choice = _choose(vault, dataset, dsn, source) if incremental else Choice(None)
+    take = _Take(vault, dataset, dsn, source, progress)
+    try:
+        manifest, lock = take.run(choice.ground)
+    except _IncrementalRefused as error:
+        if not (full_if_refused or error.ground.manifest.timeline != error.timeline):
+            raise refused(dsn, error.ground, str(error)) from None
+        choice = Choice(None, f"the server gives no incremental: {error}")
+        manifest, lock = take.run(None)
+    key = _seal_manifest(vault, manifest, lock)
+    result = _result(manifest, key, lock, time.monotonic() - begin_s, choice.why_full)
+    _record(vault, manifest, result)
+    return result
+
+
+class _IncrementalRefused(Exception):  # noqa: N818 - an answer that the caller judges, not an error yet
+    """The server, on `timeline`, takes no incremental of this. Never leaves this module."""
+
+    def __init__(self, ground: Ground, timeline: int, said: str) -> None:
+        super().__init__(said)
+        self.ground = ground
+        self.timeline = timeline
+
+
+def _choose(vault: Vault, dataset: Dataset, dsn: str, source: _Source) -> Choice:
+    require_incrementals(dsn, source.server_version, source.summarize_wal)
+    return choose_ground(vault, dataset, source.system_id, source.server_version, data_checksums=source.data_checksums)
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """One base backup under way: what it is of and where it goes."""
+
+    vault: Vault
+    dataset: Dataset
+    dsn: str
+    source: _Source
+    progress: Callable[[SnapshotProgress], None] | None
+
+    def run(self, ground: Ground | None) -> tuple[BaseManifest, Lock]:
+        """The whole backup, its parts put and locked; the manifest is returned, not yet sealed."""
+        lock = _lock(self.vault, self.dataset, is_full=ground is None)
+        with (
+            _replication_errors(self.dsn),
+            ReplicationConnection.open(self.dsn, application_name=APPLICATION_NAME) as server,
+        ):
+            manifest = self._receive(server, ground, lock)
+        if ground is not None:
+            hold_ground(self.vault, ground, lock)
+        return manifest, lock
+
+    def _receive(self, server: ReplicationConnection, ground: Ground | None, lock: Lock) -> BaseManifest:
+        source = self.source
+        snapshot_id = f"{source.begin_at:%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}"
+        identity = server.identify_system()
+        if ground is None:
+            backup = BaseBackup.begin(server, options=_options(snapshot_id), timeout_s=_CHECKPOINT_TIMEOUT_S)
+        else:
+            backup = self._begin_incremental(server, ground, snapshot_id, identity.timeline)
+        place = PartsPlace(self.dataset.name, snapshot_id, identity.system_id, backup.start.timeline, lock)
+        with PartWriter(self.vault, place) as writer:
+            stop = _pour(backup, writer, self.progress)
+            archives, parts = writer.finish()
+        end_at, next_xid = _ask_after(self.dsn)
+        return BaseManifest(
+            dataset=self.dataset.name,
+            snapshot_id=snapshot_id,
+            system_id=identity.system_id,
+            timeline=backup.start.timeline,
+            server_version=server.server_version,
+            start_lsn=backup.start.lsn,
+            stop_lsn=stop.lsn,
+            begin_at=source.begin_at,
+            end_at=end_at,
+            segment_bytes=source.segment_bytes,
+            data_checksums=source.data_checksums,
+            next_xid=next_xid,
+            superuser=source.superuser,
+            dbname=source.dbname,
+            settings=source.settings,
+            policy=_policy(self.dataset, lock),
+            history=_history(server, backup.start.timeline),
+            archives=tuple(archives[:-1]),
+            backup_manifest=archives[-1],
+            parts=parts,
+            parent=None if ground is None else ground.parent(),
+        )
+
+    def _begin_incremental(
+        self, server: ReplicationConnection, ground: Ground, snapshot_id: str, timeline: int
+    ) -> BaseBackup:
+        """Raises _IncrementalRefused when the server says that it has not what an incremental of this needs."""
+        try:
+            upload_manifest(server, backup_manifest_of(self.vault, ground))
+            return BaseBackup.begin(
+                server, options=_options(snapshot_id) | {"INCREMENTAL": True}, timeout_s=_CHECKPOINT_TIMEOUT_S
+            )
+        except ServerRefusedError as error:
+            if error.sqlstate != _NOT_IN_PREREQUISITE_STATE:
+                raise
+            raise _IncrementalRefused(ground, timeline, error.message) from None
+
+
+def _lock(vault: Vault, dataset: Dataset, *, is_full: bool) -> Lock:
+    """A full that incrementals will follow is needed until the last of them isn't, up to one interval later.
+
+    So it gets that much more at once: extending every part of it again and again would cost a request each.
+    """
+    every, followed = dataset.snapshot.every, dataset.snapshot.incremental_every is not None
+    return lock_for("part", dataset.retention, 2 * every if is_full and followed else every, vault.clock())
+
+
+def _result(manifest: BaseManifest, key: str, lock: Lock, duration_s: float, why_full: str | None) -> SnapshotResult:
+    return SnapshotResult(
+        manifest_key=key,
         snapshot_id=manifest.snapshot_id,
         start_lsn=manifest.start_lsn,
         stop_lsn=manifest.stop_lsn,
@@ -141,50 +286,9 @@ def take_snapshot(
         duration_s=duration_s,
         mb_s=manifest.size_bytes / duration_s / 1e6,
         lock=lock,
-    )
-    _record(vault, manifest, result)
-    return result
-
-
-def _receive(
-    vault: Vault,
-    dataset: Dataset,
-    dsn: str,
-    server: ReplicationConnection,
-    source: _Source,
-    lock: Lock,
-    progress: Callable[[SnapshotProgress], None] | None,
-) -> BaseManifest:
-    """The whole backup, its parts put and locked; the manifest is returned, not yet sealed."""
-    snapshot_id = f"{source.begin_at:%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}"
-    identity = server.identify_system()
-    backup = BaseBackup.begin(server, options=_options(snapshot_id), timeout_s=_CHECKPOINT_TIMEOUT_S)
-    place = PartsPlace(dataset.name, snapshot_id, identity.system_id, backup.start.timeline, lock)
-    with PartWriter(vault, place) as writer:
-        stop = _pour(backup, writer, progress)
-        archives, parts = writer.finish()
-    end_at, next_xid = _ask_after(dsn)
-    return BaseManifest(
-        dataset=dataset.name,
-        snapshot_id=snapshot_id,
-        system_id=identity.system_id,
-        timeline=backup.start.timeline,
-        server_version=server.server_version,
-        start_lsn=backup.start.lsn,
-        stop_lsn=stop.lsn,
-        begin_at=source.begin_at,
-        end_at=end_at,
-        segment_bytes=source.segment_bytes,
-        data_checksums=source.data_checksums,
-        next_xid=next_xid,
-        superuser=source.superuser,
-        dbname=source.dbname,
-        settings=source.settings,
-        policy=_policy(dataset, lock),
-        history=_history(server, backup.start.timeline),
-        archives=tuple(archives[:-1]),
-        backup_manifest=archives[-1],
-        parts=parts,
+        depth=manifest.depth,
+        parent_snapshot_id=manifest.parent_snapshot_id,
+        why_full=why_full,
     )
 
 
@@ -249,7 +353,7 @@ def _ask(dsn: str) -> _Source:
         row = session.execute(_READ_CLUSTER).fetchone()
         begin_at = source_clock(session)
     assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
-    segment_bytes, data_checksums, superuser, dbname = (str(value) for value in row)
+    segment_bytes, data_checksums, superuser, dbname, summarize_wal, version, system_id = (str(v) for v in row)
     return _Source(
         segment_bytes=int(segment_bytes),
         data_checksums=data_checksums == "on",
@@ -257,6 +361,9 @@ def _ask(dsn: str) -> _Source:
         dbname=dbname,
         settings={str(name): str(value) for name, value in rows},
         begin_at=begin_at,
+        summarize_wal=summarize_wal,
+        server_version=int(version),
+        system_id=system_id,
     )
 
 
@@ -315,6 +422,10 @@ def _record(vault: Vault, manifest: BaseManifest, result: SnapshotResult) -> Non
         "snapshot",
         {
             "snapshot_id": manifest.snapshot_id,
+            "kind": result.kind,
+            "depth": result.depth,
+            **({} if manifest.parent_key is None else {"parent_key": manifest.parent_key}),
+            **({} if result.why_full is None else {"why_full": result.why_full}),
             "manifest_key": result.manifest_key,
             "system_id": manifest.system_id,
             "server_version": manifest.server_version,

@@ -41,8 +41,7 @@ def put_locked(
     `vault.not_stored`, and what the store raises.
     """
     before = clock()
-    if lock.retain_until - before > 2 * LOCK_CAP:
-        raise VaultError("vault.lock_too_long", f"{key}: a lock until {lock.retain_until}", "no lock is that long")
+    _require_bounded(key, lock, before)
     require_clock(store, clock)
     put = store.put(str(key), data, sha256, lock)
     check_skew(put.store_at, before, clock())
@@ -82,6 +81,34 @@ def extend_locked(
     if head is None:
         raise missing(str(key), version_id)
     return _require_lock(key, head, lock)
+
+
+def ensure_locked(
+    store: ObjectStore, key: ObjectKey, version_id: str, lock: Lock, *, clock: Callable[[], datetime]
+) -> bool:
+    """Extend the lock of what is there if it ends before `lock`; whether it had to be. Read back in both cases.
+
+    Raises as `extend_locked`, and VaultError `vault.lock_too_long`.
+    """
+    head = store.head(str(key), version_id or None)
+    if head is None:
+        raise missing(str(key), version_id)
+    if _holds(head, lock):
+        return False
+    _require_bounded(key, lock, clock())
+    # A lock that is stronger than what is asked for must not come out weaker.
+    mode = "COMPLIANCE" if head.lock is not None and head.lock.mode == "COMPLIANCE" else lock.mode
+    extend_locked(store, key, version_id, Lock(mode, _later(head.lock, lock)), clock=clock)
+    return True
+
+
+def _later(held: Lock | None, lock: Lock) -> datetime:
+    return lock.retain_until if held is None else max(held.retain_until, lock.retain_until)
+
+
+def _require_bounded(key: ObjectKey, lock: Lock, now: datetime) -> None:
+    if lock.retain_until - now > 2 * LOCK_CAP:
+        raise VaultError("vault.lock_too_long", f"{key}: a lock until {lock.retain_until}", "no lock is that long")
 
 
 def _require_lock(key: ObjectKey, head: Head, lock: Lock) -> Lock:
