@@ -67,6 +67,7 @@ def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
         line=document.line("dataset"),
         zero_loss=_zero_loss_of(declared),
         spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,
+        wal_volume_bytes=parse_size(declared.wal_volume) if declared.wal_volume else None,
         patroni_env=declared.patroni_env,
     )
 

@@ -117,7 +117,10 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One protected source with its promises. `source` and `line` point at the declaration it came from."""
+    """One protected source with its promises. `source` and `line` point at the declaration it came from.
+
+    `wal_volume_bytes` is the size of the source's volume that pg_wal lies on, None when nobody declared it.
+    """
 
     name: str
     kind: Literal["postgres"]
@@ -140,6 +143,7 @@ class Dataset:
     line: int
     zero_loss: ZeroLoss | None = None
     spool: Spool | None = None
+    wal_volume_bytes: int | None = None
     patroni_env: str | None = None
 
 

@@ -120,6 +120,7 @@ class DatasetDeclaration(_Declared):
     durability: Literal["asynchronous", "zero_loss"] = "asynchronous"
     on_capture_loss: Literal["block"] | CaptureLossDeclaration | None = None
     spool: SpoolDeclaration | None = None
+    wal_volume: SizeText | None = None
     patroni_env: EnvName | None = None
     exception: str | None = None
 

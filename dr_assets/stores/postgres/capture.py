@@ -16,6 +16,7 @@ from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Gap, is_rewound, record_capture, record_gap, record_rewind
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
+from dr_assets.stores.postgres.durability_facts import DurabilityFacts
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
 from dr_assets.stores.postgres.overlap import DivergedError, Tail, stored_tail
 from dr_assets.stores.postgres.protocol import (
@@ -30,6 +31,7 @@ from dr_assets.stores.postgres.resume import StoredEnd, ensure_slot, find_stored
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_held_to, start_stream
+from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
@@ -211,7 +213,7 @@ class Capture:
                 vault,
                 dataset=name,
                 lock_of=lambda: vault.locks.lock(name, "wal", vault.clock()),
-                count=self._options.putters,
+                count=self._options.putters if self._dataset.zero_loss is None else self._options.zero_loss_putters,
                 give_up_s=self._options.give_up_s,
                 is_only_copy=lambda: stream.connection is None,
                 metrics=self._metrics,
@@ -228,11 +230,28 @@ class Capture:
             )
             stack.callback(watch.stop)
             facts, listening = (stack.enter_context(Aside(f"{work}-{name}")) for work in ("facts", "listen"))
+            guard, durability = self._guard(identity, stack)
             yield LoopParts(
                 vault=vault, dataset=self._dataset, identity=identity, stream=stream, putters=putters, watch=watch,
                 facts=facts, listening=listening, listener=self._listener, metrics=self._metrics, clock=self._clock,
-                options=self._options,
+                options=self._options, guard=guard, durability=durability,
             )  # fmt: skip
+
+    def _guard(
+        self, identity: SystemIdentity, stack: ExitStack
+    ) -> tuple[SyncGuard, DurabilityFacts] | tuple[None, None]:
+        """What sees to it that commits wait for the vault, where that is declared, until the stack is closed."""
+        if self._dataset.zero_loss is None:
+            return None, None
+        name = self._dataset.name
+        facts = DurabilityFacts(self._vault, name, identity.system_id, stack.enter_context(Aside(f"durability-{name}")))
+        guard = SyncGuard(
+            self._dsn, self._dataset, told_by=CAPTURE, rearm_after_s=self._options.rearm_after_s, seal=facts.seal,
+            sealed=facts.sealed,
+        )  # fmt: skip
+        stack.callback(guard.stop)
+        guard.start()
+        return guard, facts
 
     def _heartbeat(self, signer: Signer, identity: SystemIdentity, epoch: int) -> Heartbeat:
         return Heartbeat(

@@ -19,12 +19,16 @@ from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
+from dr_assets.stores.postgres.durability_facts import DurabilityFacts
 from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
 from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
 from dr_assets.stores.postgres.putters import Failed, Putters, Stored
-from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState
+from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState, Durability
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
+from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.stores.postgres.slot_room import Room, RoomWatch
 from dr_assets.stores.postgres.source_stream import SourceStream
+from dr_assets.stores.postgres.sync_guard import SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.keys import WAL
@@ -33,6 +37,9 @@ from dr_assets.vault.vault import Vault
 
 _TICK_S = 0.25
 _STATUS_EVERY_S = 0.5
+_ZERO_LOSS_LINGER_S = 0.010
+_PIECES_A_PUT = 6
+_PUTS_REMEMBERED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +47,20 @@ class CaptureOptions:
     """How a capture behaves; the linger and the slot are the dataset's.
 
     `in_flight_cap_bytes` bounds the WAL that is received and not yet stored; at the cap nothing more is read.
+    `zero_loss_putters` are more, since there every commit waits for a put to begin at once; `rearm_after_s` is how long
+    the vault must have kept up before commits wait for it again.
     `give_up_s` is how long a put is tried before the capture ends with the vault's error. `patience_s` is how long a
     slot that another consumer holds is waited for at the start. `accept_gap` begins a new chain behind a gap.
     """
 
     heartbeat_every_s: float = 2.0
+    rearm_after_s: float = 5.0
     report_every_s: float = 5.0
     position_fact_every_s: float = 300.0
     putters: int = 4
+    zero_loss_putters: int = 16
     in_flight_cap_bytes: int = 8 * PIECE_CAP_BYTES
-    give_up_s: float = 600.0
+    give_up_s: float = 3600.0
     stop_within_s: float = 30.0
     patience_s: float = 5.0
     accept_gap: bool = False
@@ -71,6 +82,8 @@ class LoopParts:
     metrics: CaptureMetrics
     clock: Callable[[], datetime]
     options: CaptureOptions
+    guard: SyncGuard | None = None
+    durability: DurabilityFacts | None = None
 
 
 class CaptureLoop:
@@ -92,6 +105,9 @@ class CaptureLoop:
         self._state: CaptureState = "streaming"
         self._lag_s: float | None = None
         self._seal_s = 0.0
+        self._put_s = 0.0
+        self._room = RoomWatch(parts.dataset.wal_volume_bytes)
+        self._slot_seen: tuple[SlotStatus, Room] | None = None
         self._segments = 0
         self._bytes = 0
         self._acknowledged = 0
@@ -133,7 +149,8 @@ class CaptureLoop:
     def _failed_beside(self) -> BaseException | None:
         """What one of the threads beside this one raised."""
         parts = self._parts
-        return parts.watch.error or parts.listening.error or parts.facts.error
+        guarding = None if parts.guard is None else parts.guard.error
+        return parts.watch.error or parts.listening.error or parts.facts.error or guarding
 
     def _round(self) -> None:
         self._wait()
@@ -150,6 +167,7 @@ class CaptureLoop:
     def _wait(self) -> None:
         """Until something is there to do, at most one tick, so that a stop is seen."""
         timeout_s = _TICK_S
+        self._pace()
         due_s = self._cutter.due_in_s(time.monotonic())
         if due_s is not None and self._parts.putters.has_idle:
             timeout_s = min(timeout_s, due_s)
@@ -160,6 +178,16 @@ class CaptureLoop:
             select.select([self._parts.putters], [], [], timeout_s)
         else:
             stream.wait(timeout_s, also_read=[self._parts.putters.fileno()])
+
+    def _pace(self) -> None:
+        """Where commits wait for the vault, the first of them waits for no company, and those behind only for a while.
+
+        Every put costs CPU, so pieces follow each other at a fraction of a put's duration: the pipeline stays full, and
+        a commit's wait little longer than the put itself.
+        """
+        if self._parts.guard is not None:
+            longest_s = min(_ZERO_LOSS_LINGER_S, self._parts.dataset.linger.total_seconds())
+            self._cutter.linger_s = min(longest_s, self._put_s / _PIECES_A_PUT) if self._prefix.in_flight else 0.0
 
     def _may_read(self) -> bool:
         """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap."""
@@ -243,6 +271,7 @@ class CaptureLoop:
         self._stored_ends[piece.end] = (outcome.header_digest, str(outcome.receipt.key))
         self._prefix.done(piece.begin)
         self._seal_s = outcome.seal_s
+        self._put_s += (outcome.took_s - self._put_s) / _PUTS_REMEMBERED
         self._segments += 1
         self._bytes += piece.size_bytes
 
@@ -340,11 +369,12 @@ class CaptureLoop:
     def _tell(self) -> None:
         """Report every few seconds, and at once when something other than a number changed."""
         now_s, slot, trouble = time.monotonic(), self._parts.watch.newest.slot, self._trouble()
-        told = (self._state, trouble, slot and (slot.wal_status, slot.active))
+        warnings, durability = self._warnings(now_s, slot), self._durability()
+        told = (self._state, trouble, slot and (slot.wal_status, slot.active), durability, len(warnings))
         if told == self._told and now_s < self._report_due_s:
             return
         self._told, self._report_due_s = told, now_s + self._parts.options.report_every_s
-        report = self._report(now_s, trouble)
+        report = self._report(now_s, trouble, warnings, durability)
         self._parts.metrics.reported(report)
         listener = self._parts.listener
         if listener is not None:
@@ -352,10 +382,23 @@ class CaptureLoop:
 
     def _trouble(self) -> str | None:
         parts = self._parts
-        troubles = (parts.stream.trouble, parts.putters.trouble, parts.watch.newest.trouble, self._fact_trouble)
+        guard = (parts.guard and parts.guard.newest.trouble, parts.durability and parts.durability.trouble)
+        troubles = (parts.stream.trouble, parts.putters.trouble, parts.watch.newest.trouble, self._fact_trouble, *guard)
         return "; ".join(trouble for trouble in troubles if trouble) or None
 
-    def _report(self, now_s: float, trouble: str | None) -> CaptureReport:
+    def _durability(self) -> Durability:
+        return "asynchronous" if self._parts.guard is None else self._parts.guard.newest.mode
+
+    def _warnings(self, now_s: float, slot: SlotStatus | None) -> tuple[str, ...]:
+        warnings = () if self._parts.guard is None else self._parts.guard.newest.warnings
+        if slot is not None and (self._slot_seen is None or self._slot_seen[0] is not slot):
+            self._slot_seen = (slot, self._room.look(slot, now_s))
+        alarm = None if self._slot_seen is None else self._slot_seen[1].alarm()
+        return warnings if alarm is None else (*warnings, alarm)
+
+    def _report(
+        self, now_s: float, trouble: str | None, warnings: tuple[str, ...], durability: Durability
+    ) -> CaptureReport:
         parts, now = self._parts, self._parts.clock()
         stored = self._prefix.acknowledged
         at = self._stored_marks.at_position(stored)
@@ -383,4 +426,9 @@ class CaptureLoop:
             upload_errors=parts.putters.upload_errors,
             slot=watched.slot,
             trouble=trouble,
+            durability=durability,
+            durability_since=None if parts.guard is None else parts.guard.newest.since,
+            durability_reason=None if parts.guard is None else parts.guard.newest.reason,
+            slot_room=None if self._slot_seen is None else self._slot_seen[1],
+            warnings=warnings,
         )

@@ -30,12 +30,13 @@ _BACKOFF_END_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A piece that the vault has read back, with its lock."""
+    """A piece that the vault has read back, with its lock. `took_s` is seal and put together."""
 
     piece: Piece
     header_digest: str
     receipt: Receipt
     seal_s: float
+    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Putters:
                 backoff_s = min(backoff_s * 2, _BACKOFF_END_S)
             else:
                 self._count_success(sealed, piece)
-                return Stored(piece, sealed.header.digest, receipt, seal_s)
+                return Stored(piece, sealed.header.digest, receipt, seal_s, time.monotonic() - began_s)
 
     def _count_failure(self, error: VaultError) -> None:
         self.upload_errors += 1

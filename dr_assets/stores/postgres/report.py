@@ -11,8 +11,10 @@ from typing import Literal, Protocol
 
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.stores.postgres.slot_room import Room
 
 CaptureState = Literal["streaming", "reconnecting", "stopped"]
+Durability = Literal["asynchronous", "synchronous", "degraded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class CaptureReport:
     `age_s` is how far the source's clock has gone on since. `lag_s` is commit to locked, for the newest piece's first
     byte. `slowest_put_s` is the age of the oldest put under way, `seal_s` how long the last seal took: with the
     linger they bound what a crash of source and capture together may lose. `trouble` is None while all is well.
+    `durability` is `degraded` from `durability_since` (the source's clock) on while a dataset that is declared zero
+    loss commits without waiting for the vault: red. `spooled_bytes` wait on the capture's disk for the vault.
+    `warnings` are what comes to an end some day (a disk, a limit) or is not as declared: yellow.
     """
 
     dataset: str
@@ -48,10 +53,22 @@ class CaptureReport:
     upload_errors: int
     slot: SlotStatus | None
     trouble: str | None
+    durability: Durability = "asynchronous"
+    durability_since: datetime | None = None
+    durability_reason: str | None = None
+    spooled_bytes: int = 0
+    spool_max_bytes: int = 0
+    slot_room: Room | None = None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         age = "unknown" if self.age_s is None else f"{self.age_s:.1f} s"
         trouble = f", {self.trouble}" if self.trouble else ""
+        if self.durability != "asynchronous":
+            trouble = f", {self.durability}{trouble}"
+        if self.spooled_bytes:
+            trouble = f", {self.spooled_bytes} bytes spooled{trouble}"
+        trouble += "".join(f", warning: {warning}" for warning in self.warnings)
         return (
             f"{self.dataset} {self.state}: stored to {format_lsn(self.stored_lsn)}, recovery point age {age}, "
             f"{self.in_flight_bytes} bytes in flight{trouble}"

@@ -1,0 +1,203 @@
+"""A thread that sees to it that commits wait for the vault, and never longer than was declared.
+
+What belongs here: when to look, acting on the rule's word, and what the newest look said. What stays out: the rule and
+the SQL (sync_standby.py), sealing the changes (durability_facts.py).
+
+It runs in two places: in the capture, which also makes commits wait again once it has caught up, and in the resident
+`dr-assets sync-guard`, which only lets go: a capture that died can't do that for itself.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+
+from dr_assets.estate.errors import SourceError
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.dsn import masked
+from dr_assets.stores.postgres.session import Connection, connect
+from dr_assets.stores.postgres.sync_standby import (
+    DEGRADED,
+    SYNCHRONOUS,
+    Change,
+    Look,
+    Mode,
+    Rule,
+    change_to,
+    changes_after,
+    ensure_durability_table,
+    last_change,
+    log_change,
+    look_at,
+)
+from dr_assets.stores.postgres.weak_commits import weak_commits
+
+CAPTURE: Final = "capture"
+OUTSIDE: Final = "sync-guard"
+_LONGEST_INTERVAL_S = 1.0
+_SHORTEST_INTERVAL_S = 0.1
+_WEAK_EVERY_S = 60.0
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_OUTSIDE_GUARDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+
+
+def guard_application_name(dataset: str) -> str:
+    """How an outside guard's session is known to the capture."""
+    return f"dr-assets {OUTSIDE} {dataset}"[:63]
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """The newest look. `since` is the source's clock, None before the first; `behind_s` is WAL's wait for the vault."""
+
+    mode: Mode = DEGRADED
+    since: datetime | None = None
+    reason: str = "the source was not asked yet"
+    behind_s: float = 0.0
+    trouble: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class SyncGuard:
+    """Looks every second at most, and four times within what commits may wait, until `stop`.
+
+    `sealed` tells the newest change that is a fact already, and `seal` takes those that are not; only the capture has
+    them. What nobody foresaw ends the thread and is in `error`.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        dataset: Dataset,
+        *,
+        told_by: str,
+        rearm_after_s: float = 5.0,
+        seal: Callable[[list[Change]], None] | None = None,
+        sealed: Callable[[], tuple[int, datetime]] = lambda: (0, _LONG_AGO),
+    ) -> None:
+        if dataset.zero_loss is None:
+            raise ValueError(dataset.name)
+        degrade_after = dataset.zero_loss.degrade_after
+        self._dsn = dsn
+        self._dataset = dataset
+        self._told_by = told_by
+        self._degrade_after_s = None if degrade_after is None else degrade_after.total_seconds()
+        self._rule = Rule(dataset.slot, self._degrade_after_s, rearm_after_s)
+        self._interval_s = min(
+            _LONGEST_INTERVAL_S, max(_SHORTEST_INTERVAL_S, (self._degrade_after_s or _LONGEST_INTERVAL_S) / 4)
+        )
+        self._seal = seal
+        self._sealed = sealed
+        self._weak: tuple[str, ...] = ()
+        self._weak_due_s = 0.0
+        self._last: Change | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run_aside, name=f"sync-{dataset.name}", daemon=True)
+        self.newest = Guarded()
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, within the session's own time limits."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=15)
+
+    def run(self, stop: threading.Event, told: Callable[[Guarded], None]) -> None:
+        """Look in this thread until `stop`, telling each look."""
+        self._watch(stop, told)
+
+    def _run_aside(self) -> None:
+        try:
+            self._watch(self._stop, lambda _: None)
+        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
+            self.error = error
+
+    def _watch(self, stop: threading.Event, told: Callable[[Guarded], None]) -> None:
+        connection: Connection | None = None
+        try:
+            while not stop.is_set():
+                try:
+                    connection = connection or self._connect()
+                    self._look(connection)
+                except (psycopg.Error, SourceError) as error:
+                    said = f"{self._told_by}: {masked(str(error), self._dsn)}"
+                    self.newest = replace(self.newest, trouble=said)
+                    if connection is not None:
+                        connection.close()
+                    connection = None
+                told(self.newest)
+                stop.wait(self._interval_s)
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _connect(self) -> Connection:
+        outside = self._told_by == OUTSIDE
+        name = guard_application_name(self._dataset.name) if outside else "dr-assets durability"
+        connection = connect(self._dsn, application_name=name, connect_timeout_s=3)
+        if not outside:
+            ensure_durability_table(connection)
+        return connection
+
+    def _look(self, connection: Connection) -> None:
+        now_s = time.monotonic()
+        look = look_at(connection, self._dataset.slot)
+        wanted = self._rule.decide(look, now_s)
+        reason = self._reason(look, now_s)
+        if wanted == DEGRADED or (wanted == SYNCHRONOUS and self._told_by == CAPTURE):
+            change_to(connection, self._dataset.slot, wanted)
+            look = look_at(connection, self._dataset.slot)
+            if wanted == DEGRADED:
+                self._rule.degraded(now_s)
+            else:
+                reason = "the vault has caught up"
+        self._note(connection, look, reason, now_s)
+
+    def _reason(self, look: Look, now_s: float) -> str:
+        slot = self._dataset.slot
+        if look.mode(slot) == SYNCHRONOUS:
+            waited_s = self._rule.behind.age_s(now_s)
+            if waited_s == 0.0:
+                return f"synchronous_standby_names asks for {slot}"
+            who = "the capture streams, the vault did not take what it sent" if look.is_streaming else "no capture"
+            return f"WAL waited {waited_s:.1f} s for the vault: {who}"
+        if look.names.has(slot):
+            return f"synchronous_standby_names is {look.names}: others may confirm in place of {slot}"
+        return f"synchronous_standby_names does not ask for {slot}"
+
+    def _note(self, connection: Connection, look: Look, reason: str, now_s: float) -> None:
+        mode = look.mode(self._dataset.slot)
+        if self._last is None or self._last.mode != mode:
+            self._last = last_change(connection, self._dataset.name)
+            if self._last is None or self._last.mode != mode:
+                self._last = log_change(connection, self._dataset.name, mode, look, reason, self._told_by)
+        if self._seal is not None:
+            unsealed = changes_after(connection, self._dataset.name, *self._sealed())
+            if unsealed:
+                self._seal(unsealed)
+        self._look_for_weak(connection, now_s)
+        self.newest = Guarded(
+            mode, self._last.since, self._last.reason, self._rule.behind.age_s(now_s), None,
+            (*self._weak, *self._unguarded(connection)),
+        )  # fmt: skip
+
+    def _look_for_weak(self, connection: Connection, now_s: float) -> None:
+        if self._told_by == CAPTURE and now_s >= self._weak_due_s:
+            self._weak_due_s = now_s + _WEAK_EVERY_S
+            self._weak = tuple(str(weak) for weak in weak_commits(connection))
+
+    def _unguarded(self, connection: Connection) -> list[str]:
+        if self._told_by != CAPTURE or self._degrade_after_s is None:
+            return []
+        row = connection.execute(_OUTSIDE_GUARDS, (guard_application_name(self._dataset.name),)).fetchone()
+        if row != (0,):
+            return []
+        return ["no sync-guard watches: should this capture die, commits wait until it is back"]
