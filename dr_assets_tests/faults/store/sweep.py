@@ -1,0 +1,143 @@
+"""Sweeping a job: a fault of every kind at every store call that its clean run was seen to make.
+
+What belongs here: enumerating the points from recorded calls, running each case, counting the hits. What stays out:
+what a job is (the tests).
+
+After each fault the vault is verified as it lies there; then the job is run again, as a new process would be, and
+must complete. A point that a run did not come by (threads take turns differently) is tried again; one that is never
+come by fails the sweep.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.storage import ObjectStore
+from dr_assets_tests.faults.store.faulty_store import READS, Call, Fault, FaultyStore, KilledError
+
+_TRIES: Final = 4
+_CLEAN_RUNS: Final = 3
+
+
+class Case(Protocol):
+    """One world in which a job runs: a store of its own, and whatever else the job needs."""
+
+    store: ObjectStore
+
+    def run(self, store: ObjectStore) -> None:
+        """Run the job once over `store` (this world's, perhaps with something before it), as a new process."""
+
+    def check_after_fault(self, fault: Fault) -> None:
+        """Assert what must hold of the world right after a fault, whatever the job had come to."""
+
+    def check_complete(self) -> None:
+        """Assert that the job's work is done, whole, once, after a run without faults."""
+
+    def close(self) -> None:
+        """Give back what the world holds."""
+
+
+@dataclass
+class Sweep:
+    """What came of it: `points` enumerated from the clean runs, `hit` of them, and by point what went wrong."""
+
+    points: list[tuple[Call, Fault]] = field(default_factory=list)
+    hit: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def record(make_case: Callable[[], Case]) -> list[Call]:
+    """The calls of a clean run: those that each of three runs made, since timing adds a few to some."""
+    seen: list[list[Call]] = []
+    for _ in range(_CLEAN_RUNS):
+        case = make_case()
+        try:
+            store = FaultyStore(case.store)
+            case.run(_as_store(store))
+            case.check_complete()
+            seen.append(store.calls)
+        finally:
+            case.close()
+    return [call for call in seen[0] if all(call in calls for calls in seen[1:])]
+
+
+def sweep(
+    make_case: Callable[[], Case],
+    *,
+    threads: int = 1,
+    only: Callable[[Call, Fault], bool] = lambda _call, _fault: True,
+) -> Sweep:
+    """Every fault of every recorded call, in worlds of their own."""
+    points = [(call, fault) for call in record(make_case) for fault in _faults_of(call)]
+    done = Sweep([point for point in points if only(*point)])
+    with ThreadPoolExecutor(threads) as pool:
+        for (call, fault), (hit, failure) in zip(
+            done.points, pool.map(lambda point: _try(make_case, *point), done.points), strict=True
+        ):
+            done.hit += hit
+            if failure:
+                done.failures[f"{call}: {fault}"] = failure
+    return done
+
+
+def _faults_of(call: Call) -> tuple[Fault, ...]:
+    """Every kind at every write and at the first two reads of a sort; reads repeated after that take turns.
+
+    So every call is hit, and a look-up that asks five listings is not tried in twenty ways.
+    """
+    faults = call.faults
+    return faults if call.method not in READS or call.number <= 2 else (faults[call.number % len(faults)],)
+
+
+def assert_all_held(done: Sweep) -> None:
+    """Every recorded point was hit, and nothing went wrong at any."""
+    assert not done.failures, "\n".join(f"{point}\n{why}" for point, why in list(done.failures.items())[:5])
+    assert done.hit == len(done.points)
+    assert done.points
+
+
+def methods_of(points: Iterable[tuple[Call, Fault]]) -> set[str]:
+    """Which of the port's methods the points cover."""
+    return {call.method for call, _ in points}
+
+
+def _try(make_case: Callable[[], Case], call: Call, fault: Fault) -> tuple[bool, str]:
+    """Whether the point was come by, and what went wrong there."""
+    for _ in range(_TRIES):
+        case = make_case()
+        try:
+            hit = _one(case, call, fault)
+        except BaseException as error:  # noqa: BLE001 - whatever it is: it is what this point was tried for
+            return True, "".join(traceback.format_exception(error, limit=-6))
+        finally:
+            case.close()
+        if hit:
+            return True, ""
+    return False, f"not come by in {_TRIES} runs"
+
+
+def _one(case: Case, call: Call, fault: Fault) -> bool:
+    """The job with the fault, a look at what lies there, the job again. What is no refusal of ours is a bug."""
+    store = FaultyStore(case.store, call, fault)
+    try:
+        case.run(_as_store(store))
+    except KilledError:
+        assert fault in {"killed_before", "killed_after"}, "nobody killed it"
+    except VaultError:
+        pass  # told, not swallowed: what is asked is what it leaves behind
+    else:
+        assert not store.fired.is_set() or fault not in {"killed_before", "killed_after"}, "it outlived its death"
+    if not store.fired.is_set():
+        return False
+    case.check_after_fault(fault)
+    case.run(case.store)
+    case.check_complete()
+    return True
+
+
+def _as_store(store: FaultyStore) -> Any:
+    """A FaultyStore has every method of the port by forwarding, which no type checker sees."""
+    return store
