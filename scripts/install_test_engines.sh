@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the system packages that some tests want (Postgres 15 of Debian 12; chromium with --screenshots).
+# Installs the system packages that some tests want (Postgres 15 of Debian 12, systemd-analyze; chromium with --screenshots).
 # Wants root and apt. Everything else that tests need comes as wheels.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -9,6 +9,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 missing=""
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing="postgresql-15"
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
 if [ "${1:-}" = "--screenshots" ] && ! command -v chromium >/dev/null; then
     missing="$missing chromium"
 fi

@@ -93,7 +93,8 @@ def rehearse(root: Path, python: str) -> int:
 def main() -> int:
     """Rehearse in a folder that is gone afterwards."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default=shutil.which("python3.11"), help="stands in for the base image's Python")
+    # The ordinary user must be able to run it: one below somebody's home is closed to it.
+    parser.add_argument("--python", default="/usr/bin/python3.11", help="stands in for the base image's Python")
     with tempfile.TemporaryDirectory(prefix="dr-assets-image-") as folder:
         Path(folder).chmod(0o755)
         return rehearse(Path(folder), parser.parse_args().python)
