@@ -8,7 +8,7 @@ fulls and micros can stand for each other anywhere in a chain, a full says in it
 continued and what continues its last.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,12 +104,10 @@ def are_contiguous(keys: Sequence[ObjectKey], first: int, last: int) -> bool:
     return bool(keys) and at == last
 
 
-def extra_of(headers: Iterable[Header], keys_sha256: str, count: int) -> dict[str, str]:
-    """What a full's header says of the micro-segments with these headers, in order."""
-    first = last = None
-    for header in headers:
-        first, last = first or header, header
-    if first is None or last is None:
-        raise ValueError("a full segment holds at least one micro-segment")
+def extra_of(first: Header, last: Header, keys_sha256: str, count: int) -> dict[str, str]:
+    """What a full's header says of its `count` micro-segments, of which these are the first and the last.
+
+    `keys_sha256` is over their names in order, each with a line feed behind it.
+    """
     extra = {ROLE: ROLLER, MICRO_COUNT: str(count), MICRO_KEYS: keys_sha256, MICRO_LAST: last.digest}
     return extra | ({} if first.previous is None else {MICRO_PREVIOUS: first.previous})
