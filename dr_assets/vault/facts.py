@@ -96,11 +96,20 @@ def latest_fact(vault: Vault, dataset: str, kind: str, *, as_of: datetime | None
 
 
 def facts(
-    vault: Vault, dataset: str, kind: str, begin: datetime | None = None, end: datetime | None = None
+    vault: Vault,
+    dataset: str,
+    kind: str,
+    begin: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    as_of: datetime | None = None,
 ) -> Iterator[Fact]:
-    """All facts of `kind` with begin <= at < end, oldest first; passes over and raises what `latest_fact` does."""
+    """All facts of `kind` with begin <= at < end, oldest first; passes over and raises what `latest_fact` does.
+
+    `as_of` is the store's clock, as for `latest_fact`.
+    """
     start = 0 if begin is None else _microseconds(begin)
-    for obj in _objects(vault, dataset, kind, start):
+    for obj in _objects(vault, dataset, kind, start, as_of):
         if end is not None and obj.key.first >= _microseconds(end):
             return
         believed = _believed(vault, obj)

@@ -8,11 +8,13 @@ import pytest
 from dr_assets.engines.placement import engine_user
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
-from dr_assets.stores.postgres.clip import linked, needed_pieces, reachable_at, require_whole
+from dr_assets.stores.postgres.clip import needed_pieces, reachable_at, require_whole
+from dr_assets.stores.postgres.course import Course
+from dr_assets.stores.postgres.full_segments import stored_wal
 from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
 from dr_assets.stores.postgres.plan import _full_xid
 from dr_assets.stores.postgres.target import Target
-from dr_assets.vault.chain import Chain, resolve
+from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.throwaway import throwaway_vault
@@ -63,7 +65,7 @@ def pieces(vault: Vault) -> list[StoredObject]:
 
 def chain_of(vault: Vault) -> Chain:
     """As a plan resolves it."""
-    return linked(vault, resolve(pieces(vault), vault.header, 0))
+    return stored_wal(vault, "ledger", "7", 1, 0)
 
 
 @pytest.mark.parametrize("at_s", [0.5, 3.0, 3.9, 4.0, 6.9, 7.5, 8.9])
@@ -72,7 +74,7 @@ def test_a_time_needs_the_pieces_up_to_the_first_later_heartbeat(at_s: float) ->
     vault = throwaway_vault()
     beats = [None, 1.0, 2.0, 3.0, 4.0, None, 6.0, None, 8.0, 9.0]
     put_chain(vault, 10, beats=beats)
-    needed = needed_pieces(vault, NO_MANIFEST, chain_of(vault), Target("time", at=T0 + timedelta(seconds=at_s)))
+    needed = needed_pieces(vault, NO_MANIFEST, Course(chain_of(vault)), Target("time", at=T0 + timedelta(seconds=at_s)))
     expected = next(n for n, beat in enumerate(beats) if beat is not None and beat > at_s)
     assert needed is not None
     assert len(needed) == expected + 1
@@ -82,11 +84,11 @@ def test_a_heartbeat_proves_what_lies_before_it_and_not_its_own_instant() -> Non
     """The newest reachable time is the microsecond before the newest beat; the beat's own time is beyond."""
     vault = throwaway_vault()
     put_chain(vault, 3, beats=[1.0, 2.0, 3.0])
-    chain = chain_of(vault)
+    course = Course(chain_of(vault))
     beat = T0 + timedelta(seconds=3)
-    assert reachable_at(vault, chain.segments) == beat - timedelta(microseconds=1)
+    assert reachable_at(vault, course) == beat - timedelta(microseconds=1)
     with pytest.raises(PolicyError) as caught:
-        needed_pieces(vault, NO_MANIFEST, chain, Target("time", at=beat))
+        needed_pieces(vault, NO_MANIFEST, course, Target("time", at=beat))
     assert caught.value.code == "restore.target_beyond"
 
 
@@ -95,7 +97,7 @@ def test_a_chain_that_nothing_dates_reaches_no_time() -> None:
     vault = throwaway_vault()
     put_chain(vault, 3)
     with pytest.raises(PolicyError, match="no heartbeat"):
-        needed_pieces(vault, NO_MANIFEST, chain_of(vault), Target("time", at=T0))
+        needed_pieces(vault, NO_MANIFEST, Course(chain_of(vault)), Target("time", at=T0))
 
 
 def test_a_piece_that_fits_by_position_only_is_cut_off() -> None:
@@ -155,7 +157,7 @@ def test_pieces_in_flight_without_a_word_are_believed_up_to_a_bound() -> None:
 
 def layer(folder: Path, end: int) -> WalLayer:
     """Lays [0, end) of timeline 1 of system 7."""
-    return WalLayer(folder, WalFrame("7", 1, 0, end, SEGMENT), engine_user())
+    return WalLayer(folder, [WalFrame("7", 1, 0, end, SEGMENT)], engine_user())
 
 
 def opened(vault: Vault) -> list[Opened]:
@@ -181,7 +183,7 @@ def test_a_first_piece_that_begins_earlier_is_laid_from_where_it_is_needed(tmp_p
     """A chain need not be cut where a restore begins."""
     vault = throwaway_vault()
     put(vault, SEGMENT - SIZE, size_bytes=2 * SIZE)
-    lay = WalLayer(tmp_path, WalFrame("7", 1, SEGMENT, SEGMENT + SIZE, SEGMENT), engine_user())
+    lay = WalLayer(tmp_path, [WalFrame("7", 1, SEGMENT, SEGMENT + SIZE, SEGMENT)], engine_user())
     lay.lay(opened(vault))
     assert [file.name for file in tmp_path.iterdir()] == ["000000010000000000000001"]
 

@@ -7,10 +7,12 @@ import pytest
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.stores.postgres.base_manifest import Archive, BaseManifest
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
+from dr_assets.stores.postgres.lineage import TIMELINE
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.facts import record_fact
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, format_position
 from dr_assets.vault.storage import Version
@@ -96,16 +98,32 @@ def captured(vault: Vault, system_id: str, timeline: int, begin: int, stored: in
     record_capture(vault, "ledger", "position", Anchor(system_id, timeline, begin, stored, None, None, 1, None))
 
 
-def plan(vault: Vault, target: str, as_of: datetime | None = None) -> RestorePlan:
+def plan(vault: Vault, target: str, as_of: datetime | None = None, timeline: int | None = None) -> RestorePlan:
     """Only plan."""
-    return plan_restore(vault, "ledger", Target.parse(target), as_of=as_of)
+    return plan_restore(vault, "ledger", Target.parse(target), as_of=as_of, timeline=timeline)
 
 
-def refusal(vault: Vault, target: str) -> DrError:
+def refusal(vault: Vault, target: str, timeline: int | None = None) -> DrError:
     """Why there is no plan."""
     with pytest.raises(DrError) as caught:
-        plan(vault, target)
+        plan(vault, target, timeline=timeline)
     return caught.value
+
+
+def stretches(found: RestorePlan) -> list[tuple[int, float, float]]:
+    """Timeline, begin and end, in pieces."""
+    frames = [stretch.frame for stretch in found.stretches]
+    return [(frame.timeline, frame.begin / SIZE, frame.end / SIZE) for frame in frames]
+
+
+def switched(vault: Vault, timeline: int, *switches: tuple[int, int]) -> None:
+    """A capture's word that `timeline` was begun, with where each of its ancestors was left."""
+    history = "".join(
+        f"{number}\t{format_lsn(position)}\tno recovery target specified\n" for number, position in switches
+    )
+    parent, position = switches[-1]
+    body = {"system_id": OLD, "timeline": timeline, "parent": parent, "switch_lsn": format_lsn(position)}
+    record_fact(vault, "ledger", TIMELINE, {**body, "history": history, "followed_at": format_time(T0)})
 
 
 def test_latest_is_never_the_end_of_a_system_that_the_source_has_left(vault: Vault) -> None:
@@ -194,8 +212,8 @@ def test_a_history_file_says_exactly_where_the_source_left(forked: Vault) -> Non
     assert "can tell where exactly" in refusal(forked, target).found
     put_base(forked, OLD, 2, 15 * SIZE + 40, 16 * SIZE, history=f"1\t{format_lsn(14 * SIZE)}\tno target\n")
     assert plan(forked, target).frame.timeline == 1
-    assert refusal(forked, at(14 * SIZE).isoformat()).code == "restore.abandoned_timeline"
-    assert plan(forked, at(17 * SIZE).isoformat()).frame.timeline == 2
+    assert stretches(plan(forked, at(14 * SIZE).isoformat())) == [(1, 0, 14), (2, 14, 16)]
+    assert plan(forked, at(17 * SIZE).isoformat()).stretches[0].frame.timeline == 2
 
 
 def test_latest_after_a_failover_awaits_a_base_backup_of_the_newer_timeline(forked: Vault) -> None:
@@ -261,3 +279,121 @@ def test_planning_lists_no_wal_from_before_its_base_backup(clock: Ticking) -> No
     put_base(vault, OLD, 1, far + 40, far + 2 * SIZE)
     plan(vault, "latest")
     assert store.rows_listed == 8
+
+
+SWITCH = 10 * SIZE + SIZE // 2
+
+
+@pytest.fixture
+def followed(vault: Vault, clock: Ticking) -> Vault:
+    """Timeline 1 goes on to piece 19, timeline 2 began in the middle of piece 10, and a capture followed."""
+    put_wal(vault, OLD, 1, 0, 20)
+    put_base(vault, OLD, 1, 40, 2 * SIZE)
+    clock.now += timedelta(minutes=1)
+    switched(vault, 2, (1, SWITCH))
+    put_wal(vault, OLD, 2, SWITCH, 10)
+    captured(vault, OLD, 2, SWITCH, SWITCH + 10 * SIZE)
+    return vault
+
+
+def test_latest_follows_a_switch_whose_history_was_sealed(followed: Vault) -> None:
+    """The older timeline up to exactly there, then the newer one; what the old primary wrote later is left out."""
+    found = plan(followed, "latest")
+    assert stretches(found) == [(1, 0, 10.5), (2, 10.5, 20.5)]
+    assert (found.frame.timeline, found.wal_bytes) == (2, 20 * SIZE + SIZE // 2)
+    assert found.to_json()["wal"]["timelines"][1]["begin"] == format_lsn(SWITCH)  # type: ignore[index,call-overload]
+    assert found.histories == {2: f"1\t{format_lsn(SWITCH)}\tno recovery target specified\n"}
+    assert found.reachable_at == at(SWITCH + 9 * SIZE) - timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("target", "timelines"),
+    [
+        (f"lsn:{format_lsn(SWITCH)}", [1]),
+        (f"lsn:{format_lsn(SWITCH + 8)}", [1, 2]),
+        (at(7 * SIZE).isoformat(), [1]),
+        # The first beat behind it that both timelines' readers may believe is one of the newer timeline.
+        (at(9 * SIZE).isoformat(), [1, 2]),
+        (at(15 * SIZE).isoformat(), [1, 2]),
+        ("immediate", [1]),
+        ("xid:1001", [1, 2]),
+    ],
+)
+def test_a_target_brings_the_timelines_that_lead_to_it_and_no_other(
+    followed: Vault, target: str, timelines: list[int]
+) -> None:
+    """Either side of a switch; a piece that reaches over it dates nothing, for its beat may lie beyond."""
+    assert [timeline for timeline, _, _ in stretches(plan(followed, target))] == timelines
+
+
+def test_the_other_side_of_a_switch_has_to_be_asked_for(followed: Vault) -> None:
+    """`--timeline` brings the end that was abandoned, or any target on it; never a number that nobody knows."""
+    assert stretches(plan(followed, "latest", timeline=1)) == [(1, 0, 20)]
+    assert stretches(plan(followed, at(15 * SIZE).isoformat(), timeline=1)) == [(1, 0, 17)]
+    assert stretches(plan(followed, "latest", timeline=2)) == stretches(plan(followed, "latest"))
+    assert refusal(followed, "latest", timeline=3).code == "restore.no_such_timeline"
+
+
+def test_two_switches_are_followed_one_after_the_other(followed: Vault) -> None:
+    """Also where the middle timeline is short."""
+    switched(followed, 3, (1, SWITCH), (2, 13 * SIZE))
+    put_wal(followed, OLD, 3, 13 * SIZE, 5)
+    captured(followed, OLD, 3, 13 * SIZE, 18 * SIZE)
+    assert stretches(plan(followed, "latest")) == [(1, 0, 10.5), (2, 10.5, 13), (3, 13, 18)]
+    assert stretches(plan(followed, "latest", timeline=2)) == [(1, 0, 10.5), (2, 10.5, 20.5)]
+
+
+@pytest.mark.parametrize("missing", ["before", "behind"])
+def test_a_hole_at_the_switch_is_no_way_to_what_lies_beyond(vault: Vault, missing: str) -> None:
+    """The old timeline's last bytes, or the new one's first, are missing: what lies before them is still there."""
+    put_wal(vault, OLD, 1, 0, 8 if missing == "before" else 11)
+    put_base(vault, OLD, 1, 40, 2 * SIZE)
+    switched(vault, 2, (1, SWITCH))
+    put_wal(vault, OLD, 2, SWITCH + (0 if missing == "before" else SIZE), 10)
+    captured(vault, OLD, 2, SWITCH, SWITCH + 10 * SIZE)
+    for target in ("latest", f"lsn:{format_lsn(12 * SIZE)}", at(15 * SIZE).isoformat()):
+        error = refusal(vault, target)
+        assert error.code == "restore.hole"
+        assert format_lsn(8 * SIZE if missing == "before" else SWITCH) in error.found
+    found = plan(vault, f"lsn:{format_lsn(7 * SIZE)}")
+    assert stretches(found) == [(1, 0, 8)] if missing == "before" else [(1, 0, 10.5)]
+    assert any("restore.hole" in note for note in found.notes)
+
+
+def test_a_switch_of_which_nothing_is_stored_yet_ends_at_what_is_stored(vault: Vault) -> None:
+    """A capture seals the history first; until WAL of the newer timeline comes, the older one's is the newest."""
+    put_wal(vault, OLD, 1, 0, 8)
+    put_base(vault, OLD, 1, 40, 2 * SIZE)
+    captured(vault, OLD, 1, 0, 8 * SIZE)
+    switched(vault, 2, (1, SWITCH))
+    assert stretches(plan(vault, "latest")) == [(1, 0, 8)]
+    captured(vault, OLD, 2, SWITCH, SWITCH)
+    assert refusal(vault, "latest").code == "restore.hole"
+
+
+def test_histories_that_contradict_one_another_prove_nothing(followed: Vault) -> None:
+    """Two servers were promoted to one number: nobody knows whose WAL is stored."""
+    switched(followed, 2, (1, 9 * SIZE))
+    assert refusal(followed, "latest").code == "restore.newer_timeline"
+
+
+def test_latest_is_refused_while_the_capture_is_on_what_was_abandoned(followed: Vault) -> None:
+    """The old primary is captured again behind the switch: a person has to say which of the two is the true one."""
+    captured(followed, OLD, 1, 0, 20 * SIZE)
+    assert refusal(followed, "latest").code == "restore.older_timeline"
+    captured(followed, OLD, 1, 0, 10 * SIZE)
+    assert plan(followed, "latest").frame.timeline == 2
+
+
+def test_a_base_backup_behind_the_switch_on_the_old_timeline_leads_to_the_old_end_alone(followed: Vault) -> None:
+    """It is passed over for an older one, and used where its timeline is asked for."""
+    put_base(followed, OLD, 1, 12 * SIZE + 40, 13 * SIZE)
+    found = plan(followed, "latest")
+    assert found.base.start_lsn == 40
+    assert any("restore.abandoned_timeline" in note for note in found.notes)
+    assert plan(followed, "latest", timeline=1).base.start_lsn == 12 * SIZE + 40
+
+
+def test_as_of_a_moment_before_the_switch_nothing_of_it_is_known(followed: Vault) -> None:
+    """Facts that came later are not there, either."""
+    assert stretches(plan(followed, "latest", T0 + timedelta(seconds=30))) == [(1, 0, 20)]

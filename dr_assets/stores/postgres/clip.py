@@ -5,23 +5,21 @@ backups (plan.py), replaying. Everything here refuses before a byte of WAL is fe
 to be searched in the WAL itself.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Final
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
-from dr_assets.stores.postgres.fetch import opened_in_order
+from dr_assets.stores.postgres.course import Course
+from dr_assets.stores.postgres.fetch import opened_wal
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
-from dr_assets.vault.chain import Chain, resolve
+from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import parse_time
-from dr_assets.vault.format.header import Header
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -34,61 +32,37 @@ _LOOK_BACK: Final = 64
 _IN_FLIGHT_MAX: Final = timedelta(minutes=2)
 _IN_FLIGHT_MAX_BYTES: Final = 80 << 20
 _ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")
-# Trouble with the whole store, not with one object.
-STORE_TROUBLE: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
-_TAIL_PIECES: Final = 64
 _TAIL_READERS: Final = 8
 
-HeaderOf = Callable[[StoredObject], Header]
+__all__ = ["MARGIN_BYTES", "STORE_TROUBLE", "needed_pieces", "reachable_at", "require_whole"]
 
 
-def needed_pieces(vault: Vault, manifest: BaseManifest, chain: Chain, target: Target) -> Sequence[StoredObject] | None:
-    """The pieces of `chain` that lead to `target`; None when a named restore point isn't in this chain.
+def needed_pieces(
+    vault: Vault, manifest: BaseManifest, course: Course, target: Target
+) -> Sequence[StoredObject] | None:
+    """The pieces of `course` that lead to `target`; None when a named restore point isn't on it.
 
-    Raises PolicyError (`restore.target_beyond`) when the chain ends before the target.
+    Raises PolicyError (`restore.target_beyond`) when it ends before the target.
     """
     if target.at is not None:
-        return _to_time(vault, chain, target.at)
+        return _to_time(vault, course, target.at)
     if target.lsn is not None:
-        return _to_lsn(vault, chain, target.lsn)
+        return _to_lsn(vault, course, target.lsn)
     if target.kind == "immediate":
-        return _through(chain, manifest.stop_lsn)
+        return _through(course, manifest.stop_lsn)
     if target.name is not None:
-        position = _find_name(vault, manifest, chain, target.name)
-        return None if position is None else _through(chain, position)
-    return chain.segments
+        position = _find_name(vault, manifest, course, target.name)
+        return None if position is None else _through(course, position)
+    return course.chain.segments
 
 
-def reachable_at(vault: Vault, segments: Sequence[StoredObject]) -> datetime | None:
-    """The newest instant up to which these pieces hold every commit (source's clock); None when nothing dates them.
+def reachable_at(vault: Vault, course: Course) -> datetime | None:
+    """The newest instant up to which the course holds every commit (source's clock); None when nothing dates it.
 
     A beat at `t` proves all commits made before `t`, so the instant is the microsecond before it.
     """
-    at = _beat_at(vault.header, segments, len(segments) - 1)
+    at = _beat_at(vault, course, len(course.chain.segments) - 1)
     return None if at is None else at - _MICROSECOND
-
-
-def linked(vault: Vault, chain: Chain) -> Chain:
-    """`chain` without a tail that fits by position only.
-
-    A piece that was in flight when a capture died may begin exactly where the next capture happened to end, and still
-    continue another piece. That can only be among the last few, so only their headers are held to one another. Where
-    that shows, the tail is resolved anew by links alone: the accident may also have won a fork before it.
-    """
-    tail = chain.segments[-_TAIL_PIECES:]
-    with ThreadPoolExecutor(_TAIL_READERS, thread_name_prefix="header") as pool:
-        headers = list(pool.map(vault.header, tail))
-    if all(later.previous == earlier.digest for earlier, later in pairwise(headers)):
-        return chain
-    sure, head = chain.segments[: len(chain.segments) - len(tail) + 1], headers[0].digest
-    begin = sure[-1].key.last
-    beyond = [obj for obj in (*tail, *chain.forks, *chain.orphans) if obj.key.first >= begin]
-    firsts = [obj for obj in beyond if obj.key.first == begin and vault.header(obj).previous == head]
-    rest = resolve([*firsts, *(obj for obj in beyond if obj.key.first > begin)], vault.header, begin, strict=True)
-    return replace(
-        chain, segments=(*sure, *rest.segments), end=rest.end, orphans=rest.orphans, holes=rest.holes,
-        unreadable=(*chain.unreadable, *rest.unreadable),
-    )  # fmt: skip
 
 
 def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
@@ -157,48 +131,60 @@ def _claim(vault: Vault, obj: StoredObject) -> int | None:
     return None if text is None else parse_position(text)
 
 
-def _to_time(vault: Vault, chain: Chain, at: datetime) -> Sequence[StoredObject]:
+def _to_time(vault: Vault, course: Course, at: datetime) -> Sequence[StoredObject]:
     """Up to the first piece with a beat later than `at`: that beat's commit is where the server will stop at last."""
-    newest = reachable_at(vault, chain.segments)
+    newest = reachable_at(vault, course)
     if newest is None or at > newest:
         until = "no heartbeat dates it" if newest is None else f"it reaches {newest.isoformat()}"
         raise _beyond(f"{at.isoformat()} lies beyond the stored WAL: {until}", newest)
-    low, high = 0, len(chain.segments) - 1
+    segments = course.chain.segments
+    low, high = 0, len(segments) - 1
     while low < high:
         middle = (low + high) // 2
-        beat_at = _beat_at(vault.header, chain.segments, middle)
+        beat_at = _beat_at(vault, course, middle)
         if beat_at is not None and beat_at > at:
             high = middle
         else:
             low = middle + 1
-    return chain.segments[: low + 1]
+    return segments[: low + 1]
 
 
-def _to_lsn(vault: Vault, chain: Chain, lsn: int) -> Sequence[StoredObject]:
-    if lsn > chain.end:
+def _to_lsn(vault: Vault, course: Course, lsn: int) -> Sequence[StoredObject]:
+    if lsn > course.chain.end:
         raise _beyond(
-            f"{format_lsn(lsn)} lies beyond the stored WAL, which ends at {format_lsn(chain.end)}",
-            reachable_at(vault, chain.segments),
+            f"{format_lsn(lsn)} lies beyond the stored WAL, which ends at {format_lsn(course.chain.end)}",
+            reachable_at(vault, course),
         )
-    return _through(chain, lsn)
+    return _through(course, lsn)
 
 
-def _through(chain: Chain, position: int) -> Sequence[StoredObject]:
-    """The pieces up to `position` and somewhat beyond it, so that the server finds a record that is not wanted."""
-    count = sum(1 for obj in chain.segments if obj.key.first < position + MARGIN_BYTES)
-    return chain.segments[:count]
+def _through(course: Course, position: int) -> Sequence[StoredObject]:
+    """The pieces up to `position` and somewhat beyond it, so that the server finds a record that is not wanted.
+
+    Nothing of a timeline that begins there or later: a server that stops before its timeline begins would promote to
+    one with a false history.
+    """
+    segments = course.chain.segments
+    count = sum(
+        1
+        for obj in segments
+        if obj.key.first < position + MARGIN_BYTES and course.begins.get(obj.key.timeline, -1) < position
+    )
+    return segments[:count]
 
 
-def _find_name(vault: Vault, manifest: BaseManifest, chain: Chain, name: str) -> int | None:
-    """Where the restore point `name` ends in the chain's WAL; None when it isn't there."""
-    pieces = ((opened.header.first, opened.plaintext) for opened in opened_in_order(vault, chain.segments))
+def _find_name(vault: Vault, manifest: BaseManifest, course: Course, name: str) -> int | None:
+    """Where the restore point `name` ends in the course's WAL; None when it isn't there."""
+    pieces = course.plaintexts(opened_wal(vault, course.chain.segments))
     return find_restore_point(pieces, name, manifest.stop_lsn, manifest.segment_bytes)
 
 
-def _beat_at(header_of: HeaderOf, segments: Sequence[StoredObject], index: int) -> datetime | None:
+def _beat_at(vault: Vault, course: Course, index: int) -> datetime | None:
     """The newest heartbeat that the pieces up to `index` hold, by their headers."""
-    for obj in reversed(segments[max(0, index - _LOOK_BACK) : index + 1]):
-        text = header_of(obj).extra.get(RECOVERY_POINT_AT)
+    for obj in reversed(course.chain.segments[max(0, index - _LOOK_BACK) : index + 1]):
+        if not course.is_whole(obj):
+            continue
+        text = vault.header(obj).extra.get(RECOVERY_POINT_AT)
         if text is not None:
             return parse_time(text, f"{obj.key}: recovery point")
     return None

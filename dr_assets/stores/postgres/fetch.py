@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from dr_assets.stores.postgres.patience import patiently
+from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.full_segments import micros_beneath
+from dr_assets.stores.postgres.patience import STORE_TROUBLE, patiently
 from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Plaintext in flight, whatever it was compressed to.
@@ -50,6 +53,35 @@ def opened_in_order(
     finally:
         abandoned.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def opened_wal(vault: Vault, objects: Sequence[StoredObject]) -> Iterator[Opened]:
+    """Pieces of WAL, opened, in order; micro-segments stand in for a full one that can't be opened.
+
+    Raises VaultError for the first piece that is damaged and has no such substitute.
+    """
+    rest = objects
+    while rest:
+        opened = opened_in_order(vault, rest)
+        count = 0
+        try:
+            for piece in opened:
+                yield piece
+                count += 1
+        except VaultError as error:
+            micros = _beneath(vault, rest[count], error)
+            yield from opened_in_order(vault, micros)
+            rest = rest[count + 1 :]
+        else:
+            return
+
+
+def _beneath(vault: Vault, damaged: StoredObject, error: VaultError) -> Sequence[StoredObject]:
+    """The micro-segments beneath a damaged full one; raises `error` when there are none."""
+    micros = micros_beneath(vault, damaged) if damaged.key.stream == FULL and error.code not in STORE_TROUBLE else ()
+    if not micros:
+        raise error
+    return micros
 
 
 def _open(vault: Vault, stored: StoredObject, abandoned: threading.Event) -> Opened:

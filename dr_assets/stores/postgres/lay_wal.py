@@ -7,7 +7,7 @@ arithmetic (wal.py), which pieces (plan.py).
 
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from dr_assets.stores.postgres.wal import (
 )
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.full_segment import joins
 
 # Enough for the last records in all but odd cases; beyond it the search reads the laid files.
 _TAIL_BYTES: Final = 2 << 20
@@ -41,17 +42,30 @@ class WalFrame:
     segment_bytes: int
 
 
-class WalLayer:
-    """Writes one timeline's pieces, in order, into segment files of full size, zero behind the last byte."""
+def frame_holding(frames: Sequence[WalFrame], position: int) -> WalFrame:
+    """The newest timeline's frame of whose files one holds `position`: its first file has the bytes before it, too."""
+    for frame in reversed(frames):
+        if segment_begin(frame.begin, frame.segment_bytes) <= position:
+            return frame
+    return frames[0]
 
-    def __init__(self, folder: Path, frame: WalFrame, user: RunAs) -> None:
+
+class WalLayer:
+    """Writes pieces, in order, into segment files of full size, zero behind the last byte.
+
+    Timelines follow one another as `frames` do. A server looks for the segment in which a timeline begins under that
+    timeline's name, so there it has, as on the server that made it, the older one's bytes before that.
+    """
+
+    def __init__(self, folder: Path, frames: Sequence[WalFrame], user: RunAs) -> None:
         self._folder = folder
-        self._frame = frame
+        self._frames = frames
+        self._index = 0
         self._user = user
-        self._position = frame.begin
-        self._previous: str | None = None
+        self._position = frames[0].begin
+        self._previous: Header | None = None
         self._descriptor: int | None = None
-        self._tail: deque[tuple[int, bytes]] = deque()
+        self._tail: deque[tuple[int, memoryview]] = deque()
         self._tail_bytes = 0
         self.size_bytes = 0
 
@@ -59,22 +73,44 @@ class WalLayer:
         """Write every piece. Raises VaultError (`wal.chain_broken`) for one that doesn't continue the one before."""
         try:
             for piece in pieces:
+                if self._position == self._frame.end:
+                    if piece.header.timeline == self._frame.timeline:
+                        continue  # written after the timeline was left
+                    self._switch()
                 self._check(piece.header, len(piece.plaintext))
-                self._write(piece.header.first, piece.plaintext)
-                self._keep(piece.header.first, piece.plaintext)
+                data = memoryview(piece.plaintext)[: max(0, self._frame.end - piece.header.first)]
+                self._write(piece.header.first, data)
+                self._keep(piece.header.first, data)
         finally:
             self._close()
-        if self._position < self._frame.end:
-            raise self._broken(self._position, f"nothing is stored up to {format_lsn(self._frame.end)}")
+        if self._position < self._frames[-1].end:
+            raise self._broken(self._position, f"nothing is stored up to {format_lsn(self._frames[-1].end)}")
 
     def last_record(self) -> Record | None:
         """The last complete record before the end of what was laid; None when there is none."""
-        return last_complete_record(self._page, self._frame.begin, self._position, self._frame.segment_bytes)
+        return last_complete_record(self._page, self._frames[0].begin, self._position, self._frame.segment_bytes)
 
     @property
     def end(self) -> int:
         """Behind the last byte laid."""
         return self._position
+
+    @property
+    def _frame(self) -> WalFrame:
+        return self._frames[self._index]
+
+    def _switch(self) -> None:
+        """Go on with the next timeline: its first file begins with what the older one wrote to that segment."""
+        self._close()
+        if self._index + 1 == len(self._frames):
+            raise self._broken(self._position, "a piece of yet another timeline follows")
+        begin = segment_begin(self._position, self._frame.segment_bytes)
+        shared = b"" if begin == self._position else self._path(begin).read_bytes()[: self._position - begin]
+        self._index += 1
+        self._previous = None
+        if shared:
+            self._open(begin)
+            os.pwrite(self._open_descriptor, shared, 0)
 
     def _check(self, header: Header, size_bytes: int) -> None:
         frame = self._frame
@@ -87,12 +123,12 @@ class WalLayer:
             raise self._broken(
                 header.first, f"a piece of {size_bytes} bytes says that it ends {format_lsn(header.last)}"
             )
-        if self._previous is not None and header.previous != self._previous:
+        if self._previous is not None and not joins(self._previous, header):
             raise self._broken(header.first, "the piece there was not made to follow the one before it")
-        self._previous = header.digest
+        self._previous = header
 
-    def _write(self, first: int, data: bytes) -> None:
-        view = memoryview(data)[max(0, self._position - first) :]
+    def _write(self, first: int, data: memoryview) -> None:
+        view = data[max(0, self._position - first) :]
         while view:
             begin = segment_begin(self._position, self._frame.segment_bytes)
             if self._descriptor is None:
@@ -122,10 +158,13 @@ class WalLayer:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _path(self, begin: int) -> Path:
-        return self._folder / segment_name(self._frame.timeline, begin, self._frame.segment_bytes)
+    def _path(self, begin: int, frame: WalFrame | None = None) -> Path:
+        frame = frame or self._frame
+        return self._folder / segment_name(frame.timeline, begin, frame.segment_bytes)
 
-    def _keep(self, first: int, data: bytes) -> None:
+    def _keep(self, first: int, data: memoryview) -> None:
+        if len(data) > _TAIL_BYTES:
+            first, data = first + len(data) - _TAIL_BYTES, memoryview(bytes(data[-_TAIL_BYTES:]))
         self._tail.append((first, data))
         self._tail_bytes += len(data)
         while len(self._tail) > 1 and self._tail_bytes - len(self._tail[0][1]) >= _TAIL_BYTES:
@@ -136,7 +175,7 @@ class WalLayer:
         end = min(position + PAGE_BYTES, self._position)
         if not self._tail or position < self._tail[0][0]:
             begin = segment_begin(position, self._frame.segment_bytes)
-            with self._path(begin).open("rb") as file:
+            with self._path(begin, frame_holding(self._frames, position)).open("rb") as file:
                 return os.pread(file.fileno(), end - position, position - begin)
         pieces = [
             data[max(0, position - first) : max(0, end - first)]

@@ -8,19 +8,27 @@ with a new timeline. What a source wrote to the old one after that moment was ab
 without having asked for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
-from dr_assets.estate.errors import PolicyError, SourceError, VaultError
+from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.capture_facts import Anchor
-from dr_assets.stores.postgres.clip import STORE_TROUBLE
-from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.full_segments import first_stored, stored_systems, stored_timelines
+from dr_assets.stores.postgres.history import History, Leg, parse_history
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.chain import Chain
-from dr_assets.vault.format.keys import BASE, TIMELINE_END, WAL, prefix_of
-from dr_assets.vault.vault import StoredObject, Vault
+from dr_assets.vault.facts import facts
+from dr_assets.vault.format.keys import BASE, TIMELINE_END
+from dr_assets.vault.vault import Vault
+
+# The kind of fact with which a capture says that it is on a timeline, and how that came to be.
+TIMELINE: Final = "timeline"
 
 _STORE_CLOCK_STEP = timedelta(seconds=1)
 
@@ -52,40 +60,68 @@ class Departure:
         return replace(chain, segments=kept, end=kept[-1].key.last if kept else chain.begin)
 
 
-def find_departure(
-    vault: Vault, dataset: str, system_id: str, timeline: int, *, as_of: datetime | None = None
-) -> Departure | None:
-    """Where the source left `timeline`, None while the vault holds no WAL of a newer one. Raises VaultError.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which timelines lead on from a base backup, in order, and whose histories are known (text by timeline).
 
-    Costs one listing of a folder, one header and perhaps a manifest, however much WAL there is.
+    `left` is set when the source left the base backup's timeline in a way that nothing stored shows to lead on.
     """
-    first = {
-        number: piece
-        for number in _timelines(vault, dataset, system_id)
-        if number > timeline and (piece := _first_piece(vault, dataset, system_id, number, as_of)) is not None
-    }
-    if not first:
-        return None
-    newest = max(first)
-    before = min(piece.modified_at for piece in first.values()) - _STORE_CLOCK_STEP
-    history = _history(vault, dataset, system_id, newest, as_of)
-    if history is not None:
-        return Departure(newest, _switch_position(history, timeline), is_exact=True, before=before)
-    begins = min(piece.key.first for piece in first.values())
-    return Departure(newest, begins, is_exact=False, before=before)
+
+    legs: tuple[Leg, ...]
+    histories: Mapping[int, History]
+    left: Departure | None = None
+
+
+def find_way(
+    vault: Vault, dataset: str, manifest: BaseManifest, *, timeline: int | None = None, as_of: datetime | None = None
+) -> Way:
+    """The way from a base backup to the newest timeline of its system, or to `timeline` if a person asks for that one.
+
+    A history that a capture sealed as a fact, or that a base backup brought along, is believed; contradicting ones are
+    not. Raises VaultError: `restore.no_such_timeline` when `timeline` is unknown or doesn't come from this base backup.
+    """
+    own = manifest.timeline
+    lineage = _Lineage(vault, dataset, manifest.system_id, as_of)
+    histories = lineage.histories(manifest)
+    if timeline is not None:
+        return Way(_asked(timeline, manifest, histories), histories)
+    left = lineage.departure(own, histories)
+    if left is None:
+        return Way((Leg(own, None),), histories)
+    history = histories.get(left.timeline)
+    switch = None if history is None else history.left_at(own)
+    if history is None or switch is None or switch < manifest.stop_lsn:
+        return Way((Leg(own, None),), histories, left)
+    return Way(history.legs_from(own), histories)
+
+
+def _asked(timeline: int, manifest: BaseManifest, histories: Mapping[int, History]) -> tuple[Leg, ...]:
+    if timeline == manifest.timeline:
+        return (Leg(timeline, None),)
+    history = histories.get(timeline)
+    switch = None if history is None else history.left_at(manifest.timeline)
+    if history is not None and switch is not None and switch >= manifest.stop_lsn:
+        return history.legs_from(manifest.timeline)
+    known = ", ".join(map(str, sorted({manifest.timeline, *histories})))
+    found = "is not known to the vault" if history is None else "was not begun behind it"
+    raise VaultError(
+        "restore.no_such_timeline",
+        f"no way leads from base backup {manifest.snapshot_id} of timeline {manifest.timeline} to timeline {timeline}, "
+        f"which {found}",
+        f"the timelines of system {manifest.system_id} whose history is known from there on: {known}",
+    )
 
 
 def other_systems(vault: Vault, dataset: str, system_id: str) -> list[str]:
     """The ids of all other systems of which WAL is stored, by name alone. Raises VaultError."""
-    level = vault.store.list_level(prefix_of(vault.estate, dataset, WAL))
-    names = [folder.rstrip("/").rpartition("/")[2] for folder in level.folders]
-    return [name for name in names if name != system_id]
+    return [name for name in stored_systems(vault, dataset) if name != system_id]
 
 
-def require_current(manifest: BaseManifest, chain: Chain, anchor: Anchor | None, left: Departure | None) -> None:
+def require_current(manifest: BaseManifest, chain: Chain, anchor: Anchor | None, way: Way) -> None:
     """`latest` must not quietly mean the end of a life that the source has left. Raises PolicyError.
 
-    `restore.other_system` and `restore.newer_timeline`; `anchor` is what the newest capture says it captures.
+    `restore.other_system`, `restore.newer_timeline` and `restore.older_timeline`; `anchor` is what the newest capture
+    says it captures.
     """
     if anchor is not None and anchor.system_id != manifest.system_id:
         raise PolicyError(
@@ -95,21 +131,31 @@ def require_current(manifest: BaseManifest, chain: Chain, anchor: Anchor | None,
             "take one if the source lives, and let `dr-assets capture` catch up; to get the old system back, ask for a "
             f"time or for lsn:{format_lsn(chain.end)}",
         )
+    last, left = way.legs[-1].timeline, way.left
     timeline = max(0 if left is None else left.timeline, 0 if anchor is None else anchor.timeline)
-    if timeline > manifest.timeline:
+    if timeline > last:
         raise PolicyError(
             "restore.newer_timeline",
-            f"the newest usable base backup is of timeline {manifest.timeline}, but WAL of timeline {timeline} is "
-            "stored: the source failed over and no base backup was taken since",
-            f"take one if the source lives; {_old_end(chain, left)}",
+            f"the newest usable base backup leads to timeline {last}, but WAL of timeline {timeline} is stored, and "
+            "nothing stored shows that the one continues the other: the source failed over and no base backup was "
+            "taken since",
+            f"take one if the source lives; {_old_end(last, chain, left)}",
         )
-    if anchor is not None and anchor.timeline != manifest.timeline:
+    if anchor is not None and not _is_on(way, anchor):
         raise PolicyError(
             "restore.older_timeline",
-            f"the newest usable base backup is of timeline {manifest.timeline}, but what is captured now is timeline "
+            f"the newest usable base backup leads to timeline {last}, but what is captured now is timeline "
             f"{anchor.timeline}: the source was set back",
-            f"find out which of the two is the true one; ask for a time, or for lsn:{format_lsn(chain.end)}",
+            f"find out which of the two is the true one, and ask for it with --timeline; or ask for a time, or for "
+            f"lsn:{format_lsn(chain.end)}",
         )
+
+
+def _is_on(way: Way, anchor: Anchor) -> bool:
+    """Whether what is captured lies on the way: a capture that hasn't noticed a switch yet does, one set back not."""
+    ends = {leg.timeline: leg.end for leg in way.legs}
+    end = ends.get(anchor.timeline)
+    return anchor.timeline in ends and (end is None or anchor.stored <= end)
 
 
 def require_before(left: Departure, manifest: BaseManifest, chain: Chain, target: Target, *, is_before: bool) -> None:
@@ -120,7 +166,7 @@ def require_before(left: Departure, manifest: BaseManifest, chain: Chain, target
         "restore.abandoned_timeline",
         f"{target} is not shown to lie before what was abandoned: {left.describe(manifest.timeline)}",
         f"choose a target before that, or one after the first base backup of timeline {left.timeline}; "
-        f"{_old_end(chain, left)}",
+        f"{_old_end(manifest.timeline, chain, left)}",
     )
 
 
@@ -132,66 +178,96 @@ def require_common(left: Departure, manifest: BaseManifest) -> None:
             f"base backup {manifest.snapshot_id} ends at {format_lsn(manifest.stop_lsn)} of timeline "
             f"{manifest.timeline}, which the source left for {left.timeline} at {format_lsn(left.position)}",
             f"choose a target after the first base backup of timeline {left.timeline}; to look at what was abandoned, "
-            f"add --as-of {left.before.isoformat()}",
+            f"add --timeline {manifest.timeline}, or --as-of {left.before.isoformat()}",
         )
 
 
-def _old_end(chain: Chain, left: Departure | None) -> str:
-    as_of = "" if left is None else f" with --as-of {left.before.isoformat()}"
-    return f"to restore the old timeline's end all the same, ask for lsn:{format_lsn(chain.end)}{as_of}"
+def _old_end(timeline: int, chain: Chain, left: Departure | None) -> str:
+    as_of = "" if left is None else f", or with --as-of {left.before.isoformat()}"
+    return (
+        f"to restore the old timeline's end all the same, ask with --timeline {timeline}, for latest or for "
+        f"lsn:{format_lsn(chain.end)}{as_of}"
+    )
 
 
-def _timelines(vault: Vault, dataset: str, system_id: str) -> list[int]:
-    """By the folders' names: listing what is in them would take minutes, and anybody may make one."""
-    level = vault.store.list_level(prefix_of(vault.estate, dataset, WAL, system_id))
-    names = [folder.rstrip("/").rpartition("/")[2] for folder in level.folders]
-    numbers = [_number(name) for name in names]
-    return [number for number in numbers if number is not None]
+class _Lineage:
+    """What the vault tells of one system's timelines."""
 
+    def __init__(self, vault: Vault, dataset: str, system_id: str, as_of: datetime | None) -> None:
+        self._vault = vault
+        self._dataset = dataset
+        self._system_id = system_id
+        self._as_of = as_of
 
-def _number(name: str) -> int | None:
-    try:
-        number = int(name, 16)
-    except ValueError:
-        return None
-    return number if name == f"{number:08X}" and number < TIMELINE_END else None
+    def histories(self, manifest: BaseManifest) -> dict[int, History]:
+        """Its own timeline's, and those of later ones that something believable in the vault tells."""
+        found = {number: texts for number, texts in self._sealed().items() if number > manifest.timeline}
+        for number in stored_timelines(self._vault, self._dataset, self._system_id):
+            if number > manifest.timeline and number not in found:
+                text = self._backed_up(number)
+                if text is not None:
+                    found[number] = {text}
+        found[manifest.timeline] = {manifest.history or ""}
+        known: dict[int, History] = {}
+        for number, texts in found.items():
+            parsed = [history for text in texts if (history := _parsed(number, text)) is not None]
+            # Two servers may have been promoted to the same number: then nobody knows whose WAL is stored.
+            if parsed and all(other.switches == parsed[0].switches for other in parsed):
+                known[number] = parsed[0]
+        return known
 
+    def departure(self, timeline: int, histories: Mapping[int, History]) -> Departure | None:
+        """Where the source left `timeline`, None while the vault knows of no newer one. Raises VaultError.
 
-def _first_piece(
-    vault: Vault, dataset: str, system_id: str, timeline: int, as_of: datetime | None
-) -> StoredObject | None:
-    """The first piece that can be believed: rubbish under a fitting name must not stop a restore."""
-    for obj in vault.objects(dataset, WAL, system_id=system_id, timeline=timeline, as_of=as_of):
+        Costs a listing of folders and one header a timeline, however much WAL there is.
+        """
+        first = {
+            number: piece
+            for number in stored_timelines(self._vault, self._dataset, self._system_id)
+            if timeline < number < TIMELINE_END
+            and (piece := first_stored(self._vault, self._dataset, self._system_id, number, as_of=self._as_of))
+        }
+        newest = max([*first, *(number for number in histories if number > timeline)], default=None)
+        if newest is None:
+            return None
+        times = [piece.modified_at for piece in first.values()]
+        before = min(times, default=self._vault.clock()) - _STORE_CLOCK_STEP
+        history = histories.get(newest)
+        if history is not None:
+            return Departure(newest, history.left_at(timeline) or 0, is_exact=True, before=before)
+        begins = min(piece.key.first for piece in first.values())
+        return Departure(newest, begins, is_exact=False, before=before)
+
+    def _sealed(self) -> dict[int, set[str]]:
+        """What captures sealed. A damaged fact proves nothing, and so leaves its timeline unproven."""
+        found: dict[int, set[str]] = {}
         try:
-            vault.header(obj)
+            for fact in facts(self._vault, self._dataset, TIMELINE, as_of=self._as_of):
+                number, text = fact.body.get("timeline"), fact.body.get("history")
+                if fact.body.get("system_id") == self._system_id and isinstance(number, int):
+                    found.setdefault(number, set()).add(text if isinstance(text, str) else "")
         except VaultError as error:
             if error.code in STORE_TROUBLE:
                 raise
-        else:
-            return obj
-    return None
+        return found
 
-
-def _history(vault: Vault, dataset: str, system_id: str, timeline: int, as_of: datetime | None) -> str | None:
-    """The history file of a timeline, from any base backup of it that can be believed."""
-    for obj in vault.objects(dataset, BASE, system_id=system_id, timeline=timeline, as_of=as_of):
-        try:
-            manifest = base_manifest.decode(vault.open(obj).plaintext, name=str(obj.key))
-        except VaultError as error:
-            if error.code in STORE_TROUBLE:
-                raise
-        else:
-            return manifest.history
-    return None
-
-
-def _switch_position(history: str, timeline: int) -> int:
-    """Where `timeline` was left, by the history file of a later one; 0 when it is no ancestor of that at all."""
-    for line in history.splitlines():
-        fields = line.split()
-        if len(fields) > 1 and fields[0] == str(timeline):
+    def _backed_up(self, timeline: int) -> str | None:
+        """The history file of a timeline, from any base backup of it that can be believed."""
+        for obj in self._vault.objects(
+            self._dataset, BASE, system_id=self._system_id, timeline=timeline, as_of=self._as_of
+        ):
             try:
-                return parse_lsn(fields[1])
-            except SourceError:
-                return 0
-    return 0
+                manifest = base_manifest.decode(self._vault.open(obj).plaintext, name=str(obj.key))
+            except VaultError as error:
+                if error.code in STORE_TROUBLE:
+                    raise
+            else:
+                return manifest.history
+        return None
+
+
+def _parsed(timeline: int, text: str) -> History | None:
+    try:
+        return parse_history(timeline, text)
+    except VaultError:
+        return None

@@ -263,6 +263,8 @@ class _Search:
             raise course.broken
         self._notes.extend(require_whole(self._vault, course.chain, _stored(anchor, manifest, way)))
         if self._timeline is None:
+            if way.left is not None and way.left.is_exact:
+                require_common(way.left, manifest)
             require_current(manifest, course.chain, anchor, way)
         return course.chain.segments
 

@@ -5,6 +5,7 @@ stays out: finding that end (wal.py), replay (recovery.py).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.stores.postgres.lay_wal import WalFrame
+from dr_assets.stores.postgres.lay_wal import WalFrame, frame_holding
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import Record, page_begin
@@ -20,28 +21,37 @@ from dr_assets.stores.postgres.wal import Record, page_begin
 _RECORD: Final = re.compile(r"len \(rec/tot\): *\d+/ *(\d+), tx: *\d+, lsn: ([0-9A-F]+/[0-9A-F]+)")
 _CREATED: Final = re.compile(r'lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: CREATE \d+ "(.+)"$', re.MULTILINE)
 _ENDED: Final = re.compile(
-    r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: (?:COMMIT|ABORT)(?:_PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC"
+    r"tx: *(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: (?:COMMIT|ABORT)(?:_PREPARED)? (?:(\d+): )?.*?"
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC"
 )
+_XIDS: Final = 1 << 32
 _SAID_MAX: Final = 500
 
 
 def check_wal(
-    server: PostgresServer, pg_wal: Path, frame: WalFrame, begin: int, record: Record, target: Target
-) -> None:
+    server: PostgresServer, pg_wal: Path, frames: Sequence[WalFrame], begin: int, record: Record, target: Target
+) -> int:
     """Look through the WAL from `begin` to `record`, the last complete one that the vault's bytes hold.
 
-    Raises VaultError (`restore.wal_disagrees`) when the laid files say otherwise, PolicyError
-    (`restore.tablespace_created`) when replaying up to `target` would create a tablespace in a folder that is not
-    empty.
+    Returns the timeline on which a server will stop for `target`: of several, only that one may be recovered to, for a
+    server that stops before its recovery's timeline begins writes a false history. Raises VaultError
+    (`restore.wal_disagrees`) when the laid files say otherwise, PolicyError (`restore.tablespace_created`) when
+    replaying up to `target` would create a tablespace in a folder that is not empty.
     """
-    _require_same_end(server, pg_wal, frame, record)
-    dump = _Dump(server, pg_wal, frame.timeline, begin, record.end)
-    created = [(parse_lsn(lsn), Path(location)) for lsn, location in _CREATED.findall(dump.of("Tablespace"))]
-    if created:
-        end = _stops_at(dump, target)
-        for lsn, location in created:
-            if end is None or lsn < end:
-                _require_own_ground(location)
+    _require_same_end(server, pg_wal, frame_holding(frames, record.begin), record)
+    dumps = [
+        _Dump(server, pg_wal, frame.timeline, max(begin, frame.begin), min(frame.end, record.end))
+        for frame in frames
+        if max(begin, frame.begin) < min(frame.end, record.end)
+    ]
+    created = [
+        (parse_lsn(lsn), Path(location)) for d in dumps for lsn, location in _CREATED.findall(d.of("Tablespace"))
+    ]
+    stops = _stops_at(dumps, target) if created or len(dumps) > 1 else None
+    for lsn, location in created:
+        if stops is None or lsn < stops:
+            _require_own_ground(location)
+    return next((d.timeline for d in dumps if stops is not None and stops < d.end), dumps[-1].timeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +75,16 @@ class _Dump:
         return looked.stdout
 
 
-def _stops_at(dump: _Dump, target: Target) -> int | None:
+def _stops_at(dumps: Sequence[_Dump], target: Target) -> int | None:
     """Where a server will stop for `target`, when that can be told from the WAL alone; None when it can't."""
     if target.lsn is not None:
         return target.lsn
-    if target.at is None:
-        return None
-    for lsn, text in _ENDED.findall(dump.of("Transaction")):
-        if datetime.fromisoformat(text).replace(tzinfo=UTC) > target.at:
-            return parse_lsn(lsn)
+    for dump in dumps if target.at is not None or target.xid is not None else ():
+        for header_xid, lsn, prepared_xid, text in _ENDED.findall(dump.of("Transaction")):
+            if target.xid is not None and int(prepared_xid or header_xid) == target.xid % _XIDS:
+                return parse_lsn(lsn)
+            if target.at is not None and datetime.fromisoformat(text).replace(tzinfo=UTC) > target.at:
+                return parse_lsn(lsn)
     return None
 
 
