@@ -10,7 +10,7 @@ before; the result has one that pg_combinebackup wrote, and is compared with it 
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,14 +73,11 @@ def lay_layers(
         return lay_base(layers[0].manifest, site, parts, user)
     folder = site.home / LAYERS
     places = [_LayerPlace(folder / str(number)) for number in range(len(layers))]
-    for path in (folder, *(place.home for place in places)):
-        path.mkdir(mode=0o700)
-        _own(path, user)
+    _make_folders([folder, *(place.home for place in places)], user)
     laid = [_lay_one(layer.manifest, place, parts, user, server) for layer, place in zip(layers, places, strict=True)]
-    for archive in layers[-1].manifest.archives:
-        if archive.oid is not None:
-            site.tablespace(archive.oid).parent.mkdir(mode=0o700, exist_ok=True)
-            _own(site.tablespace(archive.oid).parent, user)
+    # The program may write into these folders of its user's, and not beside them.
+    spaces = [site.tablespace(archive.oid) for archive in layers[-1].manifest.archives if archive.oid is not None]
+    _make_folders([site.data_dir, *dict.fromkeys(space.parent for space in spaces), *spaces], user)
     _combine(layers[-1].manifest, places, site, server)
     shutil.rmtree(folder)
     return _hold_back(laid, site)
@@ -133,6 +130,8 @@ def _escaped(path: Path) -> str:
     return str(path).replace("=", "\\=")
 
 
-def _own(path: Path, user: RunAs) -> None:
-    if user.uid != os.geteuid():
-        os.chown(path, user.uid, user.gid)
+def _make_folders(paths: Iterable[Path], user: RunAs) -> None:
+    for path in paths:
+        path.mkdir(mode=0o700)
+        if user.uid != os.geteuid():
+            os.chown(path, user.uid, user.gid)
