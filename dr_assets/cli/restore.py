@@ -32,6 +32,10 @@ def restore(
     ] = "latest",
     vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
     level: Annotated[Level, typer.Option("--level", help="how deeply the restored data is checked")] = "standard",
+    timeline: Annotated[
+        int | None,
+        typer.Option("--timeline", min=1, help="another timeline than the source's newest, to its stored end"),
+    ] = None,
     as_of: Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")] = None,
     witness: Annotated[
         Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
@@ -50,7 +54,7 @@ def restore(
     opened = vault_of(estate, vault or declared.vault, signing=False)
     if witness:
         check_witness(opened, Witness.load(witness))
-    plan = plan_restore(opened, declared.name, target, as_of=moment)
+    plan = plan_restore(opened, declared.name, target, as_of=moment, timeline=timeline)
     if into is None or dry_run:
         if as_json:
             typer.echo(json.dumps(plan.to_json(), indent=2))
@@ -87,6 +91,7 @@ def _plan_table(plan: RestorePlan) -> Table:
         "base backup": f"{base.snapshot_id} of {base.end_at:%Y-%m-%d %H:%M:%S}Z, {base.size_bytes / 1e6:.1f} MB",
         "its manifest": plan.base_key,
         "WAL to lay": f"{plan.wal_bytes / 1e6:.1f} MB in {len(plan.pieces)} pieces",
+        "timelines": _timelines(plan),
         "stored up to": f"{format_lsn(plan.chain_end)}, every commit before {reachable}",
         "to fetch": f"{plan.fetch_bytes / 1e6:.1f} MB sealed",
         "wants": f"PostgreSQL {base.major} programs, {len(base.archives) - 1} tablespaces",
@@ -107,6 +112,7 @@ def _to_json(restored: Restored, into: Path) -> dict[str, object]:
         "replayed_lsn": format_lsn(restored.replayed_lsn),
         "end_lsn": format_lsn(restored.end_lsn),
         "timeline": restored.timeline,
+        "timelines": [stretch.frame.timeline for stretch in restored.plan.stretches],
         "last_commit_at": _iso(restored.last_commit_at),
         "recovered_at": _iso(restored.recovered_at),
         "stopped": restored.stopped,
@@ -125,6 +131,7 @@ def _table(restored: Restored) -> Table:
     table.add_column("value", overflow="fold")
     rows = {
         "replayed to": f"{format_lsn(restored.replayed_lsn)}, timeline {restored.timeline} from here",
+        "timelines laid": _timelines(restored.plan),
         "newest commit": _iso(restored.last_commit_at) or "unknown",
         "recovered point (source's clock)": _iso(restored.recovered_at) or "unknown",
         "stopped by": restored.stopped or "the end of what is stored",
@@ -136,6 +143,12 @@ def _table(restored: Restored) -> Table:
     for what, value in rows.items():
         table.add_row(what, value)
     return table
+
+
+def _timelines(plan: RestorePlan) -> str:
+    """Each timeline with where it ends: `1 to 0/5000108, 2 to 0/9000000`."""
+    frames = [stretch.frame for stretch in plan.stretches]
+    return ", ".join(f"{frame.timeline} to {format_lsn(frame.end)}" for frame in frames)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -13,7 +13,7 @@ from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.facts import record_fact
-from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, format_position
 from dr_assets.vault.storage import Version
 from dr_assets.vault.storage.memory import MemoryStore
@@ -122,8 +122,9 @@ def switched(vault: Vault, timeline: int, *switches: tuple[int, int]) -> None:
         f"{number}\t{format_lsn(position)}\tno recovery target specified\n" for number, position in switches
     )
     parent, position = switches[-1]
-    body = {"system_id": OLD, "timeline": timeline, "parent": parent, "switch_lsn": format_lsn(position)}
-    record_fact(vault, "ledger", TIMELINE, {**body, "history": history, "followed_at": format_time(T0)})
+    body: dict[str, Json] = {"system_id": OLD, "timeline": timeline, "parent": parent, "history": history}
+    body |= {"switch_lsn": format_lsn(position), "followed_at": format_time(T0)}
+    record_fact(vault, "ledger", TIMELINE, body)
 
 
 def test_latest_is_never_the_end_of_a_system_that_the_source_has_left(vault: Vault) -> None:
