@@ -48,12 +48,12 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
     A recovery point stays reachable for the retention's days. What carries it (base backup, manifest, WAL, fact) is
     needed until the newest point that depends on it leaves the retention: one snapshot interval later, plus a week of
     failed snapshots. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
-    `micro` is for segments that a full segment will replace; nothing rolls segments up yet, so WAL has the full lock.
+    `micro` is for segments that a full segment will replace, as long as a roller is at work (docs/decisions/0070).
     """
     days = retention.days if retention.lock_days is None else max(retention.days, retention.lock_days)
     full = timedelta(days=days) + snapshot_every + SLACK
     if kind == "micro":
-        return min(MICRO_LOCK, full) if full > MICRO_LOCK else MICRO_LOCK
+        return MICRO_LOCK
     if full > LOCK_CAP:
         raise PolicyError(
             "vault.lock_too_long",

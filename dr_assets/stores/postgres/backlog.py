@@ -1,0 +1,127 @@
+"""Micro-segments that wait for their full segment: how many, since when, and that their locks don't run out.
+
+What belongs here: counting them, judging the backlog, extending locks. What stays out: rolling up (rollup.py).
+
+A micro is locked for 14 days, whatever the retention, because a full segment will take its place. Until that one was
+read back, the roller extends the lock of every micro that has less than half of it left. That a full is also
+replicated and in the transparency log is not asked yet: neither exists (`is_settled` is where they will be asked).
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from dr_assets.stores.postgres.full_put import Stream
+from dr_assets.stores.postgres.rollup import newest_full, streams_of
+from dr_assets.vault.format.header import Header
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.vault import StoredObject, Vault
+
+HALF: Final = MICRO_LOCK / 2
+BEHIND: Final = timedelta(hours=6)  # a full spans an hour at most, so something keeps the roller from its work
+_WORKERS: Final = 16
+
+Colour = Literal["green", "yellow", "red"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """One stream's micro-segments behind its newest full. `size_bytes` is WAL, not what is stored.
+
+    `oldest_at` is the store's clock at the put of the oldest, `locked_until` the end of that one's lock; None without
+    a backlog (or without a lock). `rolled_to` is where fulls end, None without any.
+    """
+
+    stream: Stream
+    rolled_to: int | None
+    micros: int
+    size_bytes: int
+    oldest_at: datetime | None
+    locked_until: datetime | None
+
+    def age(self, now: datetime) -> timedelta:
+        """Of the oldest micro that waits."""
+        return timedelta() if self.oldest_at is None else max(timedelta(), now - self.oldest_at)
+
+    def colour(self, now: datetime) -> Colour:
+        """Red at half of the lock, by age or by what is left; yellow when no roller can have run for hours."""
+        if self.oldest_at is None:
+            return "green"
+        left = timedelta() if self.locked_until is None else self.locked_until - now
+        if self.age(now) >= HALF or left < HALF:
+            return "red"
+        return "yellow" if self.age(now) >= BEHIND else "green"
+
+
+def backlog_of(vault: Vault, stream: Stream) -> Backlog:
+    """One listing from the newest full on, and one look at the oldest micro's lock. Raises VaultError."""
+    micros = size_bytes = 0
+    oldest: StoredObject | None = None
+    rolled_to = _rolled_to(vault, stream)
+    for obj in waiting(vault, stream, rolled_to):
+        micros += 1
+        size_bytes += obj.key.last - obj.key.first
+        if oldest is None or obj.modified_at < oldest.modified_at:
+            oldest = obj
+    head = None if oldest is None else vault.store.head(str(oldest.key), oldest.version_id or None)
+    lock = None if head is None else head.lock
+    return Backlog(
+        stream, rolled_to, micros, size_bytes,
+        None if oldest is None else oldest.modified_at, None if lock is None else lock.retain_until,
+    )  # fmt: skip
+
+
+def backlogs(vault: Vault, dataset: str) -> list[Backlog]:
+    """Of every stream of the dataset. Raises VaultError."""
+    return [backlog_of(vault, stream) for stream in streams_of(vault, dataset)]
+
+
+def waiting(vault: Vault, stream: Stream, rolled_to: int | None) -> Iterator[StoredObject]:
+    """The micros behind the newest full, in order."""
+    return vault.objects(
+        stream.dataset, WAL, system_id=stream.system_id, timeline=stream.timeline,
+        start_after_position=rolled_to or 0,
+    )  # fmt: skip
+
+
+def is_settled(full: Header) -> bool:
+    """Whether a full that was read back may stand for its micros.
+
+    The place to ask for its replica and for its leaf in the transparency log, once these exist.
+    """
+    del full
+    return True
+
+
+def extend_waiting(vault: Vault, dataset: str) -> int:
+    """Extend the lock of every micro that waits and has less than half of it left; how many that were.
+
+    Only those are looked at whose put is as long ago. Raises VaultError, `vault.not_locked` if a store doesn't do it.
+    """
+    now = vault.clock()
+    extended = 0
+    for stream in streams_of(vault, dataset):
+        aged = (obj for obj in waiting(vault, stream, _rolled_to(vault, stream)) if now - obj.modified_at >= HALF)
+        extended += _extend_short(vault, dataset, aged, now)
+    return extended
+
+
+def _rolled_to(vault: Vault, stream: Stream) -> int | None:
+    newest = newest_full(vault, stream)
+    return newest[1].last if newest is not None and is_settled(newest[1]) else None
+
+
+def _extend_short(vault: Vault, dataset: str, objects: Iterable[StoredObject], now: datetime) -> int:
+    lock = vault.locks.lock(dataset, "micro", now)
+
+    def extend(obj: StoredObject) -> bool:
+        head = vault.store.head(str(obj.key), obj.version_id or None)
+        if head is None or (head.lock is not None and head.lock.retain_until - now >= HALF):
+            return False
+        return vault.ensure_locked(obj, lock)
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="extend") as pool:
+        return sum(pool.map(extend, objects))
