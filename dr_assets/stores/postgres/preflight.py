@@ -14,6 +14,7 @@ from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.dsn import describe_dsn, require_safe_transport
 from dr_assets.stores.postgres.managed import managed_service
+from dr_assets.stores.postgres.preflight_sync import judge_zero_loss
 from dr_assets.stores.postgres.protocol import (
     MIN_SERVER_VERSION,
     ConnectionLostError,
@@ -101,6 +102,7 @@ def _too_old(connection: Connection) -> list[PreflightFinding]:
 def _judge(dsn: str, dataset: Dataset, connection: Connection) -> list[PreflightFinding]:
     source = _read(dataset, connection)
     findings = [finding for check in _CHECKS for finding in check(source)]
+    findings += [PreflightFinding(*each) for each in judge_zero_loss(connection, dataset, source.user)]
     return findings + list(_replication(dsn, source))
 
 
@@ -188,6 +190,8 @@ def _slot_limit(source: _Source) -> Iterator[PreflightFinding]:
     if limit_mb < 0:
         found = "max_slot_wal_keep_size is -1: while the vault is away, WAL fills this server's disk without a limit"
         hint = _alter("max_slot_wal_keep_size", "100GB", restart=False) + ", with what the disk can spare"
+        if source.dataset.wal_volume_bytes is None:
+            hint += "; or declare the disk's size as `wal_volume:`: now nothing can warn before it is full"
     else:
         found = f"max_slot_wal_keep_size is {limit_mb} MB: once the capture is that far behind, its slot is lost"
         hint = "make it larger than the WAL written during the longest outage of the vault that you want to survive"

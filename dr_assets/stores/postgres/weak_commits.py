@@ -9,11 +9,10 @@ found here is a sign, and none found is no proof.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+
+from psycopg import sql
 
 from dr_assets.stores.postgres.session import Connection
-
-Level = Literal["server", "role", "database", "role in database", "function", "session"]
 
 # remote_write waits as well: the capture reports as written only what the vault holds.
 WEAK = ("off", "local")
@@ -38,17 +37,21 @@ WHERE query ~* '(set|set_config).*synchronous_commit' AND query ~* '(off|local|f
   AND pid <> pg_backend_pid() AND application_name NOT LIKE 'dr-assets%%' AND backend_type = 'client backend'
 ORDER BY pid LIMIT 50
 """
+_AT_SERVER = "ALTER SYSTEM SET synchronous_commit = 'on', then SELECT pg_reload_conf()"
 _SEES_ALL = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'MEMBER')"
 
 
 @dataclass(frozen=True, slots=True)
 class WeakCommit:
-    """Somebody whose commits are acknowledged before the vault has them, or may be. `certain` is a setting found."""
+    """Somebody whose commits are acknowledged before the vault has them, or may be. `certain` is a setting found.
 
-    level: Level
+    `statement` changes it, None where somebody must look first.
+    """
+
     who: str
-    value: str
-    certain: bool
+    value: str = ""
+    certain: bool = False
+    statement: str | None = None
 
     def __str__(self) -> str:
         if self.certain:
@@ -64,15 +67,16 @@ def weak_commits(connection: Connection) -> list[WeakCommit]:
     found: list[WeakCommit] = []
     row = connection.execute(_SERVER).fetchone()
     if row is not None and _is_weak(str(row[0])):
-        found.append(WeakCommit("server", "the server", str(row[0]), certain=True))
+        found.append(WeakCommit("the server", str(row[0]), certain=True, statement=_AT_SERVER))
     for role, database, value in connection.execute(_BY_ROLE):
         if _is_weak(str(value)):
             found.append(_by_role(str(role), str(database), str(value)))
     for (function,) in connection.execute(_FUNCTIONS):
-        found.append(WeakCommit("function", f"function {function}", "", certain=False))
+        found.append(WeakCommit(f"function {function}"))
     for pid, role, database, name in connection.execute(_SESSIONS):
-        who = f"session {pid} of role {role} in database {database} ({name or 'no application_name'})"
-        found.append(WeakCommit("session", who, "", certain=False))
+        found.append(
+            WeakCommit(f"session {pid} of role {role} in database {database} ({name or 'no application_name'})")
+        )
     return found
 
 
@@ -82,11 +86,15 @@ def sees_sessions(connection: Connection) -> bool:
 
 
 def _by_role(role: str, database: str, value: str) -> WeakCommit:
-    if role and database:
-        return WeakCommit("role in database", f"role {role} in database {database}", value, certain=True)
-    if role:
-        return WeakCommit("role", f"role {role}", value, certain=True)
-    return WeakCommit("database", f"database {database}", value, certain=True)
+    at_role = (
+        sql.SQL("ROLE {}").format(sql.Identifier(role))
+        if role
+        else sql.SQL("DATABASE {}").format(sql.Identifier(database))
+    )
+    within = sql.SQL(" IN DATABASE {}").format(sql.Identifier(database)) if role and database else sql.SQL("")
+    statement = sql.SQL("ALTER {}{} SET synchronous_commit = 'on'").format(at_role, within).as_string(None)
+    who = " in ".join(part for part in (role and f"role {role}", database and f"database {database}") if part)
+    return WeakCommit(who or "every role", value, certain=True, statement=statement)
 
 
 def _is_weak(value: str) -> bool:
