@@ -18,12 +18,14 @@ from dr_assets.casino import schema
 from dr_assets.casino.incident import Planted, plant_bad_transaction
 from dr_assets.casino.workload import Workload
 from dr_assets.engines.placement import give
-from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
-from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.history import parse_history
+from dr_assets.stores.postgres.lineage import TIMELINE
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.pieces import Marks
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.protocol import ReplicationConnection, WalData
@@ -32,7 +34,8 @@ from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.snapshot import SnapshotResult, take_snapshot
 from dr_assets.stores.postgres.target import Target
-from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, format_position
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
@@ -357,3 +360,99 @@ def recover(engine_dir: Path) -> Iterator[Callable[..., Restored]]:
             )
 
         yield run
+
+
+@dataclass(frozen=True)
+class Lives:
+    """A source that was failed over twice, and which notes in table `t` each target (with its timeline) brings back.
+
+    The old primaries lived on for a while, so notes called `lost…` are only on what the source had left. `switches`
+    are where that happened. All of it is captured; the only base backup is the first one's.
+    """
+
+    source: Source
+    switches: tuple[int, int]
+    targets: dict[tuple[str, int | None], str]
+
+
+@pytest.fixture(scope="session")
+def lives(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Iterator[Lives]:
+    """Three servers of Postgres 17 on timelines 1, 2 and 3; they are gone."""
+    dataset = make_dataset()
+    vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
+    settings: dict[str, Setting] = {"fsync": False, "wal_keep_size": "256MB"}
+    with ExitStack() as stack:
+        server = stack.enter_context(PostgresServer(engines_dir / "life1", postgres_programs(17), settings=settings))
+        server.init()
+        server.start()
+        yield _fail_over_twice(Source(server, vault, dataset), engines_dir, stack)
+
+
+def _fail_over_twice(first: Source, folder: Path, stack: ExitStack) -> Lives:
+    targets: dict[tuple[str, int | None], str] = {}
+    first.sql("CREATE TABLE t (note text)")
+    first.snapshot()
+    _note(first, "a1")
+    first.beat()
+    targets[_now(first), None] = "a1"
+    second = stack.enter_context(PostgresServer.standby_of(first.server, folder / "life2", name="second"))
+    second.start()
+    targets[f"xid:{_note(first, 'a2')}", None] = "a1 a2"
+    new, switch = _promoted(first, second)
+    targets[f"lsn:{format_lsn(switch)}", None] = "a1 a2"
+    _note(first, "lost1")
+    targets[_now(first), None] = "a1 a2"
+    targets[_now(first), 1] = "a1 a2 lost1"
+    first.beat()
+    first.feed()
+    _note(new, "b1")
+    targets[_now(new), None] = "a1 a2 b1"
+    new.beat()
+    third = stack.enter_context(PostgresServer.standby_of(new.server, folder / "life3", name="third"))
+    third.start()
+    _note(new, "b2")
+    newest, second_switch = _promoted(new, third)
+    _note(new, "lost2")
+    new.feed()
+    targets["latest", 1] = "a1 a2 lost1"
+    targets["latest", 2] = "a1 a2 b1 b2 lost2"
+    _note(newest, "c1")
+    newest.beat()
+    newest.feed()
+    targets["latest", None] = "a1 a2 b1 b2 c1"
+    for server in (third, second):
+        server.kill()
+    return Lives(first, (switch, second_switch), targets)
+
+
+def _note(source: Source, note: str) -> str:
+    with psycopg.connect(source.dsn, autocommit=True) as session:
+        row = session.execute("INSERT INTO t VALUES (%s) RETURNING pg_current_xact_id()::text", (note,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _now(source: Source) -> str:
+    """A moment between two commits."""
+    source.pause()
+    now = source.clock().isoformat()
+    source.pause()
+    return now
+
+
+def _promoted(old: Source, standby: PostgresServer) -> tuple[Source, int]:
+    """`standby` as the source once it has all that `old` wrote, and where that was; its history is on record."""
+    reached = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+    with psycopg.connect(standby.dsn(), autocommit=True) as session:
+        while session.execute(reached, (format_lsn(old.lsn()),)).fetchone() != (True,):
+            Event().wait(0.05)
+    standby.promote()
+    with ReplicationConnection.open(standby.dsn()) as connection:
+        connection.create_slot(old.dataset.slot)
+        identity = connection.identify_system()
+        history = parse_history(identity.timeline, connection.timeline_history(identity.timeline))
+    parent, switch = history.switches[-1]
+    body: dict[str, Json] = {"system_id": identity.system_id, "timeline": identity.timeline, "history": history.text}
+    body |= {"parent": parent, "switch_lsn": format_lsn(switch), "followed_at": format_time(datetime.now(UTC))}
+    record_fact(old.vault, old.dataset.name, TIMELINE, body)
+    return Source(standby, old.vault, old.dataset, position=switch), switch
