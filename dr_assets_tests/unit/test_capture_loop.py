@@ -108,7 +108,8 @@ def loop_over(
         )
         parts = LoopParts(
             vault=vault, dataset=ledger(), identity=HERE, stream=cast("Any", stream), putters=putters,
-            watch=cast("Any", watch), facts=Aside("facts"), listening=Aside("listening"), listener=listener,
+            watch=cast("Any", watch), facts=Aside("facts"), listening=Aside("listening"), beside=Aside("beside"),
+            listener=listener,
             metrics=NoMetrics(), clock=vault.clock, options=settings,
         )  # fmt: skip
         yield CaptureLoop(parts, StoredEnd(BEGIN, BEGIN, None, None, 0, None), 1)

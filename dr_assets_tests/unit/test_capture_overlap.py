@@ -50,11 +50,11 @@ def test_zeros_alone_are_no_tail() -> None:
     put(vault, 0, bytes(4096), None)  # a fork that the chain does not go over
     second, _ = put(vault, 4096, bytes(100_000), first)
     third, name = put(vault, 104_096, bytes(100_000), second)
-    tail = stored_tail(vault, "ledger", HERE, StoredEnd(0, 204_096, third, name, 1, None))
+    tail = stored_tail(vault, "ledger", StoredEnd(0, 204_096, third, name, 1, None))
     assert (tail.begin, tail.end, tail.data, tail.zeros) == (0, 204_096, said, 200_000)
 
 
 def test_an_empty_chain_has_no_tail() -> None:
     """Nothing is stored, so nothing can disagree."""
-    tail = stored_tail(throwaway_vault(), "ledger", HERE, StoredEnd(4096, 4096, None, None, 0, None))
+    tail = stored_tail(throwaway_vault(), "ledger", StoredEnd(4096, 4096, None, None, 0, None))
     assert tail.begin == tail.end == 4096

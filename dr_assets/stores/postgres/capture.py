@@ -1,45 +1,49 @@
-"""Capturing a source's WAL into the vault: the phases of one run.
+"""Capturing a source's WAL into the vault: the phases of one run, timeline after timeline.
 
-What belongs here: the order in which a capture makes sure of its place, starts and ends. What stays out: the loop
-itself (capture_loop.py).
+What belongs here: the order in which a capture starts, follows a promotion, and ends. What stays out: how it makes sure
+of its place (taking.py), the loop itself (capture_loop.py).
 
-Mutual exclusion is the source's: a replication slot has one consumer, and nothing is written before we are it.
+Mutual exclusion is the source's: a replication slot has one consumer, and nothing is written before we are it. At a
+timeline's end everything received is stored first; then the place is taken anew, by the very steps of a restart.
 """
 
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
-from dr_assets.stores.postgres.capture_facts import Gap, is_rewound, record_capture, record_gap, record_rewind
+from dr_assets.stores.postgres.capture_facts import record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
+from dr_assets.stores.postgres.diverged import record_diverged
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
-from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
-from dr_assets.stores.postgres.overlap import DivergedError, Tail, stored_tail
-from dr_assets.stores.postgres.protocol import (
-    ConnectionLostError,
-    ReplicationConnection,
-    ServerRefusedError,
-    SystemIdentity,
-)
+from dr_assets.stores.postgres.heartbeat import Heartbeat
+from dr_assets.stores.postgres.nodes import Nodes
+from dr_assets.stores.postgres.overlap import DivergedError
+from dr_assets.stores.postgres.protocol import SystemIdentity
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
-from dr_assets.stores.postgres.resume import StoredEnd, ensure_slot, find_stored_end, join, rewound, size_bytes
-from dr_assets.stores.postgres.session import Connection, connect, source_errors
-from dr_assets.stores.postgres.slot import slot_status
-from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_held_to, start_stream
+from dr_assets.stores.postgres.resume import StoredEnd
+from dr_assets.stores.postgres.source_stream import Place, SourceStream, TimelineEndError
 from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
+from dr_assets.stores.postgres.taking import Taken, Taking
+from dr_assets.stores.postgres.timeline import record_timeline
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.vault import Vault
 
+log = logging.getLogger("dr_assets.capture")
+
 __all__ = ["Capture", "CaptureOptions", "CaptureReport"]
 
-_START_ATTEMPTS = 5
+# What a new primary may still say for a moment, and an old one that is on its way out.
+_PASSING = frozenset({"source.unreachable", "source.standby", "source.slot_in_use", "source.older_timeline"})
+_FOLLOW_AGAIN_S = 0.5
 # Our puts have ended and stores tell time in whole seconds: what was put in this very second counts.
 _JUST_NOW = timedelta(seconds=-2)
 
@@ -48,7 +52,7 @@ class Capture:
     """The capture of one dataset; run it once.
 
     `listener` gets a report every few seconds and whenever something but a number changed, in a thread of its own;
-    what it raises ends the capture.
+    what it raises ends the capture. `patroni` are the base URLs of its REST endpoints, where Patroni says who leads.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Capture:
         listener: Callable[[CaptureReport], None] | None = None,
         metrics: CaptureMetrics | None = None,
         options: CaptureOptions | None = None,
+        patroni: Sequence[str] = (),
     ) -> None:
         self._vault = vault
         self._dataset = dataset
@@ -69,27 +74,32 @@ class Capture:
         self._listener = listener
         self._metrics = metrics or NoMetrics()
         self._options = options or CaptureOptions()
+        self._patroni = tuple(patroni)
+        self._newest: CaptureReport | None = None
+        self._taking = Taking(
+            vault, dataset.name, dataset.slot, accept_gap=self._options.accept_gap, patience_s=self._options.patience_s
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop` is set; then everything received is stored, acknowledged and on record.
 
         Raises SourceError when the source can't be captured or can't be any longer (among them `source.slot_in_use`,
-        `source.gap`, `source.slot_lost`, `source.other_timeline`), VaultError when the vault takes nothing any more.
-        A source that is merely away is waited for, once the capture has started.
+        `source.gap`, `source.slot_lost`, `source.forked`), VaultError when the vault takes nothing any more. A source
+        that is merely away is waited for, once the capture has started, and a promotion is followed.
         """
         signer = self._signer()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
-        with source_errors(self._dsn), connect(self._dsn, application_name="dr-assets capture") as session:
-            connection = open_source(self._dsn, self._dataset.slot)
+        nodes = Nodes(self._dsn, self._patroni)
+        taken: Taken | None = self._taking.take(nodes)
+        while taken is not None:
             try:
-                place, end, tail = self._take_place(session, connection)
-                ensure_heartbeat_table(session)
-            except BaseException:
-                connection.close()
-                raise
-        stream = SourceStream(place, connection, tail, application_name=self._dataset.slot)
-        self._stream(place, stream, end, signer, stop)
+                self._stream(taken, nodes, signer, stop)
+            except TimelineEndError as ended:
+                log.warning("%s: %s", self._dataset.name, ended.found)
+                taken = self._follow(nodes, ended, stop)
+            else:
+                return
 
     def _signer(self) -> Signer:
         if self._vault.signer is None:
@@ -98,104 +108,45 @@ class Capture:
             )
         return self._vault.signer
 
-    # -- before streaming -------------------------------------------------------------------------------------------
-
-    def _take_place(self, session: Connection, connection: ReplicationConnection) -> tuple[Place, StoredEnd, Tail]:
-        """Become the slot's one consumer, at the position where the vault's chain ends.
-
-        Until we hold the slot another capture may still have been storing, so the chain's end is looked at again.
-        """
-        try:
-            segment_bytes = size_bytes(connection.show("wal_segment_size"))
-            for _ in range(_START_ATTEMPTS):
-                identity = self._identity(session, connection)
-                place = Place(self._dsn, self._dataset.slot, identity, segment_bytes)
-                restart_lsn = self._slot(session, connection, identity)
-                end = join(
-                    self._vault, self._dataset.name, identity, restart_lsn, segment_bytes,
-                    accept_gap=self._options.accept_gap, asked_again=connection.identify_system,
-                )  # fmt: skip
-                end, tail = self._start(connection, place, end)
-                if self._is_still_the_end(identity, end):
-                    return place, end, tail
-                connection.end_stream()
-        except ConnectionLostError as error:
-            raise _unreachable(str(error)) from None
-        except ServerRefusedError as error:
-            raise SourceError(
-                "source.refused", f"the source says {error.sqlstate}: {error.message}", "see `dr-assets preflight`"
-            ) from None
-        raise _unreachable(f"the chain moved under us {_START_ATTEMPTS} times: another capture comes and goes")
-
-    def _identity(self, session: Connection, connection: ReplicationConnection) -> SystemIdentity:
-        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
-        if row != (False,):
-            raise SourceError(
-                "source.standby", "this server is a standby", "connect to the primary: heartbeats must be written there"
-            )
-        return connection.identify_system()
-
-    def _slot(self, session: Connection, connection: ReplicationConnection, identity: SystemIdentity) -> int:
-        status = slot_status(session, self._dataset.slot)
-        try:
-            return ensure_slot(connection, status, self._dataset.slot, accept_gap=self._options.accept_gap)
-        except SourceError as error:
-            if error.code == "source.slot_lost":
-                end = find_stored_end(self._vault, self._dataset.name, identity)
-                self._record_lost_slot(identity, 0 if end is None else end.end, error)
-            raise
-
-    def _start(self, connection: ReplicationConnection, place: Place, end: StoredEnd) -> tuple[StoredEnd, Tail]:
-        """Stream from the chain's end, once the source has shown that its history is the one that is stored.
-
-        What a source can't show any more is believed, unless it was seen to differ before.
-        """
-        identity = place.identity
-        tail = stored_tail(self._vault, self._dataset.name, identity, end)
-        try:
-            if not start_held_to(connection, place, tail, patience_s=self._options.patience_s):
-                self._refuse_rewound(identity, tail)
-        except DivergedError as error:
-            if self._options.accept_gap:
-                end = self._begin_anew(connection, place, end, error)
-                return end, Tail(end.end)
-            self._record_rewind(identity, end.end, None, error)
-            raise
-        return end, tail
-
-    def _refuse_rewound(self, identity: SystemIdentity, tail: Tail) -> None:
-        if is_rewound(self._vault, self._dataset.name, identity.system_id, identity.timeline, tail.end):
-            raise DivergedError(tail.begin, tail.end)
-
-    def _begin_anew(
-        self, connection: ReplicationConnection, place: Place, end: StoredEnd, error: DivergedError
-    ) -> StoredEnd:
-        """A new chain of another history: behind the old one, so that no piece of the two ever seems to fit."""
-        connection.end_stream()
-        identity = connection.identify_system()
-        begin = identity.flushed_lsn - identity.flushed_lsn % place.segment_bytes
-        begin = begin if begin > end.end else identity.flushed_lsn
-        if begin <= end.end:
-            raise rewound(end.end, identity)
-        self._record_rewind(identity, end.end, begin, error)
-        start_stream(connection, place, begin, patience_s=self._options.patience_s)
-        return StoredEnd(begin, begin, None, None, end.writer_epoch, None)
-
-    def _is_still_the_end(self, identity: SystemIdentity, end: StoredEnd) -> bool:
-        again = find_stored_end(self._vault, self._dataset.name, identity, known=end)
-        return again is None or again.end == end.end
-
     # -- streaming --------------------------------------------------------------------------------------------------
 
-    def _stream(
-        self, place: Place, stream: SourceStream, end: StoredEnd, signer: Signer, stop: threading.Event
-    ) -> None:
+    def _follow(self, nodes: Nodes, ended: TimelineEndError, stop: threading.Event) -> Taken | None:
+        """Take the place again where the timeline was left, waiting for a new primary that isn't quite there yet.
+
+        None when a stop came first.
+        """
+        while not stop.is_set():
+            try:
+                return self._taking.take(nodes)
+            except SourceError as error:
+                if error.code not in _PASSING:
+                    raise
+                self._tell_waiting(f"{ended.found}; {error.code}: {error.found}")
+                stop.wait(_FOLLOW_AGAIN_S)
+        return None
+
+    def _tell_waiting(self, trouble: str) -> None:
+        """No loop runs that could report."""
+        if self._listener is not None and self._newest is not None:
+            self._listener(replace(self._newest, at=self._clock(), state="reconnecting", trouble=trouble))
+
+    def _heard(self, report: CaptureReport) -> None:
+        self._newest = report
+        if self._listener is not None:
+            self._listener(report)
+
+    def _stream(self, taken: Taken, nodes: Nodes, signer: Signer, stop: threading.Event) -> None:
+        place, end, name = taken.place, taken.end, self._dataset.name
+        stream = SourceStream(place, taken.connection, taken.tail, application_name=self._dataset.slot, nodes=nodes)
         epoch = end.writer_epoch + 1
         heartbeat = self._heartbeat(signer, place.identity, epoch)
         with self._parts(place, stream, heartbeat) as parts:
+            record_timeline(self._vault, name, place.identity.system_id, taken.own_history, self._clock())
             started = StoredEnd(end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
-            record_capture(self._vault, self._dataset.name, "started", started.anchor(place.identity))
-            parts.watch.start()
+            record_capture(self._vault, name, "started", started.anchor(place.identity))
+            if taken.is_current:
+                parts.watch.start()
+            self._note_diverged(parts.beside, taken)
             loop = CaptureLoop(parts, end, epoch)
             try:
                 loop.run(stop)
@@ -203,6 +154,18 @@ class Capture:
             except SourceError as error:
                 self._record_end(place.identity, loop.stored, error)
                 raise
+
+    def _note_diverged(self, beside: Aside, taken: Taken) -> None:
+        """List what was abandoned, beside the stream: there may be much to read."""
+        place = taken.place
+
+        def note() -> None:
+            for found in record_diverged(
+                self._vault, self._dataset.name, place.identity.system_id, taken.history, place.segment_bytes
+            ):
+                log.warning("%s: %s", self._dataset.name, found)
+
+        beside.give(note)
 
     @contextmanager
     def _parts(self, place: Place, stream: SourceStream, heartbeat: Heartbeat) -> Iterator[LoopParts]:
@@ -220,7 +183,7 @@ class Capture:
             )
             stack.callback(putters.close)
             watch = SourceWatch(
-                self._dsn,
+                place.dsn,
                 slot=self._dataset.slot,
                 system_id=identity.system_id,
                 timeline=identity.timeline,
@@ -230,23 +193,23 @@ class Capture:
             )
             stack.callback(watch.stop)
             facts, listening = (stack.enter_context(Aside(f"{work}-{name}")) for work in ("facts", "listen"))
-            guard, durability = self._guard(identity, stack)
+            beside = stack.enter_context(Aside(f"diverged-{name}"))
+            guard, durability = self._guard(place, stack)
             yield LoopParts(
                 vault=vault, dataset=self._dataset, identity=identity, stream=stream, putters=putters, watch=watch,
-                facts=facts, listening=listening, listener=self._listener, metrics=self._metrics, clock=self._clock,
-                options=self._options, guard=guard, durability=durability,
+                facts=facts, listening=listening, beside=beside, listener=self._heard, metrics=self._metrics,
+                clock=self._clock, options=self._options, guard=guard, durability=durability,
             )  # fmt: skip
 
-    def _guard(
-        self, identity: SystemIdentity, stack: ExitStack
-    ) -> tuple[SyncGuard, DurabilityFacts] | tuple[None, None]:
+    def _guard(self, place: Place, stack: ExitStack) -> tuple[SyncGuard, DurabilityFacts] | tuple[None, None]:
         """What sees to it that commits wait for the vault, where that is declared, until the stack is closed."""
         if self._dataset.zero_loss is None:
             return None, None
         name = self._dataset.name
-        facts = DurabilityFacts(self._vault, name, identity.system_id, stack.enter_context(Aside(f"durability-{name}")))
+        sealing = stack.enter_context(Aside(f"durability-{name}"))
+        facts = DurabilityFacts(self._vault, name, place.identity.system_id, sealing)
         guard = SyncGuard(
-            self._dsn, self._dataset, told_by=CAPTURE, rearm_after_s=self._options.rearm_after_s, seal=facts.seal,
+            place.dsn, self._dataset, told_by=CAPTURE, rearm_after_s=self._options.rearm_after_s, seal=facts.seal,
             sealed=facts.sealed,
         )  # fmt: skip
         stack.callback(guard.stop)
@@ -280,24 +243,8 @@ class Capture:
         """An end that leaves a gap is put on record; where that fails, the source's error stays the one to see."""
         try:
             if error.code == "source.slot_lost":
-                self._record_lost_slot(identity, stored, error)
+                self._taking.record_lost_slot(identity, stored, error)
             elif isinstance(error, DivergedError) and error.position < stored:
-                self._record_rewind(identity, stored, None, error)
+                self._taking.record_rewind(identity, stored, None, error)
         except VaultError as unsealed:
             error.add_note(f"and this is not on record: {unsealed.code}: {unsealed.found}")
-
-    def _record_rewind(
-        self, identity: SystemIdentity, stored: int, available: int | None, error: DivergedError
-    ) -> None:
-        record_rewind(
-            self._vault, self._dataset.name, identity.system_id, identity.timeline, stored, available, error.found
-        )
-
-    def _record_lost_slot(self, identity: SystemIdentity, stored: int, error: SourceError) -> None:
-        record_gap(
-            self._vault, self._dataset.name, Gap(identity.system_id, identity.timeline, stored, None, error.found)
-        )
-
-
-def _unreachable(why: str) -> SourceError:
-    return SourceError("source.unreachable", why, "check that the server runs and that the address is right")

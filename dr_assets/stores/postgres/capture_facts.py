@@ -8,7 +8,7 @@ has to walk a stream from its beginning to find its end.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
@@ -19,6 +19,8 @@ from dr_assets.vault.vault import Receipt, Vault
 CAPTURE = "capture"
 GAP = "gap"
 _REWOUND = "source.rewound: "
+# A stream is mostly left for another one minutes ago, and there are hundreds of these facts a day.
+_WINDOWS = (timedelta(hours=1), timedelta(days=1))
 
 Event = Literal["started", "position", "stopped"]
 
@@ -83,12 +85,16 @@ def anchor_of(vault: Vault, dataset: str, system_id: str, timeline: int) -> Anch
     newest = latest_anchor(vault, dataset)
     if newest is None or (newest.system_id, newest.timeline) == (system_id, timeline):
         return newest
-    found = None
-    for fact in facts(vault, dataset, CAPTURE):
-        anchor = _anchor(fact)
-        if (anchor.system_id, anchor.timeline) == (system_id, timeline):
-            found = anchor
-    return found
+    for window in (*_WINDOWS, None):
+        begin = None if window is None else vault.clock() - window
+        own = [
+            anchor
+            for anchor in map(_anchor, facts(vault, dataset, CAPTURE, begin))
+            if (anchor.system_id, anchor.timeline) == (system_id, timeline)
+        ]
+        if own:
+            return own[-1]
+    return None
 
 
 def record_gap(vault: Vault, dataset: str, gap: Gap) -> Receipt | None:

@@ -27,7 +27,7 @@ from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, Capt
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
 from dr_assets.stores.postgres.slot import SlotStatus
 from dr_assets.stores.postgres.slot_room import Room, RoomWatch
-from dr_assets.stores.postgres.source_stream import SourceStream
+from dr_assets.stores.postgres.source_stream import SourceStream, TimelineEndError
 from dr_assets.stores.postgres.sync_guard import SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.format.canonical import format_time
@@ -78,6 +78,7 @@ class LoopParts:
     watch: SourceWatch
     facts: Aside
     listening: Aside
+    beside: Aside
     listener: Callable[[CaptureReport], None] | None
     metrics: CaptureMetrics
     clock: Callable[[], datetime]
@@ -150,7 +151,7 @@ class CaptureLoop:
         """What one of the threads beside this one raised."""
         parts = self._parts
         guarding = None if parts.guard is None else parts.guard.error
-        return parts.watch.error or parts.listening.error or parts.facts.error or guarding
+        return parts.watch.error or parts.listening.error or parts.facts.error or parts.beside.error or guarding
 
     def _round(self) -> None:
         self._wait()
@@ -302,6 +303,8 @@ class CaptureLoop:
         try:
             self._drain(options.give_up_s if isinstance(ended, SourceError) else options.stop_within_s, stop)
         except VaultError as error:
+            if isinstance(ended, TimelineEndError):
+                raise  # whoever followed the source now would leave a hole
             unstored = self._cutter.position - self._prefix.acknowledged
             ended.add_note(
                 f"and {unstored} bytes of WAL that were received are not stored: {error.code}: {error.found}"

@@ -15,6 +15,8 @@ from dr_assets.estate.transport import is_loopback
 
 _SECRET_KEYS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 _MASK = "********"
+# What tells one server of several from another.
+_CHOOSING_KEYS = frozenset({"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"})
 # libpq's `prefer` and `allow` fall back to plaintext without a word, so only these three promise encryption.
 _ENCRYPTING = frozenset({"require", "verify-ca", "verify-full"})
 # A peer that vanished is noticed within half a minute: while we send (the kernel would go on trying for a quarter of
@@ -83,10 +85,46 @@ def is_local(settings: Mapping[str, str]) -> bool:
     return all(is_loopback(name) for name in names.split(","))
 
 
+def node_dsns(dsn: str) -> list[str]:
+    """One DSN for each server that a DSN with several hosts names, in its order; a DSN with one host as it is."""
+    settings = parse_dsn(dsn)
+    hosts, addresses = settings.get("host", "").split(","), settings.get("hostaddr", "").split(",")
+    count = max(len(hosts), len(addresses))
+    if count == 1:
+        return [dsn]
+    ports = settings.get("port", "").split(",")
+    ports = ports * count if len(ports) == 1 else ports
+    common = {key: value for key, value in settings.items() if key not in _CHOOSING_KEYS}
+    nodes = []
+    for index in range(count):
+        own = {"host": _at(hosts, index), "hostaddr": _at(addresses, index), "port": _at(ports, index)}
+        nodes.append(conninfo.make_conninfo("", **common, **{key: value for key, value in own.items() if value}))
+    return nodes
+
+
+def dsn_of_node(dsn: str, host: str, port: int) -> str:
+    """A DSN as `dsn`, for one server at another address."""
+    common = {key: value for key, value in parse_dsn(dsn).items() if key not in _CHOOSING_KEYS}
+    return conninfo.make_conninfo("", **common, host=host, port=port)
+
+
+def primary_dsn(dsn: str) -> str:
+    """`dsn`, told to pass over standbys if it names several servers and says nothing of that itself."""
+    settings = parse_dsn(dsn)
+    several = "," in settings.get("host", "") or "," in settings.get("hostaddr", "")
+    if not several or settings.get("target_session_attrs", "any") != "any":
+        return dsn
+    return conninfo.make_conninfo("", **{**settings, "target_session_attrs": "primary"})
+
+
+def _at(values: list[str], index: int) -> str:
+    return values[index] if index < len(values) else ""
+
+
 def replication_dsn(dsn: str, *, application_name: str, connect_timeout_s: int) -> str:
     """The same server as `dsn`, as a physical replication connection that notices a dead peer by itself."""
     settings: dict[str, str | int] = {
-        **parse_dsn(dsn),
+        **parse_dsn(primary_dsn(dsn)),
         "replication": "true",
         "application_name": application_name,
         "connect_timeout": connect_timeout_s,

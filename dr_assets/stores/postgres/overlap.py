@@ -14,7 +14,6 @@ from typing import Final
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.protocol import SystemIdentity
 from dr_assets.stores.postgres.resume import STORE_AWAY, StoredEnd
 from dr_assets.vault.format.keys import WAL, ObjectKey
 from dr_assets.vault.format.segment import Opened
@@ -77,39 +76,38 @@ class Tail:
         return begin + next(index for index, pair in enumerate(zip(own, data, strict=True)) if pair[0] != pair[1])
 
 
-def stored_tail(vault: Vault, dataset: str, identity: SystemIdentity, end: StoredEnd) -> Tail:
+def stored_tail(vault: Vault, dataset: str, end: StoredEnd) -> Tail:
     """The newest bytes of a stored chain, enough of them to know its history by; empty for an empty chain.
 
+    A chain that begins where another timeline was left names a piece of that one, whose bytes up to there are its own.
     A piece that can't be opened is `vault verify`'s business and no reason to capture nothing: it ends the tail.
     Raises VaultError when the store can't be read.
     """
     pieces: list[Opened] = []
     telling = 0
-    for opened in _backwards(vault, dataset, identity, end):
+    for opened in _backwards(vault, dataset, end):
         pieces.append(opened)
         telling += len(opened.plaintext) - opened.plaintext.count(0)
         if telling >= _TELLING_BYTES or len(pieces) == _PIECES_MAX:
             break
     tail = Tail(pieces[-1].header.first if pieces else end.end)
     for opened in reversed(pieces):
-        tail.add(opened.plaintext)
+        tail.add(opened.plaintext[: end.end - opened.header.first])
     return tail
 
 
-def _backwards(vault: Vault, dataset: str, identity: SystemIdentity, end: StoredEnd) -> Iterator[Opened]:
+def _backwards(vault: Vault, dataset: str, end: StoredEnd) -> Iterator[Opened]:
     """The chain's pieces from its last one on, opened, each the one that the later one names."""
     key = None if end.segment is None else ObjectKey.parse(end.segment)
-    if key is None or key.last != end.end:
+    if key is None or not key.first < end.end <= key.last:
         return
     opened = _opened(vault, key)
     if opened is None:
         return
     yield opened
-    begin = max(end.begin, opened.header.first - _LOOK_BACK_BYTES)
+    begin = max(0, opened.header.first - _LOOK_BACK_BYTES)
     earlier = list(
-        vault.objects(
-            dataset, WAL, system_id=identity.system_id, timeline=identity.timeline, start_after_position=begin
-        )
+        vault.objects(dataset, WAL, system_id=key.system_id, timeline=key.timeline, start_after_position=begin)
     )
     while opened is not None:
         later = opened.header

@@ -88,7 +88,14 @@ class Keepalive:
 
 @dataclass(frozen=True, slots=True)
 class StreamDone:
-    """The server ended the stream in order (shutdown, or the end of a timeline); back off before reconnecting."""
+    """The server ended the stream in order.
+
+    With a shutdown nothing is known of what comes next: back off before reconnecting. At the end of a timeline that the
+    server has left, `next_timeline` goes on at byte `next_begin`.
+    """
+
+    next_timeline: int | None = None
+    next_begin: int | None = None
 
 
 StreamMessage = WalData | Keepalive | StreamDone
@@ -180,6 +187,15 @@ class ReplicationConnection:
             flushed_lsn=parse_lsn(_text(row["xlogpos"])),
         )
 
+    @property
+    def is_standby(self) -> bool:
+        """Whether the server was in recovery when it accepted us, as it told without being asked."""
+        return self.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+    def timeline_history(self, timeline: int) -> str:
+        """The history file of a timeline. Raises ServerRefusedError (58P01) when the server doesn't have it."""
+        return _text(self.execute(f"TIMELINE_HISTORY {timeline}")[0]["content"])
+
     def show(self, setting: str) -> str:
         """A setting's value with its unit, as SHOW prints it."""
         return _text(self.execute(f"SHOW {quote_identifier(setting)}")[0][setting])
@@ -201,13 +217,17 @@ class ReplicationConnection:
         return SlotPosition(None if lsn is None else parse_lsn(lsn), None if timeline is None else int(timeline))
 
     def start_replication(self, slot: str, begin: int, timeline: int) -> None:
-        """Start the WAL stream at byte `begin`. Raises ServerRefusedError, ConnectionLostError."""
+        """Start the WAL stream at byte `begin`; where the timeline was left just there, `receive` tells its end.
+
+        Raises ServerRefusedError, ConnectionLostError.
+        """
         self.send_query(
             f"START_REPLICATION SLOT {quote_identifier(slot)} PHYSICAL {format_lsn(begin)} TIMELINE {timeline}"
         )
         result = self.next_result(timeout_s=30)
-        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
-            # COPY_OUT nothing: the requested timeline ended exactly here and the server streams nothing.
+        if result is not None and result.status == pq.ExecStatus.TUPLES_OK:
+            self._unread = [self._timeline_end(result)]
+        elif result is None or result.status != pq.ExecStatus.COPY_BOTH:
             raise ConnectionLostError("the server had nothing to stream on this timeline")
 
     def wait(self, timeout_s: float, *, also_read: Sequence[int] = ()) -> bool:
@@ -231,6 +251,8 @@ class ReplicationConnection:
         ServerRefusedError when the server ended the stream with an error.
         """
         messages, self._unread = self._unread, []
+        if messages and isinstance(messages[-1], StreamDone):
+            return messages
         taken_bytes = 0
         try:
             while taken_bytes < limit_bytes:
@@ -309,9 +331,25 @@ class ReplicationConnection:
             raise self._lost(error) from None
 
     def _ended(self) -> StreamDone:
-        """After CopyDone: an error result names the reason, anything else is an end in order."""
-        self.next_result(timeout_s=5)
-        return StreamDone()
+        """Behind the last byte: at a timeline's end the server waits for our CopyDone, then says what comes next.
+
+        An error result names its reason, anything else is a shutdown.
+        """
+        result = self.next_result(timeout_s=5)
+        if result is None or result.status != pq.ExecStatus.COPY_IN:
+            return StreamDone()
+        self.pgconn.put_copy_end()
+        self.flush(timeout_s=5)
+        result = self.next_result(timeout_s=5)
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            return StreamDone()
+        return self._timeline_end(result)
+
+    def _timeline_end(self, result: pq.abc.PGresult) -> StreamDone:
+        row = rows_of(result)[0]
+        while self.next_result(timeout_s=5) is not None:
+            pass
+        return StreamDone(int(_text(row["next_tli"])), parse_lsn(_text(row["next_tli_startpos"])))
 
     def _refused(self, result: pq.abc.PGresult) -> Exception:
         sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -350,7 +388,7 @@ def rows_of(result: pq.abc.PGresult) -> list[dict[str, str | None]]:
     names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
     return [
         {
-            name: None if (value := result.get_value(row, column)) is None else value.decode()
+            name: None if (value := result.get_value(row, column)) is None else value.decode(errors="replace")
             for column, name in enumerate(names)
         }
         for row in range(result.ntuples)

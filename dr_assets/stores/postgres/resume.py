@@ -58,6 +58,8 @@ def find_stored_end(
     continue something else. Raises VaultError.
     """
     end = known
+    if end is None and not _was_captured(vault, dataset, identity):
+        return None
     if end is None and (anchor := anchor_of(vault, dataset, identity.system_id, identity.timeline)) is not None:
         end = StoredEnd(
             anchor.begin, anchor.stored, anchor.header, anchor.segment, anchor.writer_epoch, anchor.recovery_point_at
@@ -77,6 +79,15 @@ def find_stored_end(
         begin = objects[0].key.first
         end = StoredEnd(begin, begin, None, None, 0, None)
     return _walk(_Headers(vault, objects), objects, end)
+
+
+def _was_captured(vault: Vault, dataset: str, identity: SystemIdentity) -> bool:
+    """Cheaply, since a stream that was never captured would have every capture fact read in search of it."""
+    newest = latest_anchor(vault, dataset)
+    if newest is not None and (newest.system_id, newest.timeline) == (identity.system_id, identity.timeline):
+        return True
+    stored = vault.objects(dataset, WAL, system_id=identity.system_id, timeline=identity.timeline)
+    return next(iter(stored), None) is not None
 
 
 class _Headers:
@@ -148,53 +159,38 @@ def ensure_slot(connection: ReplicationConnection, status: SlotStatus | None, sl
     )
 
 
-def join(
-    vault: Vault,
-    dataset: str,
-    identity: SystemIdentity,
-    restart_lsn: int,
-    segment_bytes: int,
-    *,
-    accept_gap: bool,
-    asked_again: Callable[[], SystemIdentity],
-) -> StoredEnd:
-    """Where to stream from, with what the next piece continues.
-
-    A new stream begins at the slot's restart LSN, rounded down to its WAL segment: the source keeps whole segments,
-    and a restore lays whole segments. Raises SourceError `source.gap` (after sealing a `gap` fact) when the source
-    keeps nothing that reaches back to the chain's end, `source.rewound` when the source, `asked_again`, lies behind it.
-    """
-    available = restart_lsn - restart_lsn % segment_bytes
-    end = find_stored_end(vault, dataset, identity)
-    if end is None:
-        _note_failover(vault, dataset, identity, available)
-        return StoredEnd(available, available, None, None, 0, None)
-    if end.end > identity.flushed_lsn:
-        # Another capture may have stored on while we listed: only a source asked after the listing can be behind.
-        identity = asked_again()
-    if end.end > identity.flushed_lsn:
-        raise rewound(end.end, identity)
-    if end.end >= available:
-        return end
-    why = "the slot was made after the chain's end: it had been dropped, or others moved it"
-    record_gap(vault, dataset, Gap(identity.system_id, identity.timeline, end.end, available, why))
-    if accept_gap:
-        return StoredEnd(available, available, None, None, end.writer_epoch, end.recovery_point_at)
-    raise SourceError(
-        "source.gap",
-        f"the vault's chain of {dataset} ends at {format_lsn(end.end)}, the source keeps WAL from "
-        f"{format_lsn(available)}: what lies between is lost, and is on record as a gap",
-        "start the capture with --accept-gap to begin a new chain, then take a base backup at once: nothing newer than "
-        "the chain's end can be restored before it is there",
-    )
+def begin_of(restart_lsn: int, segment_bytes: int) -> int:
+    """From where on the source keeps WAL for a slot: it keeps whole segments, and a restore lays whole segments."""
+    return restart_lsn - restart_lsn % segment_bytes
 
 
-def _note_failover(vault: Vault, dataset: str, identity: SystemIdentity, available: int) -> None:
-    """A new timeline begins a new chain anyway; what the old chain does not reach is still a gap on record."""
+def first_end(vault: Vault, dataset: str, identity: SystemIdentity, available: int) -> StoredEnd:
+    """Where a stream begins of which nothing is stored; what an older one does not reach is a gap on record."""
     old = latest_anchor(vault, dataset)
     if old is not None and old.system_id == identity.system_id and old.stored < available:
         why = f"timeline {old.timeline} was captured up to here, timeline {identity.timeline} begins later"
         record_gap(vault, dataset, Gap(identity.system_id, identity.timeline, old.stored, available, why))
+    return StoredEnd(available, available, None, None, 0, None)
+
+
+def require_reached(end: StoredEnd, identity: SystemIdentity, asked_again: Callable[[], SystemIdentity]) -> None:
+    """The source's WAL must reach the stored end. Raises SourceError (`source.rewound`).
+
+    Another capture may have stored on while we listed: only a source asked after the listing can be behind.
+    """
+    if end.end > identity.flushed_lsn and end.end > (identity := asked_again()).flushed_lsn:
+        raise rewound(end.end, identity)
+
+
+def gap_behind(dataset: str, end: int, available: int) -> SourceError:
+    """WAL between the chain's end and what the source keeps is gone (`source.gap`)."""
+    return SourceError(
+        "source.gap",
+        f"the vault's chain of {dataset} ends at {format_lsn(end)}, the source keeps WAL from "
+        f"{format_lsn(available)}: what lies between is lost, and is on record as a gap",
+        "start the capture with --accept-gap to begin a new chain, then take a base backup at once: nothing newer than "
+        "the chain's end can be restored before it is there",
+    )
 
 
 def rewound(position: int, identity: SystemIdentity) -> SourceError:
@@ -218,17 +214,22 @@ def slot_lost(slot: str) -> SourceError:
 
 
 def other_source(found: SystemIdentity, expected: SystemIdentity) -> SourceError:
-    """The connection string leads to another server, or to another history of ours, than a moment ago."""
-    if found.system_id != expected.system_id:
-        return SourceError(
-            "source.other_system",
-            f"the connection string now leads to system {found.system_id}, the stream was of {expected.system_id}",
-            "check where it points; to capture the new server, start the capture again",
-        )
+    """The connection string leads to another system than a moment ago."""
     return SourceError(
-        "source.other_timeline",
-        f"the source is on timeline {found.timeline} now, the stream was of timeline {expected.timeline}",
-        "after a failover start the capture again: it begins a new chain on the new timeline; then take a base backup",
+        "source.other_system",
+        f"the connection string now leads to system {found.system_id}, the stream was of {expected.system_id}",
+        "check where it points; to capture the new server, start the capture again",
+    )
+
+
+def older_timeline(server: SystemIdentity, known: int) -> SourceError:
+    """An old primary that came back, and may be writable: nothing of it belongs to what was captured since."""
+    return SourceError(
+        "source.older_timeline",
+        f"the server is on timeline {server.timeline}, but timeline {known} of the same system was captured already: "
+        "it is a primary that was failed over from",
+        "stop it, or make it a standby of the new primary (pg_rewind), and let the connection string or Patroni lead "
+        "to the new one; should this be the true side after all, start the capture with --accept-gap",
     )
 
 

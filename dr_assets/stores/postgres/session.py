@@ -11,7 +11,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres.dsn import DEAD_PEER, describe_dsn, masked, require_safe_transport
+from dr_assets.stores.postgres.dsn import DEAD_PEER, describe_dsn, masked, primary_dsn, require_safe_transport
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -20,13 +20,15 @@ _SETTINGS = {"statement_timeout": "10s", "lock_timeout": "3s", "synchronous_comm
 
 
 def connect(dsn: str, *, application_name: str, connect_timeout_s: int = 5) -> Connection:
-    """An autocommit session with time limits and `synchronous_commit=local`.
+    """An autocommit session with time limits and `synchronous_commit=local`; with the primary, of several servers.
 
     Local, because a session that waited for a synchronous standby would wait for the vault, which waits for us.
     Raises psycopg.OperationalError, PolicyError for a DSN that is unreadable or goes over a network in plaintext.
     """
     require_safe_transport(dsn)
-    conninfo = make_conninfo(dsn, application_name=application_name, connect_timeout=connect_timeout_s, **DEAD_PEER)
+    conninfo = make_conninfo(
+        primary_dsn(dsn), application_name=application_name, connect_timeout=connect_timeout_s, **DEAD_PEER
+    )
     connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
     for name, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))

@@ -5,6 +5,7 @@ here (capture.py) and the wire itself (protocol.py).
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from datetime import datetime
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.overlap import DivergedError, Tail
 from dr_assets.stores.postgres.pieces import PIECE_BYTES
 from dr_assets.stores.postgres.protocol import (
@@ -25,7 +27,7 @@ from dr_assets.stores.postgres.protocol import (
     SystemIdentity,
     WalData,
 )
-from dr_assets.stores.postgres.resume import other_source, rewound, slot_lost
+from dr_assets.stores.postgres.resume import older_timeline, other_source, rewound, slot_lost
 
 log = logging.getLogger("dr_assets.capture")
 
@@ -47,9 +49,21 @@ _WAL_REMOVED = "58P01"
 _GONE = frozenset({_SLOT_INVALID, _SLOT_MISSING, _WAL_REMOVED})
 
 
+class TimelineEndError(SourceError):
+    """The source has left the stream's timeline (`source.timeline_ended`): a capture follows, once all is stored."""
+
+    def __init__(self, timeline: int, next_timeline: int, switch: int | None) -> None:
+        where = "" if switch is None else f" at {format_lsn(switch)}"
+        super().__init__(
+            "source.timeline_ended",
+            f"the source left timeline {timeline}{where} for timeline {next_timeline}",
+            "start the capture again: it goes on where this timeline was left",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which WAL is meant: the server, its slot, the history it is on, the size of its WAL segments."""
+    """Which WAL is meant: the one server, its slot, the history it is on, the size of its WAL segments."""
 
     dsn: str
     slot: str
@@ -57,15 +71,13 @@ class Place:
     segment_bytes: int
 
 
-def open_source(dsn: str, application_name: str, *, connect_timeout_s: int = 10) -> ReplicationConnection:
-    """A replication connection to a server we can work with.
+def open_source(nodes: Nodes, application_name: str, *, connect_timeout_s: int = 10) -> ReplicationConnection:
+    """A replication connection to the primary, if we can work with it; its `dsn` is that one server's.
 
     Raises SourceError (`source.unreachable`, `source.version`, `source.refused`).
     """
     try:
-        connection = ReplicationConnection.open(
-            dsn, application_name=application_name, connect_timeout_s=connect_timeout_s
-        )
+        connection = nodes.open_primary(application_name=application_name, connect_timeout_s=connect_timeout_s)
     except ConnectionLostError as error:
         raise SourceError(
             "source.unreachable", str(error), "check that the server runs and that the address is right"
@@ -74,8 +86,8 @@ def open_source(dsn: str, application_name: str, *, connect_timeout_s: int = 10)
         connection.close()
         raise SourceError(
             "source.version",
-            f"{describe_dsn(dsn)} is PostgreSQL {connection.server_version // 10000}, 15 is the oldest that can be "
-            "protected",
+            f"{describe_dsn(connection.dsn)} is PostgreSQL {connection.server_version // 10000}, 15 is the oldest that "
+            "can be protected",
             "upgrade the server",
         )
     return connection
@@ -149,7 +161,9 @@ def _compare(connection: ReplicationConnection, tail: Tail, position: int) -> No
             connection.read_socket()
         for message in messages:
             if isinstance(message, StreamDone):
-                raise ConnectionLostError("the server ended the stream")
+                if position < tail.end:
+                    raise ConnectionLostError("the server ended the stream")
+                connection.unread(message)
             if isinstance(message, WalData):
                 _hold(connection, tail, message)
                 position = message.end
@@ -173,8 +187,12 @@ def refusal(place: Place, error: ServerRefusedError) -> SourceError | Connection
 class SourceStream:
     """A stream that comes back after its source was away, at the same position or not at all."""
 
-    def __init__(self, place: Place, connection: ReplicationConnection, tail: Tail, *, application_name: str) -> None:
+    def __init__(
+        self, place: Place, connection: ReplicationConnection, tail: Tail, *, application_name: str, nodes: Nodes
+    ) -> None:
         self._place = place
+        self._nodes = nodes
+        self._ended: TimelineEndError | None = None
         self._tail = tail
         self._application_name = application_name
         self._connection: ReplicationConnection | None = connection
@@ -195,10 +213,12 @@ class SourceStream:
         """What has arrived, never waiting; nothing while the source is away.
 
         When the stream breaks, what had arrived before is still handed out: if the source never comes back, it is
-        all there is. Raises SourceError when it broke for good.
+        all there is. Raises SourceError when it broke for good, TimelineEndError behind a timeline's last byte.
         """
         connection = self._connection
         if connection is None:
+            if self._ended is not None:
+                raise self._ended
             return []
         broken: ConnectionLostError | None = None
         try:
@@ -214,7 +234,7 @@ class SourceStream:
         if broken is not None:
             self._broke(broken)
         elif messages and isinstance(messages[-1], StreamDone):
-            self.lost("the server ended the stream", DONE_BACKOFF_S)
+            self._done(messages[-1])
         elif self._note_silence(heard=bool(messages)) > SILENCE_LIMIT_S:
             self.lost(f"the server said nothing for {SILENCE_LIMIT_S:g} s", _BACKOFF_BEGIN_S)
         else:
@@ -223,6 +243,16 @@ class SourceStream:
             if isinstance(message, WalData):
                 self._tail.add(message.data)
         return [message for message in messages if not isinstance(message, StreamDone)]
+
+    def _done(self, done: StreamDone) -> None:
+        """Keep away from a server that is being stopped, not from the one that may take its place."""
+        if done.next_timeline is not None:
+            self.close()
+            self._ended = TimelineEndError(self._place.identity.timeline, done.next_timeline, done.next_begin)
+            self._next_try_s = math.inf
+            return
+        self._nodes.rest(self._place.dsn, DONE_BACKOFF_S)
+        self.lost("the server ended the stream", _BACKOFF_BEGIN_S if self._nodes.are_several else DONE_BACKOFF_S)
 
     def paused(self) -> None:
         """Nobody listens for now, so silence is ours and not the server's."""
@@ -281,14 +311,13 @@ class SourceStream:
     def try_again(self, position: int) -> bool:
         """One attempt to go on at `position`, the end of what was received. Whether it worked.
 
-        Raises SourceError when going on is impossible: another system or timeline, a lost slot, WAL that ends before
-        `position` or differs from what was received, a consumer that took our place.
+        Raises SourceError when going on is impossible: another system, a lost slot, WAL that ends before `position` or
+        differs from what was received, a consumer that took our place; TimelineEndError for a newer timeline. A standby
+        and a primary that was failed over from are no source: the right one is waited for.
         """
         connection: ReplicationConnection | None = None
         try:
-            connection = ReplicationConnection.open(
-                self._place.dsn, application_name=self._application_name, connect_timeout_s=3
-            )
+            connection = self._nodes.open_primary(application_name=self._application_name, connect_timeout_s=3)
             self._check(connection, position)
             start_held_to(connection, self._place, self._tail, patience_s=0)
         except (ConnectionLostError, ServerRefusedError, SourceError) as error:
@@ -302,8 +331,14 @@ class SourceStream:
 
     def _check(self, connection: ReplicationConnection, position: int) -> None:
         identity, expected = connection.identify_system(), self._place.identity
-        if (identity.system_id, identity.timeline) != (expected.system_id, expected.timeline):
+        if identity.system_id != expected.system_id:
             raise other_source(identity, expected)
+        if connection.is_standby:
+            raise ConnectionLostError(f"{describe_dsn(connection.dsn)} is a standby now")
+        if identity.timeline < expected.timeline:
+            raise ConnectionLostError(str(older_timeline(identity, expected.timeline)))
+        if identity.timeline > expected.timeline:
+            raise TimelineEndError(expected.timeline, identity.timeline, None)
         slot = connection.read_slot(self._place.slot)
         if slot is None or slot.restart_lsn is None:
             raise slot_lost(self._place.slot)

@@ -1,4 +1,3 @@
-import os
 from types import ModuleType
 from typing import Any
 
@@ -6,7 +5,6 @@ import psycopg
 import pytest
 
 from dr_assets.estate.errors import SourceError, VaultError
-from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.position import stored_recovery_point
@@ -129,31 +127,6 @@ def test_a_slot_dropped_within_its_segment_leaves_no_gap(
         capture.wait_stored(rig.write_rows(dsn, 10))
     rig.assert_same_wal(vault, dataset, server.data_dir)
     assert _gaps(vault, dataset) == []
-
-
-def test_a_promoted_source_ends_the_stream_and_begins_a_new_one(
-    rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another timeline is another history: the running capture refuses it, a new one begins a chain of its own."""
-    monkeypatch.setattr(source_stream, "DONE_BACKOFF_S", 1.0)
-    server = postgres_server(settings={"fsync": False})
-    dsn, dataset = server.dsn(), rig.make_dataset()
-    vault = memory_vault(dataset)
-    with rig.CaptureThread(vault, dataset, dsn) as capture:
-        capture.wait_stored(rig.write_rows(dsn, 10))
-        server.stop("immediate")
-        signal_file = server.data_dir / "standby.signal"
-        signal_file.touch()
-        os.chown(signal_file, server.data_dir.stat().st_uid, server.data_dir.stat().st_gid)
-        server.start()
-        _execute(dsn, "SELECT pg_promote()")
-        error = capture.ended_with()
-    assert isinstance(error, SourceError)
-    assert error.code == "source.other_timeline"
-    with rig.CaptureThread(vault, dataset, dsn) as capture:
-        report = capture.wait_stored(rig.write_rows(dsn, 10))
-    assert report.timeline == 2
-    rig.assert_same_wal(vault, dataset, server.data_dir)
 
 
 def test_a_source_that_lies_behind_the_vault_is_refused(

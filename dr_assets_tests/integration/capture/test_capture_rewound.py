@@ -7,8 +7,9 @@ import psycopg
 import pytest
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres import capture as capture_module
+from dr_assets.stores.postgres import taking as taking_module
 from dr_assets.stores.postgres.capture_facts import latest_anchor
+from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.overlap import DivergedError, Tail
 from dr_assets.stores.postgres.protocol import WalData
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, open_source, start_held_to
@@ -67,7 +68,7 @@ def test_a_source_set_back_that_went_on_past_the_vaults_end_is_refused_until_acc
         assert isinstance(error, SourceError)
         assert error.code == "source.rewound"
     with monkeypatch.context() as patched, rig.CaptureThread(vault, dataset, dsn) as capture:
-        patched.setattr(capture_module, "start_held_to", lambda *_, **__: False)
+        patched.setattr(taking_module, "start_held_to", lambda *_, **__: False)
         assert "source.rewound" in str(capture.ended_with())
     assert [gap["available"] for gap in _gaps(vault, dataset)] == [None]
     assert "rewound" in _gaps(vault, dataset)[0]["why"]
@@ -138,7 +139,7 @@ def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
     segment = end - end % rig.SEGMENT_BYTES
     gone = b"?" * 8192  # bytes of the file before: whoever compared them would complain
     own = rig.server_wal(server.data_dir, 1, segment, segment + 4096)
-    with open_source(dsn, "test") as connection:
+    with open_source(Nodes(dsn), "test") as connection:
         place = Place(dsn, dataset.slot, connection.identify_system(), rig.SEGMENT_BYTES)
         assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=5)
         first = next(message for message in _received(connection) if isinstance(message, WalData))
@@ -175,7 +176,7 @@ def test_a_source_that_goes_on_is_held_to_what_is_stored_and_passes(
         held.append(start_held_to(*args, **options))
         return held[-1]
 
-    monkeypatch.setattr(capture_module, "start_held_to", spied)
+    monkeypatch.setattr(taking_module, "start_held_to", spied)
     for between in ("nothing", "switch", "checkpoints", "crash", "nothing"):
         with rig.CaptureThread(vault, dataset, dsn) as capture:
             rig.write_rows(dsn, 100)
