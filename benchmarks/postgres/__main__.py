@@ -1,0 +1,100 @@
+"""`python -m benchmarks.postgres`: run the pieces, write `results/postgres.json` after each, redraw the page.
+
+What belongs here: arguments, progress, files. What stays out: measuring.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from benchmarks.postgres import pieces, pieces_live
+from benchmarks.postgres.bench import Bench, Options
+from benchmarks.postgres.page import redraw
+from benchmarks.postgres.primary import Scale
+from benchmarks.postgres.rig import open_rig
+from benchmarks.postgres.rows import Row, merged
+
+PIECES: Final[dict[str, Callable[[Bench], None]]] = {
+    "data": pieces.data,
+    "backup": pieces.backup,
+    "restore": pieces.restore,
+    "archive": pieces.archive,
+    "pitr": pieces.pitr,
+    "lag": pieces_live.lag,
+    "cost": pieces_live.cost,
+    "memory": pieces_live.memory,  # last: it grows the data
+}
+_ROOT: Final = Path(__file__).parents[2]
+_RESULTS: Final = _ROOT / "benchmarks" / "results" / "postgres.json"
+_BARMAN: Final = Path("/var/tmp/dr-assets-bench-tools")  # noqa: S108 - where scripts/install_bench_tools.sh puts it
+
+
+def main() -> int:
+    """Parse, run, write; 1 when a floor was missed."""
+    options = _parser().parse_args()
+    wanted = [name for name in PIECES if name in options.only.split(",")] if options.only else list(PIECES)
+    begin_s = time.monotonic()
+
+    def tell(line: str) -> None:
+        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
+        sys.stdout.flush()
+
+    if not options.render:
+        with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder:
+            Path(folder).chmod(0o711)  # the engines run as another user
+            scale = Scale(options.scale, options.transfers)
+            with open_rig(Path(folder), scale, tell, cache=options.cache) as rig:
+                bench = Bench(rig, Options(options.runs, int(options.wal_gb * 1e9), options.barman, options.load_s))
+                for name in wanted:
+                    tell(f"- {name}")
+                    PIECES[name](bench)
+                    write(options.output, bench.rows)
+    rows = json.loads(options.output.read_text())
+    if options.output == _RESULTS:
+        redraw(_ROOT / "docs", rows)
+    missed = [f"{each['what']} (against {each['against']})" for each in rows if each["verdict"] == "missed"]
+    tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
+    return 1 if missed else 0
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Join the rows to those of earlier runs, with the machine they were taken on."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for each in (fresh := merged(old, rows)):
+        each["versions"] = (
+            {**each["versions"], "cores": str(os.cpu_count()), "memory": _memory()}
+            if any(each["what"] == row.what for row in rows)
+            else each["versions"]
+        )
+    path.write_text(json.dumps(fresh, indent=1) + "\n", encoding="utf-8")
+
+
+def _memory() -> str:
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{total_bytes / (1 << 30):.0f} GiB"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="dr_assets beside pgBackRest and barman-cloud on one machine.")
+    parser.add_argument("--only", default="", help=f"comma-separated pieces of: {', '.join(PIECES)}")
+    parser.add_argument("--runs", type=int, default=3, help="how often each figure is taken")
+    parser.add_argument("--scale", type=int, default=Scale().pgbench, help="pgbench's scale")
+    parser.add_argument("--transfers", type=int, default=Scale().transfers, help="the ledger's transfers")
+    parser.add_argument("--wal-gb", type=float, default=1.1, help="WAL for archiving and PITR, 10^9 bytes")
+    parser.add_argument("--load-s", type=int, default=15, help="length of one load, seconds")
+    parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--barman", type=Path, default=_BARMAN, help="the virtual environment with barman-cloud")
+    parser.add_argument("--cache", type=Path, help="keep the loaded data here for the next time")
+    parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
