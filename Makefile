@@ -41,8 +41,8 @@ lock: ## compile requirements.lock anew (wants uv)
 
 bench: bench-crash damage ## every measurement of this release
 
-bench-crash: $(STAMP) ## 30 kill -9 rounds, loss counted from acknowledged ids
-	@$(BIN)/python scripts/crash_rounds.py --rounds 30
+bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
+	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
 
 damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
 	@$(BIN)/python scripts/damage_trials.py --seeds 200

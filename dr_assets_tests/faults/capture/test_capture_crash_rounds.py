@@ -1,18 +1,23 @@
 import importlib.util
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+from scripts.crash.compare import window_ms
+from scripts.crash.kinds import KINDS, laid_out, named
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "crash_rounds.py"
+ROUNDS = "primary;outage;primary+capture, zero loss"
 
 
-def test_three_kills_are_restored_from_the_vault_alone(engine_dir: Path, weed_programs: object) -> None:
-    """Primary, primary with capture, store: no hole restored over, books that add up, loss within what was in flight.
+@pytest.mark.integration
+@pytest.mark.slow
+def test_kills_are_restored_from_the_vault_alone(tmp_path: Path, weed_programs: object) -> None:
+    """The primary, all in an outage of the store, all with zero loss: books that add up, no more lost than under way.
 
-    The long run is scripts/crash_rounds.py; this is its code with one round of each kind.
+    The long run is scripts/crash_rounds.py; this is its code with one round of three kinds.
     """
     assert weed_programs
     spec = importlib.util.spec_from_file_location("crash_rounds", SCRIPT)
@@ -21,8 +26,29 @@ def test_three_kills_are_restored_from_the_vault_alone(engine_dir: Path, weed_pr
     script = importlib.util.module_from_spec(spec)
     sys.modules["crash_rounds"] = script
     spec.loader.exec_module(script)
-    table = script.run(engine_dir, 3, rate=200, seed=1, tell=lambda _: None)
+    table = script.run(tmp_path / "state", 3, rate=200, seed=1, tell=lambda _: None, kinds=named(ROUNDS))
     assert table["ok"], table
-    assert [row["kind"] for row in table["rounds"]] == ["primary", "primary+capture", "store"]
+    assert [row["kind"] for row in table["rounds"]] == ROUNDS.split(";")
     assert all(row["acknowledged"] > 0 and row["wal_compared_bytes"] > 0 for row in table["rounds"])
+    assert table["zero_loss_lost"] == 0
     assert table["final"]["acknowledged"] == sum(row["acknowledged"] for row in table["rounds"])
+    assert table["final"]["verified_objects"] > 0
+
+
+def test_a_hundred_rounds_hold_every_kind_by_its_share() -> None:
+    """And a short run sees each kind once before any twice."""
+    laid = laid_out(100)
+    assert sum(kind.share for kind in KINDS) == 100
+    assert {kind.name: laid.count(kind) for kind in KINDS} == {kind.name: kind.share for kind in KINDS}
+    assert laid[: len(KINDS)] == list(KINDS)
+
+
+def test_a_loss_before_a_fail_over_is_measured_to_that_death() -> None:
+    """What was lost with the first primary has nothing to do with the time until the second one died."""
+    first, second = (datetime(2026, 1, 1, 12, 0, at_s, tzinfo=UTC) for at_s in (10, 20))
+    lost = {
+        (1, "a"): int(first.timestamp() * 1e9) - 300_000_000,
+        (2, "b"): int(second.timestamp() * 1e9) - 200_000_000,
+    }
+    assert window_ms(lost, [first, second]) == 300.0
+    assert window_ms({}, [first, second]) == 0.0
