@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-crash bench-postgres damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +39,14 @@ lock: ## compile requirements.lock anew (wants uv)
 		--generate-hashes --no-emit-index-url --no-header -o infra/image/requirements.lock
 	rm build-pins.txt
 
-bench: bench-crash damage ## every measurement of this release
+bench: bench-crash bench-postgres damage ## every measurement of this release
 
 bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
 	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
+
+bench-postgres: $(STAMP) ## beside pgBackRest and barman-cloud: backup, restore, PITR, archiving, lag, cost, memory
+	@sh scripts/install_bench_tools.sh >/dev/null
+	@$(BIN)/python -m benchmarks.postgres
 
 damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
 	@$(BIN)/python scripts/damage_trials.py --seeds 200
@@ -56,4 +60,4 @@ screenshots: $(STAMP) ## take docs/images anew from a running UI (wants chromium
 clean: ## remove what the demo, the tests and the set-up made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m dr_assets.engines.placement --remove; fi
 	rm -rf .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist $(VENV)
-	find dr_assets dr_assets_tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find dr_assets dr_assets_tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

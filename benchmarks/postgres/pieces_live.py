@@ -18,6 +18,7 @@ from benchmarks.postgres.watching import PositionWatch, lags_s
 from dr_assets.engines.waiting import wait_until
 
 LAG_TPS: Final = 2500
+ZERO_LOSS: Final = "dr_assets, zero loss"
 _GROWN_BYTES: Final = 6_000_000_000
 _SMALL_WAL_BYTES: Final = 500_000_000  # growing the data writes the WAL of the large case
 _SEGMENT_NOTE: Final = (
@@ -51,6 +52,7 @@ def cost(bench: Bench) -> None:
         "pg_receivewal": lambda: _receivewal(bench),
         bench.pgbackrest.name: lambda: _archiving(bench, bench.pgbackrest),
         bench.ours.name: lambda: _capturing(bench, bench.ours),
+        ZERO_LOSS: lambda: _zero_loss(bench),
     }
     for number in range(bench.options.runs):
         for name in _rotated(list(ways), number):
@@ -59,7 +61,8 @@ def cost(bench: Bench) -> None:
                 tps = bench.rig.primary.bench("-T", str(bench.options.load_s))["tps"]
             runs.note(name, "tps", tps)
             bench.rig.tell(f"cost {number + 1}: {name} {tps:.0f} tps")
-    mine = runs.of(bench.ours, "tps")
+    mine, waiting = runs.of(bench.ours, "tps"), runs.of(ZERO_LOSS, "tps")
+    bench.add("throughput of the primary, zero loss", "tps", waiting, theirs=runs.of("bare", "tps"), name="bare")
     for name in ("bare", "pg_receivewal", bench.pgbackrest.name):
         tool = bench.pgbackrest if name == bench.pgbackrest.name else None
         what = "throughput of the primary while captured"
@@ -134,6 +137,19 @@ def _capturing(bench: Bench, source: Ours) -> Iterator[Process]:
         source.wait_stored(bench.rig.primary.flushed, capture)
         yield capture
         capture.stop()
+
+
+@contextmanager
+def _zero_loss(bench: Bench) -> Iterator[None]:
+    """Commits wait for the vault: our capture is the primary's synchronous standby."""
+    primary = bench.rig.primary
+    source = bench.fresh_source("zero", durability="zero_loss", on_capture_loss="block")
+    with _capturing(bench, source):
+        primary.set("synchronous_standby_names", source.slot)
+        try:
+            yield
+        finally:
+            primary.set("synchronous_standby_names", "")
 
 
 @contextmanager

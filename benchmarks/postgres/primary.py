@@ -110,6 +110,17 @@ class Primary:
         """Make one now, so that none comes while a clock runs."""
         self.tell("CHECKPOINT")
 
+    def set(self, name: str, value: str) -> None:
+        """Change a setting of the running server."""
+        setting = sql.Identifier(name)
+        # In sessions' own hands: a change of what commits wait for must not wait for it itself.
+        self.tell(
+            "SET synchronous_commit = local",
+            sql.SQL("ALTER SYSTEM SET {} = {}").format(setting, sql.Literal(value)),
+            "SELECT pg_reload_conf()",
+        )
+        wait_until(lambda: self.ask(f"SHOW {name}") == value, timeout_s=10, what=f"{name} set")
+
     def bench(self, *args: str) -> dict[str, float]:
         """Run pgbench's simple update; transactions per second, and their number."""
         env = {"PATH": "/usr/bin:/bin", "PGPASSWORD": self.server.password or "", "LC_ALL": "C"}
@@ -138,10 +149,7 @@ class Primary:
 
     def archive_with(self, command: str) -> None:
         """Give the archiver a command; an empty one lets WAL pile up."""
-        self.tell(
-            sql.SQL("ALTER SYSTEM SET archive_command = {}").format(sql.Literal(command)), "SELECT pg_reload_conf()"
-        )
-        wait_until(lambda: self.ask("SHOW archive_command") == command, timeout_s=10, what="the archive command set")
+        self.set("archive_command", command)
 
     def make_ready(self, begin: int, end: int) -> int:
         """Have the finished segments from `begin` to `end` archived anew, whoever did it before; their number."""
