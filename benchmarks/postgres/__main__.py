@@ -57,7 +57,7 @@ def main() -> int:
                     write(options.output, bench.rows)
     rows = json.loads(options.output.read_text())
     if options.output == _RESULTS:
-        redraw(_ROOT / "docs", rows)
+        redraw(_ROOT, rows)
     missed = [f"{each['what']} (against {each['against']})" for each in rows if each["verdict"] == "missed"]
     tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
     return 1 if missed else 0

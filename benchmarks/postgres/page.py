@@ -17,14 +17,33 @@ _LEFT: Final = 470
 _COLOURS: Final = {"ours": "#1f7a4d", "theirs": "#b8b8b8"}
 
 
-def redraw(docs: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put the table into docs/benchmarks.md between its marks, and draw the picture."""
-    page = docs / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
+def redraw(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the picture, and the tables between the marks of docs/benchmarks.md and, where it has them, README.md."""
+    docs = root / "docs"
+    (docs / "images" / PICTURE).write_text(bars(rows), encoding="utf-8")
+    for page, drawn in ((docs / "benchmarks.md", table(rows)), (root / "README.md", summary(rows))):
+        text = page.read_text(encoding="utf-8")
+        if BEGIN in text:
+            page.write_text(between_marks(text, drawn), encoding="utf-8")
+
+
+def between_marks(text: str, drawn: str) -> str:
+    """`text` with what stood between its marks replaced."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
-    (docs / "images" / PICTURE).write_text(bars(rows), encoding="utf-8")
+    return f"{before}{BEGIN}\n{drawn}\n{END}{after}"
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of what has a floor or is compared with pgBackRest, one line a figure."""
+    lines = ["| PostgreSQL | dr_assets | other | floor |", "|---|---|---|---|"]
+    for each in rows:
+        against = each["against"] or ""
+        if each["floor"] or against.startswith("pgBackRest"):
+            other = "" if each["theirs"] is None else f"{against} {each['theirs']:g}"
+            floor = "" if not each["floor"] else f"{each['floor']}: {each['verdict']}"
+            lines.append(f"| {each['what']} | {each['ours']:g} {each['unit']} | {other} | {floor} |")
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
