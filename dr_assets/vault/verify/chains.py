@@ -36,11 +36,15 @@ class _Link:
 
 @dataclass(slots=True)
 class _Island:
-    """Positions [begin, end) that one chain covers, `before` it a hole; `orphans` names them if they are left over."""
+    """Positions [begin, end) that one chain covers, `before` it a hole; `orphans` names them if they are left over.
+
+    `continues` is what the first piece names as the one before it.
+    """
 
     begin: int
     end: int
     before: Hole | None
+    continues: str | None = None
     orphans: list[Finding] = field(default_factory=list)
 
     def note(self, chain: Chain) -> None:
@@ -92,24 +96,46 @@ class ChainWatch:
         if self._buffer:
             self._settle()
         began = self._began(rules, now)
-        if began is not None and not self._islands and self.said.stored is not None and self.said.stored > began:
-            yield Finding("hole", self._name(began, self.said.stored), None, "the whole chain is gone")
+        if began is not None and not self._islands and self.said.stored is not None:
+            yield from self._lost(began, self.said.stored, "the whole chain is gone")
         if began is not None and self._islands and began < self._islands[0].begin:
             self._islands[0].before = Hole(began, self._islands[0].begin)
         yield from self._forks
         end = None
         for number, island in enumerate(self._islands):
+            yield from self._disjointed(island)
             if island.before is not None:
-                left_over, finding = self._judge_hole(island.before)
+                left_over, holes = self._judge_before(island.before)
                 if left_over:
                     for orphan in self._islands[number:]:
                         yield from orphan.orphans
                     return
-                yield finding
+                yield from holes
             end = island.end
-        if end is not None and self.said.stored is not None and self.said.stored > end:
-            detail = f"ends at {end:X}, all up to {self.said.stored:X} was acknowledged once"
-            yield Finding("hole", self._name(end, self.said.stored), None, detail)
+        if end is not None and self.said.stored is not None:
+            yield from self._lost(
+                end, self.said.stored, f"ends at {end:X}, all up to {self.said.stored:X} was acknowledged once"
+            )
+
+    def _lost(self, begin: int, end: int, detail: str) -> Iterator[Finding]:
+        """What of the end of a chain nothing else accounts for."""
+        for hole in self.said.covered.missing_of(Hole(begin, end)) if begin < end else ():
+            yield Finding("hole", self._name(hole.begin, hole.end), None, detail)
+
+    def _disjointed(self, island: _Island) -> Iterator[Finding]:
+        """Micro-segments behind a full segment have to continue what that holds."""
+        known, at = self.said.joints.get(island.begin), island.begin
+        if known is not None and island.continues not in known and not self.said.covered.holds(at, at + 1):
+            detail = "the piece that begins here does not continue the full segment that ends here"
+            yield Finding("hole", self._name(island.begin, island.begin), None, detail)
+
+    def _judge_before(self, hole: Hole) -> tuple[bool, list[Finding]]:
+        """Whether what lies beyond is only left over; else what of the hole is missing."""
+        if hole.begin >= hole.end:
+            left_over, finding = self._judge_hole(hole)
+            return left_over, [finding]
+        judged = [self._judge_hole(missing) for missing in self.said.covered.missing_of(hole)]
+        return any(left_over for left_over, _ in judged), [finding for _, finding in judged]
 
     def _settle(self) -> None:
         """Resolve the buffer, island by island; keep only what the next chunk must continue."""
@@ -132,7 +158,8 @@ class ChainWatch:
     def _note(self, chain: Chain, begin: int, *, continues: bool) -> None:
         if not continues:
             before = Hole(self._islands[-1].end, begin) if self._islands else None
-            self._islands.append(_Island(begin, begin, before))
+            first = self._links[chain.segments[0].key.digest].previous if chain.segments else None
+            self._islands.append(_Island(begin, begin, before, first))
         self._islands[-1].note(chain)
         self._forks += [
             Finding("fork", str(obj.key), obj.version_id, "competes with the chain and lost")

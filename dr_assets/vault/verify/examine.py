@@ -15,15 +15,17 @@ from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.envelope import Envelope
 from dr_assets.vault.format.frames import open_frames
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
+from dr_assets.vault.format.keys import KEYS, WAL, ObjectKey, fact_stream
 from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
 from dr_assets.vault.format.sizes import stored_limit
+from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.keys.key_object import parse_key_object
 from dr_assets.vault.retention import Kind
 from dr_assets.vault.storage import Blob, Version
 from dr_assets.vault.storage.versions import Name, has_digest
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.report import Finding
+from dr_assets.vault.verify.rolled import list_of, slices_of
 
 LOCK_TOLERANCE: Final = timedelta(minutes=10)  # between the moment a lock was reckoned from and the put
 BODY_LIMIT_BYTES: Final = 64 << 20
@@ -38,6 +40,7 @@ _KIND_OF_CODE: Final = {
     "vault.tampered": "flipped",
     "vault.malformed": "malformed",
     "vault.misplaced": "swapped",
+    "vault.rolled_wrong": "rolled_wrong",
 }
 
 
@@ -200,15 +203,21 @@ def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> d
     """Open every frame; keep the plaintext only of what is small and says something about other objects."""
     header = envelope.header
     digest, kept = hashlib.sha256(), bytearray()
+    listed = list_of(vault, header.key("")) if header.stream == FULL else None
+    slices = None if listed is None else slices_of(listed)
     keep = header.kind in {"manifest", "fact"} and header.size_bytes <= BODY_LIMIT_BYTES
     for plaintext in open_frames(data, envelope, unlock(header, vault.keys.key_of, name=name).secret, name=name):
         digest.update(plaintext)
+        if slices is not None:
+            slices.update(plaintext)
         if keep:
             kept += plaintext
     if digest.hexdigest() != header.plaintext_sha256:
         raise VaultError(
             "vault.tampered", f"{name}: the plaintext has not the digest in its header", "its writer erred"
         )
+    if listed is not None and slices is not None and slices.digests != [row.plaintext_sha256 for row in listed.covered]:
+        raise VaultError("vault.rolled_wrong", f"{name}: not the bytes of the micro-segments on its list", "keep them")
     return canonical.decode(bytes(kept), limit_bytes=BODY_LIMIT_BYTES, what=name) if keep else None
 
 
@@ -221,7 +230,9 @@ def _judge_lock(vault: Vault, key: ObjectKey, blob: Blob, header: Header | None,
         return [Finding("lock_expired", text, blob.head.version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
     if header is None:
         return []
-    rule = vault.locks.lock(key.dataset, cast("Kind", header.kind), header.sealed_at)
+    # A micro-segment may have the long lock or the short one, as long as it had one of the two (docs/decisions/0070).
+    kind = "micro" if key.stream == WAL else header.kind
+    rule = vault.locks.lock(key.dataset, cast("Kind", kind), header.sealed_at)
     if lock.retain_until + LOCK_TOLERANCE < rule.retain_until:
         detail = f"locked until {lock.retain_until:%Y-%m-%d %H:%M}Z, its rule says {rule.retain_until:%Y-%m-%d %H:%M}Z"
         return [Finding("unlocked", text, blob.head.version_id, detail)]

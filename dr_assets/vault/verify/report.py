@@ -22,6 +22,7 @@ KINDS: dict[str, Severity] = {
     "newer_version": "error",  # sealed by a newer program, so nothing can be said of it
     "missing": "error",  # something signed says it was there, or only delete markers are left of its name
     "hole": "error",  # positions that were stored are not
+    "rolled_wrong": "error",  # a full segment doesn't hold the bytes of the micro-segments that its list names
     "unlocked": "error",  # no lock, or one that its dataset's rule finds too short or too weak
     "overlay": "notice",  # a later version on top: ignored
     "delete_marker": "notice",  # a delete marker on top: ignored
@@ -31,7 +32,7 @@ KINDS: dict[str, Severity] = {
     "fork": "notice",  # competes with the chain and lost: a late put of a crashed writer
     "unvouched": "notice",  # begins where a chain ends, and names another piece as the one before it
     "misdated": "notice",  # a fact dated after the store took it: ignored
-    "unfinished": "notice",  # a part that no manifest lists: a base backup that never ended
+    "unfinished": "notice",  # begun and not ended: a base backup, a roll-up, an expiry
     "gap": "notice",  # positions that were never captured, on record as such
     "changed": "notice",  # a stream gained an object below an inventory's end: a late put
 }

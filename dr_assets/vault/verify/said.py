@@ -13,6 +13,7 @@ from dr_assets.vault.chain import Hole
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import TIMELINE_END, ObjectKey, fact_stream, prefix_of
 from dr_assets.vault.prefix import parse_position
+from dr_assets.vault.verify.rolled import Covered
 
 CAPTURE: Final = fact_stream("capture")
 GAP: Final = fact_stream("gap")
@@ -23,11 +24,17 @@ _HALVES: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
 
 @dataclass(slots=True)
 class Said:
-    """Of one place. `begins` has the time at which a beginning was first told."""
+    """Of one place. `begins` has the time at which a beginning was first told.
+
+    `covered` are positions that full segments hold or that were removed on record, so nothing has to lie there;
+    `joints` tells for the end of a full which header what goes on there has to continue.
+    """
 
     stored: int | None = None
     begins: dict[int, datetime] = field(default_factory=dict)
     gaps: list[Hole] = field(default_factory=list)
+    covered: Covered = field(default_factory=Covered)
+    joints: dict[int, set[str]] = field(default_factory=dict)
 
     def note_stored(self, position: int | None) -> None:
         """The highest position said to be stored counts."""
@@ -37,14 +44,18 @@ class Said:
     def note_fact(self, stream: str, body: Mapping[str, Json], at: datetime) -> None:
         """A capture's or a gap's word."""
         if stream == GAP:
-            begin, end = position_of(body.get("chain_end")), position_of(body.get("available"))
-            if begin is not None and end is not None:
-                self.gaps.append(Hole(begin, end))
+            self.note_gap(stream, body)
             return
         begin = position_of(body.get("begin"))
         self.note_stored(position_of(body.get("stored")))
         if begin is not None:
             self.begins[begin] = min(self.begins.get(begin, at), at)
+
+    def note_gap(self, stream: str, body: Mapping[str, Json]) -> None:
+        """A gap's word; that of a capture is none."""
+        begin, end = position_of(body.get("chain_end")), position_of(body.get("available"))
+        if stream == GAP and begin is not None and end is not None:
+            self.gaps.append(Hole(begin, end))
 
     def is_gap(self, hole: Hole) -> bool:
         """Whether these positions were never captured, on record."""
@@ -63,6 +74,11 @@ def place_spoken_of(key: ObjectKey, body: Mapping[str, Json]) -> str | None:
     if not 0 <= timeline < TIMELINE_END:
         return None
     return prefix_of(key.estate, key.dataset, WAL, system_id, timeline)
+
+
+def micro_place(key: ObjectKey) -> str:
+    """The place of the micro-segments beneath a full segment or its list."""
+    return prefix_of(key.estate, key.dataset, WAL, key.system_id, key.timeline)
 
 
 def position_of(value: Json) -> int | None:

@@ -14,15 +14,19 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
+from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import Examined
 from dr_assets.vault.verify.report import Finding
-from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
+from dr_assets.vault.verify.rolled import Expired, Rolled
+from dr_assets.vault.verify.said import WAL, Said, micro_place, place_spoken_of
 from dr_assets.vault.witness import Witness
 
 CLAIM_DEPTH: Final = 32
@@ -57,6 +61,8 @@ class Tally:
         self._inventories: dict[str, Examined] = {}
         self._names: defaultdict[str, list[str]] = defaultdict(list)
         self._counted: dict[str, _Counted] = {}
+        self._expired = Expired()
+        self._rolled = Rolled()
         self._said: defaultdict[str, Said] = defaultdict(Said)
         self._watches: dict[str, ChainWatch] = {}
 
@@ -81,10 +87,11 @@ class Tally:
     def judge(self, witness: Witness | None, estate: str, dataset: str | None) -> list[Finding]:
         """All findings, those of the single objects included."""
         findings = [*self.findings, *self._repeated(), *self._sets(), *self._missing_claims(), *self._counts()]
+        findings += [*self._rolled.findings(), *self._unfinished_expiries()]
         for place in sorted(self._watches.keys() | self._said.keys()):
             findings += self._watch(place).findings(self._rules, self._now)
         for key in witness.newest.values() if witness else ():
-            if key.estate == estate and dataset in {None, key.dataset} and not self._is_there(str(key)):
+            if key.estate == estate and dataset in {None, key.dataset} and not self._is_accounted_for(key):
                 detail = "was witnessed in this vault: the vault is older than the witness"
                 findings.append(Finding("missing", str(key), None, detail))
         return findings
@@ -92,6 +99,15 @@ class Tally:
     def _is_there(self, name: str) -> bool:
         """Damaged or not: damage has its own finding."""
         return hash(name) in self._there
+
+    def _is_accounted_for(self, key: ObjectKey) -> bool:
+        """There, removed on record, or a micro-segment beneath a full."""
+        name = str(key)
+        if self._is_there(name) or name in self._expired.names:
+            return True
+        return (
+            key.stream == WAL and key.place in self._said and self._said[key.place].covered.holds(key.first, key.last)
+        )
 
     def _add_sound(self, item: Examined, key: ObjectKey) -> None:
         known = self.newest.get(key.place)
@@ -102,12 +118,39 @@ class Tally:
             return
         if header.kind == "wal":
             self._watch(key.place).add(item)
+            self._join(key, item, header)
         elif header.kind == "part":
             self._parts[item.name] = (item.sha256, item.size_bytes)
+        elif key.stream == FULL_LIST:
+            self.findings += self._rolled.note_list(item.name, key, item.body or {})
+        elif key.stream == EXPIRY_LIST:
+            self._note_removals(item)
         elif header.kind == "manifest":
             self._listed += [(item.name, *part) for part in _parts_of(item.body)]
         else:
             self._hear(item, key, header.begin_at, header.extra.get(PREVIOUS_KEY, ""))
+
+    def _join(self, key: ObjectKey, item: Examined, header: Header) -> None:
+        """A full accounts for the positions of its micros; a micro is held to what its full's list says of it."""
+        if key.stream == FULL:
+            said = self._said[micro_place(key)]
+            said.covered.add(key.first, key.last)
+            said.joints.setdefault(key.last, set()).add(continued_by(header))
+            self._rolled.note_full(item.name, key)
+        elif not self._rolled.agrees(item.name, header.plaintext_sha256):
+            detail = "its full segment's list has another digest of its bytes"
+            self.findings.append(Finding("rolled_wrong", item.name, None, detail))
+
+    def _note_removals(self, item: Examined) -> None:
+        """What was removed on record is nowhere missed."""
+        for key in self._expired.add(item.name, item.body or {}):
+            if key.stream in {WAL, FULL}:
+                self._said[key.place].covered.add(key.first, key.last)
+                self._said[micro_place(key)].covered.add(key.first, key.last)
+
+    def _unfinished_expiries(self) -> Iterator[Finding]:
+        for name, left in self._expired.unfinished(self._there):
+            yield Finding("unfinished", name, None, f"{left} objects on this list are still there: expire goes on")
 
     def _watch(self, place: str) -> ChainWatch:
         if place not in self._watches:
@@ -122,6 +165,9 @@ class Tally:
         place = place_spoken_of(key, item.body or {})
         if place is not None:
             self._said[place].note_fact(key.stream, item.body or {}, at)
+            self._said[place.replace(f"/{WAL}/", f"/{FULL}/", 1)].note_gap(key.stream, item.body or {})
+        if key.stream == fact_stream(EXPIRY):
+            self._expired.note_fact(item.body or {}, at)
         if key.stream == fact_stream(INVENTORY) and not (item.obj and is_misdated(key.first, item.obj.modified_at)):
             known = self._inventories.get(key.dataset)
             if known is None or known.name < item.name:
@@ -173,10 +219,10 @@ class Tally:
         seal, and of that the claim's time is the latest there is.
         """
         for name, (at, fact) in self._claims.items():
-            if self._is_there(name):
-                continue
             key = ObjectKey.parse(name)
-            if key is not None and self._now < at + self._rules.length(key.dataset, kind_of(key.stream)):
+            if key is None or self._is_accounted_for(key):
+                continue
+            if self._now < at + self._rules.length(key.dataset, kind_of(key.stream)):
                 yield Finding("missing", name, None, f"{fact} says it was stored")
 
     def _counts(self) -> Iterator[Finding]:
@@ -187,10 +233,12 @@ class Tally:
             except VaultError as error:
                 yield Finding("malformed", item.name, None, error.found)
                 continue
+            at = item.header.begin_at if item.header else self._now
             for place, shelf in shelves.items():
-                yield from self._compare(item.name, place, shelf)
+                yield from self._compare(item.name, place, shelf, self._expired.since(place, at))
 
-    def _compare(self, inventory: str, place: str, shelf: Shelf) -> Iterator[Finding]:
+    def _compare(self, inventory: str, place: str, shelf: Shelf, expired: int) -> Iterator[Finding]:
+        """`expired` is how many names expiry lists account for since."""
         if place in self._counted:
             count, digest = self._counted[place].count, self._counted[place].digest.hexdigest()
         else:
@@ -203,7 +251,7 @@ class Tally:
                 yield Finding("changed", place, None, f"holds more than {inventory} counted")
         elif count > shelf.count:
             yield Finding("changed", place, None, f"holds {count}, {inventory} counted {shelf.count}")
-        else:
+        elif shelf.count - count > expired:
             detail = f"{shelf.count} were counted by {inventory} up to {shelf.last}, {count} of these are there"
             yield Finding("missing", place, None, detail)
 

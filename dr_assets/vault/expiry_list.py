@@ -1,0 +1,68 @@
+"""Expiry lists: which objects an expiry is about to remove, sealed before the first is.
+
+What belongs here: the list's content. What stays out: choosing what to remove (stores/postgres/expire.py).
+
+A list is worked off stage by stage: a stage is begun once the one before is done, so that whatever a kill leaves
+behind never looks whole.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dr_assets.vault.format.canonical import Json, malformed
+from dr_assets.vault.format.keys import ObjectKey
+
+EXPIRY_LIST: Final = "expiry-list"
+EXPIRY: Final = "expiry"
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """One name to remove: every version (and delete marker) of it that was listed. `stage` is why, and in what order.
+
+    `size_bytes` is that of all versions.
+    """
+
+    key: ObjectKey
+    versions: tuple[str, ...]
+    stage: str
+    size_bytes: int = 0
+
+
+def to_json(rows: Sequence[Doomed]) -> dict[str, Json]:
+    """The list's plaintext, for `canonical.encode`: by stage in the order given, then by place."""
+    stages: dict[str, dict[str, list[Json]]] = {}
+    for row in rows:
+        name = str(row.key).rpartition("/")[2]
+        stages.setdefault(row.stage, {}).setdefault(row.key.place, []).append([name, *row.versions])
+    return {
+        "stages": [
+            {"stage": stage, "objects": {place: list[Json](names) for place, names in places.items()}}
+            for stage, places in stages.items()
+        ]
+    }
+
+
+def parse_expiry_list(body: Mapping[str, Json], *, name: str) -> Iterator[Doomed]:
+    """The rows of a list called `name`, in its order. Raises VaultError `vault.malformed`."""
+    stages = body.get("stages")
+    if not isinstance(stages, list):
+        raise malformed(f"{name}: no expiry list")
+    for stage in stages:
+        if not isinstance(stage, dict) or not isinstance(stage.get("stage"), str):
+            raise malformed(f"{name}: no expiry list")
+        objects = stage.get("objects")
+        if not isinstance(objects, dict):
+            raise malformed(f"{name}: no expiry list")
+        for place, names in objects.items():
+            for row in names if isinstance(names, list) else []:
+                yield _row(place, row, str(stage["stage"]), name)
+
+
+def _row(place: str, row: Json, stage: str, name: str) -> Doomed:
+    texts = [text for text in row if isinstance(text, str)] if isinstance(row, list) else []
+    key = ObjectKey.parse(place + texts[0]) if texts else None
+    if key is None:
+        raise malformed(f"{name}: a name on it is malformed")
+    return Doomed(key, tuple(texts[1:]), stage)
