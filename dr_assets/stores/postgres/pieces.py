@@ -27,7 +27,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A contiguous piece of WAL, [begin, end), ready to be sealed. Times are the source's clock."""
+    """A contiguous piece of WAL, [begin, end), ready to be sealed. Times are the source's clock.
+
+    Once sealed and on the spool, `data` is let go.
+    """
 
     begin: int
     end: int
@@ -39,7 +42,7 @@ class Piece:
     @property
     def size_bytes(self) -> int:
         """Plaintext bytes."""
-        return len(self.data)
+        return self.end - self.begin
 
 
 @dataclass(slots=True)

@@ -18,6 +18,8 @@ from queue import Empty, SimpleQueue
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.pieces import Piece
 from dr_assets.stores.postgres.report import CaptureMetrics
+from dr_assets.stores.postgres.spool import SpoolFolder
+from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Prepared, Sealed
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Receipt, Vault
@@ -67,6 +69,7 @@ class Putters:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"put-{dataset}")
         self._outcomes: SimpleQueue[Stored | Failed | BaseException] = SimpleQueue()
         self._since: dict[int, float] = {}
+        self._sealed: dict[int, Sealed] = {}
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self._abandoned = threading.Event()
@@ -93,8 +96,28 @@ class Putters:
 
     def submit(self, prepared: Prepared, piece: Piece) -> None:
         """Seal and put a piece. Only while `has_idle`."""
+        self._start(piece, prepared.seal)
+
+    def submit_spooled(self, piece: Piece, key: ObjectKey, spool: SpoolFolder) -> None:
+        """Put a piece that waits on the spool. Only while `has_idle`."""
+        self._start(piece, lambda: spool.load(key))
+
+    def sealed_pieces(self) -> list[Sealed] | None:
+        """The sealed bytes of all that is under way, oldest first; None while one is still being sealed."""
+        sealed = [self._sealed.get(begin) for begin in sorted(self._since)]
+        return None if None in sealed else [each for each in sealed if each is not None]
+
+    def has_under_way(self, begin: int) -> bool:
+        """Whether the piece that begins there was taken and its outcome not handed out yet."""
+        return begin in self._since
+
+    def wake(self) -> None:
+        """Make `fileno` readable."""
+        self._wake_writer.send(b"\0")
+
+    def _start(self, piece: Piece, seal: Callable[[], Sealed]) -> None:
         self._since[piece.begin] = time.monotonic()
-        self._pool.submit(self._run, prepared, piece)
+        self._pool.submit(self._run, seal, piece)
 
     def outcomes(self) -> list[Stored | Failed]:
         """What has ended since the last call. An error that is a bug of ours is raised here."""
@@ -108,6 +131,7 @@ class Putters:
             if isinstance(outcome, BaseException):
                 raise outcome
             self._since.pop(outcome.piece.begin)
+            self._sealed.pop(outcome.piece.begin, None)
             ended.append(outcome)
 
     def close(self) -> None:
@@ -117,16 +141,20 @@ class Putters:
         self._wake_reader.close()
         self._wake_writer.close()
 
-    def _run(self, prepared: Prepared, piece: Piece) -> None:
+    def _run(self, seal: Callable[[], Sealed], piece: Piece) -> None:
         try:
-            self._outcomes.put(self._store(prepared, piece))
+            self._outcomes.put(self._store(seal, piece))
         except BaseException as error:  # noqa: BLE001 - a thread's bug must crash the capture, so it crosses over
             self._outcomes.put(error)
-        self._wake_writer.send(b"\0")
+        self.wake()
 
-    def _store(self, prepared: Prepared, piece: Piece) -> Stored | Failed:
+    def _store(self, seal: Callable[[], Sealed], piece: Piece) -> Stored | Failed:
         began_s = time.monotonic()
-        sealed = prepared.seal()
+        try:
+            sealed = seal()
+        except VaultError as error:  # a torn file of the spool: the slot has these bytes, the next start reads them
+            return Failed(piece, error)
+        self._sealed[piece.begin] = sealed
         seal_s = time.monotonic() - began_s
         lock = self._lock_of()
         backoff_s = _BACKOFF_BEGIN_S
