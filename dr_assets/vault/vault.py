@@ -19,7 +19,15 @@ from dr_assets.vault.format.envelope import (
 )
 from dr_assets.vault.format.header import PREFIX_BYTES, Header
 from dr_assets.vault.format.keys import KEYS, ObjectKey, prefix_of, require_name
-from dr_assets.vault.format.segment import Opened, Prepared, Sealed, check_belongs, open_sealed, verify_envelope
+from dr_assets.vault.format.segment import (
+    Opened,
+    Plaintext,
+    Prepared,
+    Sealed,
+    check_belongs,
+    open_sealed,
+    verify_envelope,
+)
 from dr_assets.vault.format.segment import prepare as prepare_segment
 from dr_assets.vault.format.sizes import plaintext_limit
 from dr_assets.vault.keys.ring import KeyRing
@@ -102,12 +110,14 @@ class Vault:
         last: int,
         begin_at: datetime,
         end_at: datetime,
-        plaintext: bytes,
+        plaintext: Plaintext,
         previous: str | None = None,
         writer_epoch: int = 0,
         extra: Mapping[str, str] | None = None,
     ) -> Prepared:
         """Fix the header of an object for positions [first, last), in a chain's order; seal it in a pool afterwards.
+
+        A `plaintext` that is a view must stay as it is until then.
 
         Raises PolicyError `vault.read_only`, VaultError `vault.too_large`, `vault.malformed`, `vault.wrong_key`.
         """

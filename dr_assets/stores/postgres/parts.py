@@ -2,9 +2,14 @@
 
 What belongs here: cutting archives into parts, the pool, the order. What stays out: where the bytes come from
 (snapshot.py) and what the parts mean (base_manifest.py). Nothing touches a disk.
+
+Memory: a few buffers go round between the one that fills them and the threads that seal them. What is sealed waits for
+the store without its plaintext. Buffers are used again and again, because memory touched for the first time costs as
+much as hashing it.
 """
 
 import os
+import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +21,15 @@ from typing import Self
 from dr_assets.stores.postgres.base_manifest import Archive, Part
 from dr_assets.stores.postgres.patience import patiently
 from dr_assets.vault.format.keys import part_stream
+from dr_assets.vault.format.segment import Sealed
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Vault
 
-PART_BYTES = 16 << 20
-# Sealing is CPU, putting is waiting: more threads than cores keep both busy; each holds about three parts' memory.
-_WORKERS_MIN, _WORKERS_MAX = 4, 8
+PART_BYTES = 32 << 20
+# Sealing is CPU, putting is waiting: more threads than cores keep both busy. Each may hold a sealed part as large as
+# its plaintext, each buffer a plaintext: 320 MiB at the very most.
+_WORKERS_MIN, _WORKERS_MAX = 4, 6
+_BUFFERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,11 @@ class PartWriter:
         self._room = threading.BoundedSemaphore(workers + 1)
         self._futures: list[Future[Part]] = []
         self._checked = 0
-        self._gathered: list[bytes | memoryview] = []
-        self._gathered_bytes = 0
+        self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._buffers.put(memoryview(bytearray(part_bytes)))
+        self._filling: memoryview | None = None
+        self._filled_bytes = 0
         self._begin_at: datetime | None = None
         self._open: _Open | None = None
         self._archives: list[Archive] = []
@@ -92,15 +103,29 @@ class PartWriter:
         self._open = _Open(name, oid, location, len(self._futures))
 
     def add(self, data: bytes | memoryview) -> None:
-        """Bytes of the archive that began last; the buffer must stay as it is."""
+        """Bytes of the archive that began last; the caller may use the buffer again."""
         assert self._open is not None, "no archive began"  # noqa: S101 - a bug of ours if it fails
-        if not self._gathered:
+        size_bytes = len(data)
+        self._open.size_bytes += size_bytes
+        if self._filling is not None and self._filled_bytes + size_bytes < self._part_bytes:  # nearly always
+            self._filling[self._filled_bytes : self._filled_bytes + size_bytes] = data
+            self._filled_bytes += size_bytes
+            return
+        view = memoryview(data)
+        while view:
+            view = view[self._fill(view) :]
+
+    def _fill(self, view: memoryview) -> int:
+        """Take what has room in the buffer; a full one goes on its way."""
+        if self._filling is None:
+            self._filling = self._buffers.get()
             self._begin_at = self._vault.clock()
-        self._gathered.append(data)
-        self._gathered_bytes += len(data)
-        self._open.size_bytes += len(data)
-        if self._gathered_bytes >= self._part_bytes:
+        taken = min(len(view), self._part_bytes - self._filled_bytes)
+        self._filling[self._filled_bytes : self._filled_bytes + taken] = view[:taken]
+        self._filled_bytes += taken
+        if self._filled_bytes == self._part_bytes:
             self._submit()
+        return taken
 
     def end(self) -> None:
         """The archive that began last is whole."""
@@ -125,14 +150,14 @@ class PartWriter:
         return self._archives, tuple(future.result() for future in self._futures)
 
     def _submit(self) -> None:
-        if not self._gathered:
+        buffer, size_bytes, begin_at = self._filling, self._filled_bytes, self._begin_at
+        if buffer is None:
             return
-        plaintext, begin_at = b"".join(self._gathered), self._begin_at
-        self._gathered, self._gathered_bytes = [], 0
-        assert begin_at is not None  # noqa: S101 - for the type checker: set with the first piece
+        self._filling, self._filled_bytes = None, 0
+        assert begin_at is not None  # noqa: S101 - for the type checker: set with the buffer's first byte
         self._room.acquire()
         self._raise_failure()
-        future = self._pool.submit(self._put, len(self._futures), plaintext, begin_at)
+        future = self._pool.submit(self._put, len(self._futures), buffer, size_bytes, begin_at)
         future.add_done_callback(lambda _: self._room.release())
         self._futures.append(future)
 
@@ -141,7 +166,17 @@ class PartWriter:
             self._futures[self._checked].result()
             self._checked += 1
 
-    def _put(self, ordinal: int, plaintext: bytes, begin_at: datetime) -> Part:
+    def _put(self, ordinal: int, buffer: memoryview, size_bytes: int, begin_at: datetime) -> Part:
+        try:
+            sealed = self._seal(ordinal, buffer[:size_bytes], begin_at)
+        finally:
+            self._buffers.put(buffer)
+        receipt = patiently(lambda: self._vault.put(sealed, self._place.lock), self._abandoned)
+        with self._counting:
+            self._stored_bytes += receipt.size_bytes
+        return Part(str(receipt.key), receipt.sha256, receipt.size_bytes)
+
+    def _seal(self, ordinal: int, plaintext: memoryview, begin_at: datetime) -> Sealed:
         place = self._place
         prepared = self._vault.prepare(
             dataset=place.dataset,
@@ -155,8 +190,4 @@ class PartWriter:
             end_at=self._vault.clock(),
             plaintext=plaintext,
         )
-        sealed = prepared.seal()
-        receipt = patiently(lambda: self._vault.put(sealed, place.lock), self._abandoned)
-        with self._counting:
-            self._stored_bytes += receipt.size_bytes
-        return Part(str(receipt.key), receipt.sha256, receipt.size_bytes)
+        return prepared.seal()

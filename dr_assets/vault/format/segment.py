@@ -13,22 +13,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, Envelope, signed_message, split
-from dr_assets.vault.format.frames import open_frames, seal_frames
+from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, TRAILER_BYTES, Envelope, signed_message, split
+from dr_assets.vault.format.frames import frames_limit, open_frames, seal_frames
 from dr_assets.vault.format.header import PLAINTEXT_LIMIT_BYTES, Header, check_header
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.keys.derive import SALT_BYTES, DataKey, FrameKey, derive_frame_key
 from dr_assets.vault.signing import Signer, Trust
 
 KeyOf = Callable[[Header], DataKey]
+Plaintext = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A finished object: send these bytes, and on a retry the same bytes again."""
+    """A finished object: send these bytes, and on a retry the same bytes again. Nobody changes them."""
 
     key: ObjectKey
-    data: bytes = field(repr=False)
+    data: bytes | bytearray = field(repr=False)
     sha256: str
     header: Header
 
@@ -46,23 +47,30 @@ class Prepared:
     """A fixed header and the plaintext it speaks of; `header.digest` is the next one's `previous`."""
 
     header: Header
-    _plaintext: bytes = field(repr=False)
+    _plaintext: Plaintext = field(repr=False)
     _frame_key: FrameKey
     _signer: Signer
 
     def seal(self) -> Sealed:
         """Compress, encrypt, sign. Thread-safe, releases the GIL for nearly all of its time, repeatable."""
         head = self.header.encoded()
-        header_sha256, content = hashlib.sha256(head).digest(), hashlib.sha256(head)
-        pieces: list[bytes | bytearray] = [head]
-        for frame in seal_frames(memoryview(self._plaintext), self._frame_key.secret, header_sha256):
-            content.update(frame)
-            pieces.append(frame)
-        digest = content.digest()
-        trailer = digest + self._signer.sign(SIGNATURE_DOMAIN, signed_message(header_sha256, digest))
-        content.update(trailer)
-        sha256 = content.hexdigest()
-        return Sealed(self.header.key(sha256), b"".join([*pieces, trailer]), sha256, self.header)
+        header_sha256, digest = hashlib.sha256(head).digest(), hashlib.sha256(head)
+        plaintext = memoryview(self._plaintext)
+        # Zeroed memory is taken up only where it is written: room for the worst costs nothing where zstd did well.
+        room = bytearray(len(head) + frames_limit(len(plaintext)) + TRAILER_BYTES)
+        room[: len(head)] = head
+        end = len(head)
+        with memoryview(room) as view:
+            for size_bytes in seal_frames(plaintext, view[end:], self._frame_key.secret, header_sha256):
+                digest.update(view[end : end + size_bytes])
+                end += size_bytes
+        content_sha256 = digest.digest()
+        trailer = content_sha256 + self._signer.sign(SIGNATURE_DOMAIN, signed_message(header_sha256, content_sha256))
+        digest.update(trailer)
+        room[end : end + len(trailer)] = trailer
+        del room[end + len(trailer) :]
+        sha256 = digest.hexdigest()
+        return Sealed(self.header.key(sha256), room, sha256, self.header)
 
 
 def prepare(
@@ -78,7 +86,7 @@ def prepare(
     begin_at: datetime,
     end_at: datetime,
     sealed_at: datetime,
-    plaintext: bytes,
+    plaintext: Plaintext,
     data_key: DataKey,
     signer: Signer,
     previous: str | None = None,

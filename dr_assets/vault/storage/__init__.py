@@ -84,7 +84,7 @@ class ObjectStore(Protocol):
     Every method may raise VaultError `vault.unreachable`, `vault.refused_credentials` or `vault.no_bucket`.
     """
 
-    def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
+    def put(self, key: str, data: bytes | bytearray, sha256: str, lock: Lock) -> Put:
         """Write once, locked, with the digest checked by the store.
 
         Success if the key is free, or holds bytes of this digest; else raises VaultError `vault.key_conflict`.

@@ -31,7 +31,13 @@ class Receipt:
 
 
 def put_locked(
-    store: ObjectStore, key: ObjectKey, data: bytes, sha256: str, lock: Lock, *, clock: Callable[[], datetime]
+    store: ObjectStore,
+    key: ObjectKey,
+    data: bytes | bytearray,
+    sha256: str,
+    lock: Lock,
+    *,
+    clock: Callable[[], datetime],
 ) -> Receipt:
     """Put `data` under `key`, read checksum and lock back, lengthen the lock of an earlier put that was shorter.
 
