@@ -7,7 +7,7 @@ from types import FrameType
 import typer
 from rich.console import Console
 
-from dr_assets.cli import capture, demo, estate, restore, roll_up, snapshot, status, vault
+from dr_assets.cli import capture, demo, estate, restore, roll_up, settle, snapshot, status, vault, wal
 from dr_assets.cli.doctor import command as doctor
 from dr_assets.estate.errors import DrError
 
@@ -23,11 +23,13 @@ app = typer.Typer(
 )
 app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
+app.add_typer(wal.app, name="wal")
 app.command("capture")(capture.capture)
 app.command("preflight")(snapshot.preflight)
 app.command("snapshot")(snapshot.snapshot)
 app.command("restore")(restore.restore)
 app.command("roll-up")(roll_up.roll_up_command)
+app.command("settle")(settle.settle)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

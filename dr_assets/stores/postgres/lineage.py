@@ -95,6 +95,11 @@ def find_way(
     return Way(history.legs_from(own), histories)
 
 
+def known_histories(vault: Vault, dataset: str, system_id: str, *, as_of: datetime | None = None) -> dict[int, History]:
+    """Every timeline's history that something believable in the vault tells. Raises VaultError."""
+    return _Lineage(vault, dataset, system_id, as_of).histories()
+
+
 def _asked(timeline: int, manifest: BaseManifest, histories: Mapping[int, History]) -> tuple[Leg, ...]:
     if timeline == manifest.timeline:
         return (Leg(timeline, None),)
@@ -199,15 +204,17 @@ class _Lineage:
         self._system_id = system_id
         self._as_of = as_of
 
-    def histories(self, manifest: BaseManifest) -> dict[int, History]:
-        """Its own timeline's, and those of later ones that something believable in the vault tells."""
-        found = {number: texts for number, texts in self._sealed().items() if number > manifest.timeline}
+    def histories(self, manifest: BaseManifest | None = None) -> dict[int, History]:
+        """What something believable in the vault tells; of its own timeline and later ones when a manifest is given."""
+        since = 0 if manifest is None else manifest.timeline
+        found = {number: texts for number, texts in self._sealed().items() if number > since}
         for number in stored_timelines(self._vault, self._dataset, self._system_id):
-            if number > manifest.timeline and number not in found:
+            if number > since and number not in found:
                 text = self._backed_up(number)
                 if text is not None:
                     found[number] = {text}
-        found[manifest.timeline] = {manifest.history or ""}
+        if manifest is not None:
+            found[manifest.timeline] = {manifest.history or ""}
         known: dict[int, History] = {}
         for number, texts in found.items():
             parsed = [history for text in texts if (history := _parsed(number, text)) is not None]
