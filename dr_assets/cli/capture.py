@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Annotated
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, patroni_of, vault_of
 from dr_assets.estate.model import Dataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
@@ -43,9 +43,9 @@ def capture(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
-    dsn = dsn_of(declared)
+    dsn, patroni = dsn_of(declared), patroni_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
-    _require_ready(dsn, declared, accept_gap=accept_gap)
+    _require_ready(dsn, declared, patroni, accept_gap=accept_gap)
     with ExitStack() as stack:
         registry = CollectorRegistry()
         if metrics_port is not None:
@@ -64,14 +64,15 @@ def capture(
             listener=lambda said: _tell(listeners, said),
             metrics=PrometheusCaptureMetrics(registry),
             options=CaptureOptions(accept_gap=accept_gap),
+            patroni=patroni,
         )
         with _stop_on_signals() as stop:
             resident.run(stop)
 
 
-def _require_ready(dsn: str, declared: Dataset, *, accept_gap: bool) -> None:
+def _require_ready(dsn: str, declared: Dataset, patroni: Sequence[str], *, accept_gap: bool) -> None:
     """Refuse a source that can't be protected; a lost slot is the capture's to refuse, once the gap is sealed."""
-    findings = preflight(dsn, declared)
+    findings = preflight(dsn, declared, patroni)
     if accept_gap:
         findings = [replace(each, severity="warning") if each.code == SLOT_LOST else each for each in findings]
     for finding in findings:

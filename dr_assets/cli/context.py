@@ -12,6 +12,7 @@ import typer
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.stores.postgres.patroni import parse_urls
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.vault import Vault
 
@@ -47,6 +48,20 @@ def dsn_of(dataset: Dataset) -> str:
             f"export {dataset.dsn_env}='host=… dbname=… user=…' (for the embedded estate: set -a; . .demo/env)",
         )
     return dsn
+
+
+def patroni_of(dataset: Dataset) -> tuple[str, ...]:
+    """The base URLs of Patroni's REST endpoints, from the variable that the declaration names; none without one."""
+    if dataset.patroni_env is None:
+        return ()
+    listed = os.environ.get(dataset.patroni_env)
+    if not listed:
+        raise PolicyError(
+            "cli.patroni_missing",
+            f"{dataset.patroni_env} is not set, so nobody says which server of '{dataset.name}' leads",
+            f"export {dataset.patroni_env}=https://db1:8008,https://db2:8008, or declare no `patroni_env`",
+        )
+    return parse_urls(listed)
 
 
 def vault_of(estate: Estate, name: str, *, signing: bool) -> Vault:

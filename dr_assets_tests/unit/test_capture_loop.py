@@ -16,10 +16,12 @@ from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.clip import require_whole
+from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
 from dr_assets.stores.postgres.resume import StoredEnd
+from dr_assets.stores.postgres.standbys import StandbySlots
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.storage.refusals import unreachable
@@ -104,11 +106,15 @@ def loop_over(
         )  # fmt: skip
         stack.callback(putters.close)
         watch = SimpleNamespace(
-            take_beats=list, newest=SimpleNamespace(slot=None, trouble=None, clock_offset=timedelta(0)), error=None
+            stopping_since_s=None,
+            take_beats=list,
+            newest=SimpleNamespace(slot=None, trouble=None, clock_offset=timedelta(0)),
+            error=None,
         )
         parts = LoopParts(
             vault=vault, dataset=ledger(), identity=HERE, stream=cast("Any", stream), putters=putters,
             watch=cast("Any", watch), facts=Aside("facts"), listening=Aside("listening"), beside=Aside("beside"),
+            standbys=StandbySlots(Nodes(""), slot="s", system_id=HERE.system_id),
             listener=listener,
             metrics=NoMetrics(), clock=vault.clock, options=settings,
         )  # fmt: skip

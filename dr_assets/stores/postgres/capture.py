@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
 from dr_assets.estate.model import Dataset
@@ -29,9 +30,14 @@ from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, TimelineEndError
+from dr_assets.stores.postgres.spool import SpoolFolder
+from dr_assets.stores.postgres.spool_recovery import SpoolRecovery
+from dr_assets.stores.postgres.spooling import Spooling
+from dr_assets.stores.postgres.standbys import StandbySlots
 from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
 from dr_assets.stores.postgres.taking import Taken, Taking
 from dr_assets.stores.postgres.timeline import record_timeline
+from dr_assets.stores.postgres.wal_lock import WalLock
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
@@ -66,6 +72,7 @@ class Capture:
         metrics: CaptureMetrics | None = None,
         options: CaptureOptions | None = None,
         patroni: Sequence[str] = (),
+        spool_dir: Path | None = None,
     ) -> None:
         self._vault = vault
         self._dataset = dataset
@@ -76,9 +83,8 @@ class Capture:
         self._options = options or CaptureOptions()
         self._patroni = tuple(patroni)
         self._newest: CaptureReport | None = None
-        self._taking = Taking(
-            vault, dataset.name, dataset.slot, accept_gap=self._options.accept_gap, patience_s=self._options.patience_s
-        )
+        self._spool_dir = spool_dir
+        self._spool: SpoolFolder | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop` is set; then everything received is stored, acknowledged and on record.
@@ -90,8 +96,33 @@ class Capture:
         signer = self._signer()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
-        nodes = Nodes(self._dsn, self._patroni)
-        taken: Taken | None = self._taking.take(nodes)
+        with self._opened_spool() as spooled:
+            self._taking = Taking(
+                self._vault, self._dataset.name, self._dataset.slot, accept_gap=self._options.accept_gap,
+                patience_s=self._options.patience_s, spooled=spooled,
+            )  # fmt: skip
+            self._capture(Nodes(self._dsn, self._patroni), spooled, signer, stop)
+
+    @contextmanager
+    def _opened_spool(self) -> Iterator[SpoolRecovery | None]:
+        spool = self._dataset.spool
+        if spool is None or self._spool_dir is None:
+            yield None
+            return
+        self._spool = SpoolFolder(self._spool_dir, self._dataset.name, spool.max_bytes)
+        try:
+            yield SpoolRecovery(self._vault, self._dataset.name, self._spool)
+        finally:
+            self._spool.close()
+
+    def _capture(self, nodes: Nodes, spooled: SpoolRecovery | None, signer: Signer, stop: threading.Event) -> None:
+        try:
+            taken: Taken | None = self._taking.take(nodes)
+        except SourceError as error:
+            if spooled is not None and error.code == "source.unreachable":
+                stored = spooled.put_back(drop_rest=False)
+                error.add_note(f"{stored} pieces that were spooled are in the vault now; no other copy may exist")
+            raise
         while taken is not None:
             try:
                 self._stream(taken, nodes, signer, stop)
@@ -148,6 +179,7 @@ class Capture:
                 parts.watch.start()
             self._note_diverged(parts.beside, taken)
             loop = CaptureLoop(parts, end, epoch)
+            parts.standbys.start(lambda: loop.stored)
             try:
                 loop.run(stop)
                 self._count_everything()
@@ -175,13 +207,16 @@ class Capture:
             putters = Putters(
                 vault,
                 dataset=name,
-                lock_of=lambda: vault.locks.lock(name, "wal", vault.clock()),
+                lock_of=WalLock(vault, name),
                 count=self._options.putters if self._dataset.zero_loss is None else self._options.zero_loss_putters,
                 give_up_s=self._options.give_up_s,
                 is_only_copy=lambda: stream.connection is None,
                 metrics=self._metrics,
             )
             stack.callback(putters.close)
+            spooling = None if self._spool is None else Spooling(self._spool, putters)
+            if spooling is not None:
+                stack.callback(spooling.close)
             watch = SourceWatch(
                 place.dsn,
                 slot=self._dataset.slot,
@@ -193,12 +228,17 @@ class Capture:
             )
             stack.callback(watch.stop)
             facts, listening = (stack.enter_context(Aside(f"{work}-{name}")) for work in ("facts", "listen"))
+            standbys = StandbySlots(
+                Nodes(self._dsn, self._patroni), slot=self._dataset.slot, system_id=identity.system_id
+            )
+            stack.callback(standbys.stop)
             beside = stack.enter_context(Aside(f"diverged-{name}"))
             guard, durability = self._guard(place, stack)
             yield LoopParts(
                 vault=vault, dataset=self._dataset, identity=identity, stream=stream, putters=putters, watch=watch,
-                facts=facts, listening=listening, beside=beside, listener=self._heard, metrics=self._metrics,
-                clock=self._clock, options=self._options, guard=guard, durability=durability,
+                facts=facts, listening=listening, beside=beside, standbys=standbys, listener=self._heard,
+                metrics=self._metrics, clock=self._clock, options=self._options, guard=guard, durability=durability,
+                spooling=spooling,
             )  # fmt: skip
 
     def _guard(self, place: Place, stack: ExitStack) -> tuple[SyncGuard, DurabilityFacts] | tuple[None, None]:

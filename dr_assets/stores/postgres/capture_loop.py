@@ -28,6 +28,8 @@ from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
 from dr_assets.stores.postgres.slot import SlotStatus
 from dr_assets.stores.postgres.slot_room import Room, RoomWatch
 from dr_assets.stores.postgres.source_stream import SourceStream, TimelineEndError
+from dr_assets.stores.postgres.spooling import Spooling
+from dr_assets.stores.postgres.standbys import StandbySlots
 from dr_assets.stores.postgres.sync_guard import SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.vault.format.canonical import format_time
@@ -79,12 +81,14 @@ class LoopParts:
     facts: Aside
     listening: Aside
     beside: Aside
+    standbys: StandbySlots
     listener: Callable[[CaptureReport], None] | None
     metrics: CaptureMetrics
     clock: Callable[[], datetime]
     options: CaptureOptions
     guard: SyncGuard | None = None
     durability: DurabilityFacts | None = None
+    spooling: Spooling | None = None
 
 
 class CaptureLoop:
@@ -151,7 +155,8 @@ class CaptureLoop:
         """What one of the threads beside this one raised."""
         parts = self._parts
         guarding = None if parts.guard is None else parts.guard.error
-        return parts.watch.error or parts.listening.error or parts.facts.error or parts.beside.error or guarding
+        beside = parts.beside.error or parts.standbys.error
+        return parts.watch.error or parts.listening.error or parts.facts.error or beside or guarding
 
     def _round(self) -> None:
         self._wait()
@@ -170,7 +175,7 @@ class CaptureLoop:
         timeout_s = _TICK_S
         self._pace()
         due_s = self._cutter.due_in_s(time.monotonic())
-        if due_s is not None and self._parts.putters.has_idle:
+        if due_s is not None and (self._parts.putters.has_idle or self._may_spool()):
             timeout_s = min(timeout_s, due_s)
         stream = self._parts.stream
         if stream.connection is None:
@@ -192,13 +197,20 @@ class CaptureLoop:
 
     def _may_read(self) -> bool:
         """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap."""
-        unstored = self._cutter.position - self._prefix.acknowledged
+        spooling = self._parts.spooling
+        on_disk = 0 if spooling is None else spooling.queued_bytes
+        unstored = self._cutter.position - self._prefix.acknowledged - on_disk
         return not self._cutter.is_full() and unstored < self._parts.options.in_flight_cap_bytes
+
+    def _may_spool(self) -> bool:
+        return self._parts.spooling is not None and self._parts.spooling.can_take()
 
     # -- the way in -------------------------------------------------------------------------------------------------
 
     def _reconnect(self) -> None:
-        stream = self._parts.stream
+        stream, stopping_since_s = self._parts.stream, self._parts.watch.stopping_since_s
+        if stopping_since_s is not None:
+            stream.give_way(stopping_since_s)
         if stream.connection is None and stream.retry_in_s() == 0.0:
             stream.try_again(self._cutter.position)
         self._state = "reconnecting" if stream.connection is None else "streaming"
@@ -221,12 +233,14 @@ class CaptureLoop:
     # -- the way out ------------------------------------------------------------------------------------------------
 
     def _cut(self, *, force: bool) -> None:
-        """Hand the piece to a putter when it is due and one is idle; else it goes on growing."""
+        """Hand the piece to a putter when it is due and one is idle, or to the spool; else it goes on growing."""
         for beat in self._parts.watch.take_beats():
             self._cut_marks.note(beat.lsn, beat.row.at)
             self._stored_marks.note(beat.lsn, beat.row.at)
+        if self._parts.spooling is not None:
+            self._parts.spooling.feed()
         due_s = self._cutter.due_in_s(time.monotonic())
-        if due_s is None or not self._parts.putters.has_idle or (due_s > 0 and not force):
+        if due_s is None or (due_s > 0 and not force) or not (self._parts.putters.has_idle or self._may_spool()):
             return
         piece = self._cutter.cut()
         if piece is not None:
@@ -256,7 +270,10 @@ class CaptureLoop:
         self._previous = prepared.header.digest
         self._prefix.begin(piece.begin, piece.end)
         self._arrivals.extend(piece.arrivals)
-        self._parts.putters.submit(prepared, piece)
+        if self._parts.putters.has_idle or self._parts.spooling is None:
+            self._parts.putters.submit(prepared, piece)
+        else:
+            self._parts.spooling.take(prepared, piece)
 
     def _take_outcomes(self) -> None:
         before = self._prefix.acknowledged
@@ -271,6 +288,8 @@ class CaptureLoop:
         piece = outcome.piece
         self._stored_ends[piece.end] = (outcome.header_digest, str(outcome.receipt.key))
         self._prefix.done(piece.begin)
+        if self._parts.spooling is not None:
+            self._parts.spooling.stored(outcome.receipt.key)
         self._seal_s = outcome.seal_s
         self._put_s += (outcome.took_s - self._put_s) / _PUTS_REMEMBERED
         self._segments += 1
@@ -393,11 +412,14 @@ class CaptureLoop:
         return "asynchronous" if self._parts.guard is None else self._parts.guard.newest.mode
 
     def _warnings(self, now_s: float, slot: SlotStatus | None) -> tuple[str, ...]:
-        warnings = () if self._parts.guard is None else self._parts.guard.newest.warnings
+        warnings = self._parts.standbys.warnings
+        if self._parts.guard is not None:
+            warnings += self._parts.guard.newest.warnings
         if slot is not None and (self._slot_seen is None or self._slot_seen[0] is not slot):
             self._slot_seen = (slot, self._room.look(slot, now_s))
         alarm = None if self._slot_seen is None else self._slot_seen[1].alarm()
-        return warnings if alarm is None else (*warnings, alarm)
+        spool = None if self._parts.spooling is None else self._parts.spooling.warning()
+        return (*warnings, *(said for said in (alarm, spool) if said is not None))
 
     def _report(
         self, now_s: float, trouble: str | None, warnings: tuple[str, ...], durability: Durability
@@ -432,6 +454,8 @@ class CaptureLoop:
             durability=durability,
             durability_since=None if parts.guard is None else parts.guard.newest.since,
             durability_reason=None if parts.guard is None else parts.guard.newest.reason,
+            spooled_bytes=0 if parts.spooling is None else parts.spooling.folder.size_bytes,
+            spool_max_bytes=0 if parts.spooling is None else parts.spooling.folder.max_bytes,
             slot_room=None if self._slot_seen is None else self._slot_seen[1],
             warnings=warnings,
         )

@@ -10,11 +10,12 @@ the newest wins; what is older than what was captured is refused later on.
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.dsn import describe_dsn, dsn_of_node, node_dsns
-from dr_assets.stores.postgres.patroni import PatroniSilentError, find_members, leader
+from dr_assets.stores.postgres.patroni import Member, PatroniSilentError, find_members, leader
 from dr_assets.stores.postgres.protocol import ConnectionLostError, ReplicationConnection, ServerRefusedError
 
 
@@ -33,7 +34,7 @@ class Nodes:
     def __init__(self, dsn: str, patroni: Sequence[str] = ()) -> None:
         self._dsn = dsn
         self._patroni = tuple(patroni)
-        self._told: dict[str, None] = {}
+        self._told: list[str] = []
         self._resting: dict[str, float] = {}
         self.trouble: str | None = None
 
@@ -44,7 +45,14 @@ class Nodes:
 
     def dsns(self) -> list[str]:
         """A DSN for each server that is known by now."""
-        return list(self._told or dict.fromkeys(node_dsns(self._dsn)))
+        return self._told or node_dsns(self._dsn)
+
+    def members(self) -> list[str]:
+        """A DSN for each server that is known, Patroni asked anew."""
+        if self._patroni:
+            with suppress(PatroniSilentError):
+                self._note(find_members(self._patroni))
+        return self.dsns()
 
     def rest(self, dsn: str, for_s: float) -> None:
         """Don't connect to this server for a while."""
@@ -76,11 +84,14 @@ class Nodes:
         except PatroniSilentError as error:
             self.trouble = f"patroni says nothing, every known server is asked instead: {error}"
             return self.dsns()
-        self._told = {dsn_of_node(self._dsn, member.host, member.port): None for member in members}
+        self._note(members)
         chosen = leader(members)
         if chosen is None:
             raise ConnectionLostError(f"patroni knows no leader among {', '.join(member.name for member in members)}")
         return [dsn_of_node(self._dsn, chosen.host, chosen.port)]
+
+    def _note(self, members: Sequence[Member]) -> None:
+        self._told = [dsn_of_node(self._dsn, member.host, member.port) for member in members]
 
     def _newest(self, dsns: list[str], application_name: str, connect_timeout_s: int) -> ReplicationConnection:
         with ThreadPoolExecutor(len(dsns), thread_name_prefix="nodes") as pool:

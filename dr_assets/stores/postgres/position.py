@@ -75,13 +75,15 @@ def _find(vault: Vault, name: str) -> StoredObject:
 
 
 def _point(vault: Vault, last: StoredObject, anchor: Anchor) -> RecoveryPoint:
+    """`last` is the anchor's chain's, or, while that is empty behind a switch, the piece that the switch lies in."""
     header = vault.header(last)
-    at = header.extra.get(RECOVERY_POINT_AT)
+    own = last.key.timeline == anchor.timeline
+    at = header.extra.get(RECOVERY_POINT_AT) if own else None
     head = vault.store.head(str(last.key), last.version_id or None)
     lock = None if head is None else head.lock
     return RecoveryPoint(
-        lsn=last.key.last,
-        at=None if at is None else parse_time(at, f"{last.key}: recovery point"),
+        lsn=last.key.last if own else anchor.stored,
+        at=anchor.recovery_point_at if at is None else parse_time(at, f"{last.key}: recovery point"),
         sealed_at=header.sealed_at,
         key=str(last.key),
         retain_until=None if lock is None else lock.retain_until,

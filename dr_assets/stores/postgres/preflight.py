@@ -4,7 +4,7 @@ What belongs here: asking the server and judging each answer, one finding a faul
 it. What stays out: changing anything, and the capture itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.dsn import describe_dsn, require_safe_transport
 from dr_assets.stores.postgres.managed import managed_service
+from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.preflight_sync import judge_zero_loss
 from dr_assets.stores.postgres.protocol import (
     MIN_SERVER_VERSION,
@@ -23,6 +24,7 @@ from dr_assets.stores.postgres.protocol import (
 )
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
+from dr_assets.stores.postgres.standbys import judge_standbys
 
 Severity = Literal["error", "warning", "advice"]
 
@@ -63,7 +65,7 @@ class _Source:
         return int(self.settings[setting])
 
 
-def preflight(dsn: str, dataset: Dataset) -> list[PreflightFinding]:
+def preflight(dsn: str, dataset: Dataset, patroni: Sequence[str] = ()) -> list[PreflightFinding]:
     """Every finding, errors first; an empty list means nothing stands in the way.
 
     Raises SourceError when the server can't be asked at all, PolicyError for an unreadable DSN.
@@ -75,7 +77,7 @@ def preflight(dsn: str, dataset: Dataset) -> list[PreflightFinding]:
             raise
         return [PreflightFinding(error.code, "error", error.found, error.hint)]
     with source_errors(dsn), connect(dsn, application_name="dr-assets preflight") as connection:
-        findings = _too_old(connection) or _judge(dsn, dataset, connection)
+        findings = _too_old(connection) or _judge(dsn, dataset, connection, Nodes(dsn, patroni))
     return sorted(findings, key=lambda finding: ("error", "warning", "advice").index(finding.severity))
 
 
@@ -99,10 +101,11 @@ def _too_old(connection: Connection) -> list[PreflightFinding]:
     return [PreflightFinding("source.version", "error", f"PostgreSQL {version // 10000} is older than 15", hint)]
 
 
-def _judge(dsn: str, dataset: Dataset, connection: Connection) -> list[PreflightFinding]:
+def _judge(dsn: str, dataset: Dataset, connection: Connection, nodes: Nodes) -> list[PreflightFinding]:
     source = _read(dataset, connection)
     findings = [finding for check in _CHECKS for finding in check(source)]
     findings += [PreflightFinding(*each) for each in judge_zero_loss(connection, dataset, source.user)]
+    findings += [PreflightFinding(*each) for each in judge_standbys(connection, nodes, dataset.slot)]
     return findings + list(_replication(dsn, source))
 
 

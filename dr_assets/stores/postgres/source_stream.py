@@ -33,6 +33,8 @@ log = logging.getLogger("dr_assets.capture")
 
 # The server ended the stream in order, so somebody stops it or fails it over: coming back at once would hold that up.
 DONE_BACKOFF_S = 10.0
+# How long a server that is being stopped may wait until the vault holds its last WAL.
+GIVE_WAY_AFTER_S = 5.0
 # A host that vanished says nothing, and so does a server with nothing to say: ask it before believing the worst.
 ASK_AFTER_S = 10.0
 SILENCE_LIMIT_S = 30.0
@@ -253,6 +255,14 @@ class SourceStream:
             return
         self._nodes.rest(self._place.dsn, DONE_BACKOFF_S)
         self.lost("the server ended the stream", _BACKOFF_BEGIN_S if self._nodes.are_several else DONE_BACKOFF_S)
+
+    def give_way(self, stopping_since_s: float) -> None:
+        """Leave a server that is being stopped and can't end, since it waits for us to confirm its last WAL.
+
+        A vault that is away would hold up a switch-over for as long as that lasts. The slot keeps what isn't stored.
+        """
+        if self._connection is not None and time.monotonic() - stopping_since_s > GIVE_WAY_AFTER_S:
+            self._done(StreamDone())
 
     def paused(self) -> None:
         """Nobody listens for now, so silence is ours and not the server's."""

@@ -36,6 +36,7 @@ from dr_assets.stores.postgres.resume import (
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
 from dr_assets.stores.postgres.source_stream import Place, open_source, start_held_to, start_stream
+from dr_assets.stores.postgres.spool_recovery import SpoolRecovery
 from dr_assets.stores.postgres.timeline import read_ancestor, read_history
 from dr_assets.vault.vault import Vault
 
@@ -70,12 +71,16 @@ class _Side:
 class Taking:
     """Takes the place of one dataset's capture, again after every switch."""
 
-    def __init__(self, vault: Vault, dataset: str, slot: str, *, accept_gap: bool, patience_s: float) -> None:
+    def __init__(
+        self, vault: Vault, dataset: str, slot: str, *, accept_gap: bool, patience_s: float,
+        spooled: SpoolRecovery | None = None,
+    ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset
         self._slot_name = slot
         self._accept_gap = accept_gap
         self._patience_s = patience_s
+        self._spooled = spooled
 
     def take(self, nodes: Nodes) -> Taken:
         """Become the slot's one consumer, at the position where the vault's chain ends. Raises SourceError, VaultError.
@@ -103,7 +108,7 @@ class Taking:
                 stream = find_stream(self._vault, self._dataset, side.server, side.history)
                 place = Place(connection.dsn, self._slot_name, stream.identity, segment_bytes)
                 taken = self._join(session, connection, place, stream, side)
-                if self._is_still_the_end(taken.place.identity, taken.end):
+                if self._is_still_the_end(taken.place.identity, taken.end) and not self._put_spooled(taken):
                     return taken
                 connection.end_stream()
         except ConnectionLostError as error:
@@ -113,6 +118,16 @@ class Taking:
                 "source.refused", f"the source says {error.sqlstate}: {error.message}", "see `dr-assets preflight`"
             ) from None
         raise _unreachable(f"the chain moved under us {_START_ATTEMPTS} times: another capture comes and goes")
+
+    def _put_spooled(self, taken: Taken) -> bool:
+        """Put what an earlier run left on the spool, being the one consumer now. Whether the chain's end moved."""
+        if self._spooled is None:
+            return False
+
+        def alive() -> None:
+            taken.connection.send_status(vaulted=taken.end.end, now=self._vault.clock())
+
+        return self._spooled.put_back(drop_rest=True, alive=alive) > 0
 
     def _side(self, session: Connection, connection: ReplicationConnection) -> _Side:
         row = session.execute("SELECT pg_is_in_recovery()").fetchone()

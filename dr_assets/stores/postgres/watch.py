@@ -5,6 +5,7 @@ What belongs here: when to beat and to look, and surviving a source that is away
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,10 @@ from dr_assets.stores.postgres.slot import SlotStatus, slot_status
 
 # With several hosts in the connection string a session may reach a server that was promoted since.
 _TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
+
+# A refused connection attempt comes without an SQLSTATE, so the English text decides, as in protocol.py.
+_STOPPING = "the database system is shutting down"
 
 
 class _WrongServerError(Exception):
@@ -36,6 +41,8 @@ class Watched:
 
 class SourceWatch:
     """Beats and looks every `interval_s` until `stop`; failures are told in `newest.trouble` and tried again.
+
+    `stopping_since_s` is the moment (monotonic) from which on the source says that it is being stopped, None else.
 
     What nobody foresaw ends the thread and is in `error`: without heartbeats the recovery point has no age, so whoever
     started the watch must end as well.
@@ -63,6 +70,7 @@ class SourceWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{slot}", daemon=True)
         self.newest = Watched()
+        self.stopping_since_s: float | None = None
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -99,6 +107,7 @@ class SourceWatch:
                     self._look(connection)
                 except (psycopg.Error, _WrongServerError) as error:
                     said = f"heartbeat: {masked(str(error), self._dsn)}"
+                    self._note_stopping(is_stopping=_STOPPING in said)
                     self.newest = Watched(self.newest.slot, self.newest.clock_offset, said)
                     if connection is not None:
                         connection.close()
@@ -107,6 +116,9 @@ class SourceWatch:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _note_stopping(self, *, is_stopping: bool) -> None:
+        self.stopping_since_s = (self.stopping_since_s or time.monotonic()) if is_stopping else None
 
     def _connect(self) -> Connection:
         connection = connect(self._dsn, application_name="dr-assets heartbeat")
@@ -124,6 +136,7 @@ class SourceWatch:
             raise _WrongServerError(
                 f"the stream is of timeline {self._timeline:08X}, this session's server is on {row}"
             )
+        self._note_stopping(is_stopping=False)
         asked_at = self._clock()
         beat = self._heartbeat.write(connection)
         self._beats.put(beat)

@@ -1,5 +1,6 @@
 """Promotions under a capture, on real servers: followed without a gap, or refused and on record."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -48,7 +49,7 @@ class Cluster:
 def cluster(postgres_server: Any, engine_dir: Path) -> Iterator[Cluster]:
     """A primary without standbys."""
     with ExitStack() as stack:
-        yield Cluster(stack, engine_dir, postgres_server(settings={"fsync": False, "wal_keep_size": "64MB"}))
+        yield Cluster(stack, engine_dir, postgres_server(settings={"fsync": False}))
 
 
 def execute(server: PostgresServer, *statements: str) -> list[Any]:
@@ -98,9 +99,7 @@ def assert_joined(rig: ModuleType, vault: Any, dataset: Any, servers: dict[int, 
     assert verify(vault).ok
 
 
-def test_a_switch_over_is_followed_without_a_gap(
-    rig: ModuleType, cluster: Cluster, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_switch_over_is_followed_without_a_gap(rig: ModuleType, cluster: Cluster, memory_vault: Any) -> None:
     """The old primary stops although we stream from it, the new one is gone on from at once, the old one may follow."""
     old = cluster.servers[0]
     new = cluster.standby(old)
@@ -121,3 +120,113 @@ def test_a_switch_over_is_followed_without_a_gap(
     assert_joined(rig, vault, dataset, {1: new, 2: new})
     assert said(vault, "gap") == []
     assert said(vault, "diverged") == []
+
+
+def test_a_promotion_while_the_capture_is_down_is_caught_up_with(
+    rig: ModuleType, cluster: Cluster, memory_vault: Any
+) -> None:
+    """Two switches in a row while nobody captured: the slots on the standbys kept the WAL, all three chains join."""
+    first = cluster.servers[0]
+    second, third = cluster.standby(first), cluster.standby(first)
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(first.dsn(), 200))
+        slots_on(capture, second, third)
+    rig.write_rows(first.dsn(), 300)
+    caught_up(first, second)
+    first.kill()
+    second.promote()
+    third.stop()
+    third.follow(second)
+    third.start()
+    rig.write_rows(second.dsn(), 300)
+    execute(second, "SELECT pg_switch_wal()", "CHECKPOINT")
+    rig.write_rows(second.dsn(), 300)
+    caught_up(second, third)
+    second.kill()
+    third.promote()
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        report = capture.wait_stored(rig.write_rows(third.dsn(), 200))
+        capture.wait(lambda said: said.timeline == 3, "timeline 3")
+    assert report.recovery_point_at is not None
+    assert_joined(rig, vault, dataset, {1: third, 2: third, 3: third})
+    assert said(vault, "gap") == []
+
+
+def slots_on(capture: Any, *standbys: PostgresServer) -> None:
+    """Until each standby has the capture's slot, no farther than what is stored."""
+    for standby in standbys:
+        asked = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = '{}'"
+        while not (rows := execute(standby, asked.format(capture.dataset.slot))):
+            assert capture.error is None
+        assert rows[0][0] <= capture.report.stored_lsn
+
+
+def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
+    rig: ModuleType, cluster: Cluster, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commits, those of two-phase transactions too, are the ones that pg_waldump finds there; nothing follows it.
+
+    The old primary lives on, writable: the running capture leaves it and one that is started at it alone refuses.
+    """
+    monkeypatch.setattr(source_stream, "DONE_BACKOFF_S", 1.0)
+    old = cluster.servers[0]
+    old.settings["max_prepared_transactions"] = 5
+    old.restart()
+    new = cluster.standby(old)
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(old.dsn(), 200))
+        caught_up(old, new)
+        new.stop()
+        execute(
+            old,
+            "CREATE TABLE bets (id int)", "SELECT pg_switch_wal()", "INSERT INTO bets VALUES (1)",
+            "BEGIN", "INSERT INTO bets VALUES (2)", "SAVEPOINT a", "INSERT INTO bets VALUES (3)", "CREATE TABLE t2 ()",
+            "PREPARE TRANSACTION 'payout'", "COMMIT PREPARED 'payout'",
+            "BEGIN", "INSERT INTO bets VALUES (4)", "ROLLBACK",
+        )  # fmt: skip
+        capture.wait_stored(rig.write_rows(old.dsn(), 3000))
+        new.settings["primary_conninfo"] = ""
+        new.start()
+        new.promote()
+        terminate(old, dataset.slot)
+        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        capture.wait_stored(rig.write_rows(new.dsn(), 200))
+        beyond = rig.write_rows(old.dsn(), 10)
+        capture.wait_stored(rig.write_rows(new.dsn(), 10))
+    (listed,) = said(vault, "diverged")
+    assert parse_lsn(listed["stored"]) < beyond
+    switch, stored = listed["switch_lsn"], listed["stored"]
+    assert (listed["timeline"], listed["next_timeline"], switches(vault)) == (1, 2, {2: parse_lsn(switch)})
+    commits = [(commit["lsn"], commit["xid"]) for commit in listed["commits"]]
+    assert commits == dumped_commits(old, switch, stored)
+    assert len(commits) == listed["commits_total"] > 4
+    assert listed["examined_to"] == stored
+    with rig.CaptureThread(vault, dataset, old.dsn()) as capture:
+        error = capture.ended_with()
+    assert isinstance(error, SourceError)
+    assert error.code == "source.older_timeline"
+
+
+def terminate(server: PostgresServer, application: str) -> None:
+    """End the capture's stream as a broken network would."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = %s", (application,)
+        )
+
+
+def dumped_commits(server: PostgresServer, begin: str, end: str) -> list[tuple[str, int]]:
+    """Position and transaction of every commit in [begin, end) of timeline 1, as pg_waldump tells."""
+    args = ["--path", server.data_dir / "pg_wal", "--timeline", "1", "--start", begin, "--end", end]
+    printed = server.run_tool("pg_waldump", [*args, "--rmgr", "Transaction"], check=False).stdout
+    found = []
+    for line in printed.splitlines():
+        said = re.search(r"tx: +(\d+), lsn: (\S+),.*desc: (COMMIT_PREPARED (\d+):|COMMIT )", line)
+        if said is not None:
+            high, low = said[2].split("/")
+            found.append((f"{int(high, 16):X}/{int(low, 16):X}", int(said[4] or said[1])))
+    return found

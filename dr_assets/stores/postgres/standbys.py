@@ -1,0 +1,147 @@
+"""The capture's slot on the standbys: made and moved on, so that whichever is promoted has kept the WAL we need.
+
+What belongs here: a thread that looks after those slots, and what an operator should know of them beforehand. What
+stays out: which servers there are (nodes.py), the slot on the primary (resume.py, slot.py).
+
+A standby doesn't copy physical slots from its primary. One of its own, left behind at what the vault holds, keeps the
+WAL from there on; left alone it would keep it for ever.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import psycopg
+
+from dr_assets.stores.postgres.dsn import describe_dsn, masked
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.nodes import Nodes
+from dr_assets.stores.postgres.session import Connection, connect
+from dr_assets.stores.postgres.slot import SlotStatus, slot_status
+
+INTERVAL_S = 10.0
+# code, severity, found, hint
+Judgement = tuple[str, Literal["error", "warning", "advice"], str, str]
+
+_WHO = "SELECT system_identifier::text, pg_is_in_recovery() FROM pg_control_system()"
+_CREATE = "SELECT pg_create_physical_replication_slot(%s, true)"
+# A slot can't be moved beyond what its server has replayed, nor back.
+_ADVANCE = """
+SELECT pg_replication_slot_advance(slot_name, least(%(to)s::pg_lsn, pg_last_wal_replay_lsn()))
+FROM pg_replication_slots
+WHERE slot_name = %(slot)s AND NOT active AND restart_lsn < least(%(to)s::pg_lsn, pg_last_wal_replay_lsn())
+"""
+_RECEIVERS = """
+SELECT count(*) FROM pg_stat_replication AS sender
+LEFT JOIN pg_replication_slots AS slot ON slot.active_pid = sender.pid
+WHERE sender.application_name NOT IN (%s, 'pg_basebackup', 'pg_receivewal')
+  AND sender.application_name NOT LIKE 'dr-assets %%'
+  AND sender.state IN ('streaming', 'catchup') AND slot.slot_type IS DISTINCT FROM 'logical'
+"""
+
+
+class StandbySlots:
+    """Looks after the slots on all standbys every `interval_s` until `stop`.
+
+    What `start` is given tells up to where the vault holds the stream. `warnings` name the standbys whose promotion
+    might leave a gap, and why. What nobody foresaw ends the thread and is in `error`.
+    """
+
+    def __init__(self, nodes: Nodes, *, slot: str, system_id: str, interval_s: float | None = None) -> None:
+        self._nodes = nodes
+        self._slot = slot
+        self._system_id = system_id
+        self._stored: Callable[[], int] = lambda: 0
+        self._interval_s = INTERVAL_S if interval_s is None else interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"standbys-{slot}", daemon=True)
+        self.warnings: tuple[str, ...] = ()
+        self.error: BaseException | None = None
+
+    def start(self, stored: Callable[[], int]) -> None:
+        """Begin, if there may be standbys at all."""
+        self._stored = stored
+        if self._nodes.are_several:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End, within the sessions' own time limits; one that never began has nothing to end."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=15)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                found = [self._look(dsn) for dsn in self._nodes.members()]
+                self.warnings = tuple(warning for warning in found if warning)
+                self._stop.wait(self._interval_s)
+        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
+            self.error = error
+
+    def _look(self, dsn: str) -> str | None:
+        """Make or move the slot of one server, if it is a standby of ours; what speaks against its promotion."""
+        if self._stop.is_set():
+            return None
+        name = describe_dsn(dsn)
+        try:
+            with connect(dsn, application_name="dr-assets standby slot") as connection:
+                if connection.execute(_WHO).fetchone() != (self._system_id, True):
+                    return None
+                return self._tend(connection, name)
+        except psycopg.Error as error:
+            said = masked(str(error), dsn)
+            return f"standby {name}: the slot {self._slot} can't be looked after: {said}"
+
+    def _tend(self, connection: Connection, name: str) -> str | None:
+        stored, slot = self._stored(), slot_status(connection, self._slot)
+        if slot is not None and slot.is_lost and slot.slot_type == "physical" and not slot.active:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (self._slot,))  # it keeps nothing any more
+            slot = None
+        if slot is None:
+            connection.execute(_CREATE, (self._slot,))
+        connection.execute(_ADVANCE, {"slot": self._slot, "to": format_lsn(stored)})
+        return _judge(slot_status(connection, self._slot), self._slot, name, stored)
+
+
+def _judge(slot: SlotStatus | None, wanted: str, name: str, stored: int | None) -> str | None:
+    if slot is None:
+        return f"standby {name} has no slot {wanted}: promoted, it may have removed WAL that is not captured"
+    if slot.slot_type != "physical":
+        return f"standby {name}: slot {wanted} is {slot.slot_type}, a physical one is needed"
+    if slot.is_lost or slot.restart_lsn is None:
+        return f"standby {name}: slot {wanted} keeps no WAL ({slot.wal_status})"
+    if stored is not None and slot.restart_lsn > stored:
+        return (
+            f"standby {name}: slot {wanted} keeps WAL from {format_lsn(slot.restart_lsn)} on, the vault's ends at "
+            f"{format_lsn(stored)}: until it has caught up a promotion may leave a gap"
+        )
+    return None
+
+
+def judge_standbys(connection: Connection, nodes: Nodes, slot: str) -> Iterator[Judgement]:
+    """What a promotion would run into, each with what to do. `connection` is the primary's. Raises psycopg.Error."""
+    if not nodes.are_several:
+        (count,) = connection.execute(_RECEIVERS, (slot,)).fetchone() or (0,)
+        if count:
+            hint = (
+                "name every server in the connection string (host=db1,db2), or declare `patroni_env`; else a slot must "
+                "be kept on each standby by hand, and moved on with pg_replication_slot_advance()"
+            )
+            found = f"{count} standbys stream from this server, and the connection string names it alone"
+            yield "source.unknown_standbys", "warning", found, hint
+        return
+    for dsn in nodes.members():
+        name = describe_dsn(dsn)
+        try:
+            with connect(dsn, application_name="dr-assets preflight") as session:
+                row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+                said = _judge(slot_status(session, slot), slot, name, None) if row == (True,) else None
+        except psycopg.Error as error:
+            said = f"{name} can't be asked: {masked(str(error), dsn)}"
+        if said is not None:
+            hint = (
+                "the capture makes and moves the slot while it runs; for that its user logs in there, and "
+                "max_replication_slots has room"
+            )
+            yield "source.standby_slot", "warning", said, hint
