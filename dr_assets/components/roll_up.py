@@ -1,0 +1,136 @@
+"""`<dataset>/roll_up`: micro-segments into full segments every ten minutes, with the check `rolled_up`.
+
+What belongs here: the asset, its job, schedule and check, and the verdict on a backlog. What stays out: rolling up
+(stores/postgres/rollup_run.py), which a host without Dagster runs by `dr-assets roll-up`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from dr_assets.components.evaluations import check_result, metadata_of
+from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.judgements import Judgement, Value
+from dr_assets.components.labels import artefact_key, cadence_window, dataset_labels
+from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.backlog import Backlog, backlogs
+from dr_assets.stores.postgres.rollup_run import RollUp, require_untroubled, roll_up
+
+EVERY: Final = timedelta(minutes=10)
+CRON: Final = "*/10 * * * *"
+
+
+@dataclass(frozen=True)
+class RollUpParts:
+    """What a dataset's definitions take up."""
+
+    asset: dg.AssetsDefinition
+    check: dg.AssetChecksDefinition
+    job: Any
+    schedule: dg.ScheduleDefinition
+
+
+def roll_up_parts(dataset: Dataset) -> RollUpParts:
+    """Asset, check, job and schedule."""
+    key = artefact_key(dataset, "roll_up")
+    job = dg.define_asset_job(
+        f"{dataset.name}_roll_up",
+        selection=dg.AssetSelection.assets(key),
+        description="Rolls micro-segments up into full segments, and looks at what waits.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name=f"{dataset.name}_roll_up",
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Rolls up every ten minutes. Two rollers at once make duplicates, and never a break.",
+    )
+    return RollUpParts(_asset(dataset), _check(dataset), job, schedule)
+
+
+def rolled_up_key(dataset: Dataset) -> dg.AssetCheckKey:
+    """The check `rolled_up` on `<dataset>/roll_up`."""
+    return dg.AssetCheckKey(artefact_key(dataset, "roll_up"), "rolled_up")
+
+
+def _asset(dataset: Dataset) -> dg.AssetsDefinition:
+    labels = dataset_labels(dataset)
+
+    @dg.asset(
+        key=artefact_key(dataset, "roll_up"),
+        deps=[artefact_key(dataset, "wal_chain")],
+        description="The WAL in full segments of 64 MiB or an hour, so that a restore costs by bytes, not by objects.",
+        kinds={"postgres", "s3"},
+        freshness_policy=cadence_window(timedelta(hours=1)),
+        required_resource_keys={resource_key(dataset.vault)},
+        owners=labels.owners,
+        group_name=labels.group,
+        tags=labels.tags,
+    )
+    def rolled(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        with shown_as_failure():
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
+            done = roll_up(vault, dataset.name)
+            require_untroubled(done)
+        return dg.MaterializeResult(metadata=metadata_of(_values(done)))
+
+    return rolled
+
+
+def _check(dataset: Dataset) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=artefact_key(dataset, "roll_up"),
+        name="rolled_up",
+        description="No micro-segment waits for its full segment for half of its lock: the roller is at work.",
+        required_resource_keys={resource_key(dataset.vault)},
+    )
+    def rolled_up(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        with shown_as_failure():
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
+            verdict = judge_backlogs(backlogs(vault, dataset.name), vault.clock())
+        return check_result(rolled_up_key(dataset), verdict)
+
+    return rolled_up
+
+
+def judge_backlogs(waiting: Sequence[Backlog], now: datetime) -> Judgement:
+    """Red when a backlog is at half of its lock; a warning when no roller can have been at work for hours."""
+    values = _backlog_values(waiting, now)
+    oldest = max(waiting, key=lambda backlog: backlog.age(now), default=None)
+    if oldest is None or oldest.oldest_at is None:
+        return Judgement(passed=True, reason="no micro-segment waits", values=values)
+    colours = {backlog.colour(now) for backlog in waiting}
+    told = f"{values['backlog_micros']} micro-segments wait, the oldest for {oldest.age(now).total_seconds():.0f} s"
+    if "red" in colours:
+        return Judgement(
+            passed=False, reason=f"{told}: half of its lock is over; run `dr-assets roll-up`", values=values
+        )
+    if "yellow" in colours:
+        reason = f"{told}: no roller was at work for hours, or a stream can't go on; see `dr-assets roll-up`"
+        return Judgement(passed=False, reason=reason, values=values, is_warning=True)
+    return Judgement(passed=True, reason=told, values=values)
+
+
+def _backlog_values(waiting: Sequence[Backlog], now: datetime) -> dict[str, Value]:
+    locked = [backlog.locked_until for backlog in waiting if backlog.locked_until is not None]
+    return {
+        "backlog_micros": sum(backlog.micros for backlog in waiting),
+        "backlog_bytes": sum(backlog.size_bytes for backlog in waiting),
+        "backlog_age_s": max((backlog.age(now).total_seconds() for backlog in waiting), default=0.0),
+        "locked_until": min(locked, default=None),
+    }
+
+
+def _values(done: RollUp) -> dict[str, Value]:
+    rolled: dict[str, Value] = {
+        "fulls": done.fulls,
+        "micros_rolled": done.micros,
+        "rolled_bytes": done.size_bytes,
+        "locks_extended": done.extended,
+    }
+    return rolled | _backlog_values(done.backlogs, done.at)
