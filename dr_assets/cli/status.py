@@ -11,8 +11,9 @@ from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.objective import rpo_trouble
+from dr_assets.stores.postgres.objective import rpo_trouble, stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.vault import Vault
@@ -65,7 +66,8 @@ def status_of(vault: Vault, dataset: Dataset) -> DatasetStatus:
     at = point.at if point else None
     age_s = (now - at).total_seconds() if at else None
     snapshot = latest_fact(vault, dataset.name, "snapshot")
-    trouble = rpo_trouble(dataset, point, snapshot, now)
+    left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), snapshot)
+    trouble = rpo_trouble(dataset, point, snapshot, left, now)
     tested = latest_fact(vault, dataset.name, "restore_test")
     reconciled = latest_fact(vault, dataset.name, "reconciliation")
     return DatasetStatus(

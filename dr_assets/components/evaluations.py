@@ -25,6 +25,7 @@ def check_result(key: dg.AssetCheckKey, judgement: Judgement) -> dg.AssetCheckRe
     """A check's result inside a run."""
     return dg.AssetCheckResult(
         passed=judgement.passed,
+        severity=_severity(judgement),
         asset_key=key.asset_key,
         check_name=key.name,
         description=judgement.reason,
@@ -38,9 +39,14 @@ def evaluation(key: dg.AssetCheckKey, judgement: Judgement) -> dg.AssetCheckEval
         asset_key=key.asset_key,
         check_name=key.name,
         passed=judgement.passed,
+        severity=_severity(judgement),
         description=judgement.reason,
         metadata=metadata_of(judgement.values),
     )
+
+
+def _severity(judgement: Judgement) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.WARN if judgement.is_warning else dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Recorded:
     passed: bool
     at: datetime
     description: str
+    is_warning: bool = False
 
 
 def recorded_verdicts(
@@ -62,7 +69,8 @@ def recorded_verdicts(
         # For a planned execution Dagster hands out another class under the same name, and it has no verdict.
         if record.event is not None and isinstance(shown, dg.AssetCheckEvaluation):
             at = datetime.fromtimestamp(record.event.timestamp, UTC)
-            verdicts[key] = Recorded(shown.passed, at, shown.description or "no description")
+            warned = not shown.passed and shown.severity == dg.AssetCheckSeverity.WARN
+            verdicts[key] = Recorded(shown.passed, at, shown.description or "no description", warned)
     return verdicts
 
 
@@ -78,8 +86,13 @@ def worth_writing(
     return {
         key: judgement
         for key, judgement in judged.items()
-        if key not in shown or shown[key].passed != judgement.passed or now - shown[key].at >= REPEAT
+        if key not in shown or _differs(shown[key], judgement) or now - shown[key].at >= REPEAT
     }
+
+
+def _differs(shown: Recorded, judgement: Judgement) -> bool:
+    warned = not judgement.passed and judgement.is_warning
+    return (shown.passed, shown.is_warning) != (judgement.passed, warned)
 
 
 def _metadata_value(value: Value) -> dg.MetadataValue:

@@ -29,11 +29,15 @@ Value = str | int | float | bool | datetime | None
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, the sentence that explains it, and the measured values beside it (units in their names)."""
+    """A verdict, the sentence that explains it, and the measured values beside it (units in their names).
+
+    `is_warning`: what did not pass is to be looked at and breaks no promise yet (yellow instead of red).
+    """
 
     passed: bool
     reason: str
     values: Mapping[str, Value] = field(default_factory=dict)
+    is_warning: bool = False
 
 
 def judge_unreadable(error: DrError) -> Judgement:
@@ -41,14 +45,17 @@ def judge_unreadable(error: DrError) -> Judgement:
     return Judgement(passed=False, reason=f"cannot be judged: {error}", values={"error_code": error.code})
 
 
-def judge_rpo(dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, now: datetime) -> Judgement:
+def judge_rpo(
+    dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
+) -> Judgement:
     """Whether the newest recoverable commit is younger than the RPO, by the source's clock in the stored heartbeats.
 
-    `base` is the newest `snapshot` fact: WAL that no base backup leads to recovers nothing.
+    `base` is the newest `snapshot` fact: WAL that no base backup leads to recovers nothing. `left` is where timelines
+    between its own and the captured one were left.
     """
     rpo = format_duration(dataset.rpo)
     values: dict[str, Value] = {"rpo_s": dataset.rpo.total_seconds()}
-    trouble = rpo_trouble(dataset, point, base, now)
+    trouble = rpo_trouble(dataset, point, base, left, now)
     if point is None or point.at is None:
         return Judgement(passed=False, reason=trouble or "nothing is known of the recovery point", values=values)
     values |= {
@@ -88,17 +95,19 @@ def judge_locked(report: VerifyReport) -> Judgement:
     return _judge_findings(report, [each for each in report.errors if each.kind == UNLOCKED], "locked")
 
 
-def judge_contiguous(base: Fact | None, chain: Chain | None, gap: Fact | None, anchor: Anchor | None) -> Judgement:
+def judge_contiguous(
+    base: Fact | None, chain: Chain | None, gap: Fact | None, anchor: Anchor | None, left: Mapping[int, int]
+) -> Judgement:
     """Whether the WAL from the newest base backup on has no hole.
 
     `gap` is the newest the capture ever declared; `anchor` is where it stands: what is contiguous must be the stream
-    that is captured now, not one that the source has left.
+    that is captured now, not one that the source has left; `left` is where it left older timelines.
     """
     if base is None or chain is None:
         return Judgement(passed=False, reason="there is no base backup to continue from")
-    left = "no capture has stored any WAL yet" if anchor is None else unfollowed(stream_of(anchor), base)
-    if left is not None:
-        return Judgement(passed=False, reason=left)
+    off = "no capture has stored any WAL yet" if anchor is None else unfollowed(stream_of(anchor), base, left)
+    if off is not None:
+        return Judgement(passed=False, reason=off)
     begin = parse_lsn(str(base.body["start_lsn"]))
     values: dict[str, Value] = {
         "from_lsn": format_lsn(begin),

@@ -17,12 +17,13 @@ from dr_assets.components.rpo_sensor import contiguous_key, rpo_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
+from dr_assets.stores.postgres.course import find_course
+from dr_assets.stores.postgres.followed import left_on_the_way
+from dr_assets.stores.postgres.history import Leg
 from dr_assets.stores.postgres.lsn import parse_lsn
-from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES
+from dr_assets.stores.postgres.objective import stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
-from dr_assets.vault.chain import resolve
 from dr_assets.vault.facts import latest_fact
-from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 
@@ -75,7 +76,8 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
             point, base = stored_recovery_point(vault, dataset), latest_fact(vault, dataset.name, "snapshot")
-        return check_result(rpo_key(dataset), judge_rpo(dataset, point, base, vault.clock()))
+            left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), base)
+        return check_result(rpo_key(dataset), judge_rpo(dataset, point, base, left, vault.clock()))
 
     @dg.asset_check(
         asset=key,
@@ -96,16 +98,17 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
 
 
 def judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
-    """Read what `contiguous` is judged from: newest base backup, the pieces from there on, newest gap and anchor."""
+    """Read what `contiguous` is judged from: newest base backup, the WAL from there on, newest gap and anchor.
+
+    After a failover the WAL leads over the switch, as far as the sealed history shows the way.
+    """
     base, gap = latest_fact(vault, dataset.name, "snapshot"), latest_fact(vault, dataset.name, GAP)
     if base is None:
-        return judge_contiguous(None, None, gap, None)
+        return judge_contiguous(None, None, gap, None, {})
+    anchor = latest_anchor(vault, dataset.name)
+    system_id, timeline = str(base.body["system_id"]), int(str(base.body["timeline"]))
+    left = {} if anchor is None else left_on_the_way(vault, dataset.name, stream_of(anchor), base)
+    legs = [Leg(number, end) for number, end in left.items()]
+    legs.append(Leg(anchor.timeline if anchor is not None and left else timeline, None))
     begin = parse_lsn(str(base.body["start_lsn"]))
-    pieces = vault.objects(
-        dataset.name,
-        WAL,
-        system_id=str(base.body["system_id"]),
-        timeline=int(str(base.body["timeline"])),
-        start_after_position=max(0, begin - PIECE_CAP_BYTES),
-    )
-    return judge_contiguous(base, resolve(pieces, vault.header, begin), gap, latest_anchor(vault, dataset.name))
+    return judge_contiguous(base, find_course(vault, dataset.name, system_id, legs, begin).chain, gap, anchor, left)

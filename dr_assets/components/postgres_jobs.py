@@ -18,7 +18,7 @@ from dr_assets.estate.model import Dataset
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import parse_time
 
-_UNFINISHED: Final = (
+UNFINISHED: Final = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -97,7 +97,7 @@ def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefini
         newest = latest_fact(vault, dataset.name, "snapshot")
         if not is_due(newest, dataset.snapshot.every, vault.clock()):
             return dg.SkipReason(f"the newest base backup is of {newest.at:%Y-%m-%d %H:%M} UTC" if newest else "")
-        running = dg.RunsFilter(job_name=f"{dataset.name}_snapshot", statuses=_UNFINISHED)
+        running = dg.RunsFilter(job_name=f"{dataset.name}_snapshot", statuses=UNFINISHED)
         if context.instance.get_run_records(running, limit=1):
             return dg.SkipReason("a base backup is being taken")
         return dg.RunRequest(run_key=f"{context.scheduled_execution_time.isoformat()}")

@@ -10,12 +10,14 @@ below this layer knows Dagster.
 import logging
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final, Self
 
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
-from dr_assets.components.evaluations import metadata_of
+from dr_assets.components.evaluations import evaluation, metadata_of, worth_writing
+from dr_assets.components.failover_judgements import judge_backpressure
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.report import CaptureReport
 
@@ -23,6 +25,11 @@ from dr_assets.stores.postgres.report import CaptureReport
 INTERVAL_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+def backpressure_key(dataset: str) -> dg.AssetCheckKey:
+    """The check `backpressure` on `<dataset>/wal_chain`."""
+    return dg.AssetCheckKey(dg.AssetKey([dataset, "wal_chain"]), "backpressure")
 
 
 def report_wal_chain(instance: dg.DagsterInstance, report: CaptureReport) -> None:
@@ -39,9 +46,20 @@ def report_wal_chain(instance: dg.DagsterInstance, report: CaptureReport) -> Non
         "upload_errors": report.upload_errors,
         "timeline": report.timeline,
         "writer_epoch": report.writer_epoch,
+        "durability": report.durability,
+        "spooled_bytes": report.spooled_bytes,
+        "warnings": "; ".join(report.warnings) or None,
     }
     key = dg.AssetKey([report.dataset, "wal_chain"])
     instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=key, metadata=metadata_of(values)))
+
+
+def report_backpressure(instance: dg.DagsterInstance, report: CaptureReport) -> None:
+    """Write the check `backpressure` when its verdict changed, or is a minute old: also while no point moves."""
+    key = backpressure_key(report.dataset)
+    due = worth_writing(instance, {key: judge_backpressure(report)}, datetime.now(UTC))
+    for verdict in due.values():
+        instance.report_runless_asset_event(evaluation(key, verdict))
 
 
 class WalChainReporter:
@@ -58,10 +76,12 @@ class WalChainReporter:
         *,
         interval_s: float = INTERVAL_S,
         write: Callable[[dg.DagsterInstance, CaptureReport], None] = report_wal_chain,
+        judge: Callable[[dg.DagsterInstance, CaptureReport], None] = report_backpressure,
     ) -> None:
         self._instance = instance
         self._interval_s = interval_s
         self._write = write
+        self._judge = judge
         self._newest: CaptureReport | None = None
         self._arrived = threading.Event()
         self._stop = threading.Event()
@@ -87,18 +107,20 @@ class WalChainReporter:
             self._arrived.wait()
             self._arrived.clear()
             report = self._newest
-            if report is None or report.recovery_point_at is None or _point(report) == written:
+            if report is None:
                 continue
-            if self._written(report):
-                written = _point(report)
-            else:
+            judged = self._taken(self._judge, report)
+            moved = report.recovery_point_at is not None and _point(report) != written
+            if moved and self._taken(self._write, report):
+                written, moved = _point(report), False
+            if moved or not judged:
                 self._arrived.set()
             self._stop.wait(self._interval_s)
 
-    def _written(self, report: CaptureReport) -> bool:
+    def _taken(self, write: Callable[[dg.DagsterInstance, CaptureReport], None], report: CaptureReport) -> bool:
         """Whether Dagster's storage took it. Its absence costs a stale asset, never the stream."""
         try:
-            self._write(self._instance, report)
+            write(self._instance, report)
         except (SQLAlchemyError, dg.DagsterError, OSError) as error:
             _log.warning("%s/wal_chain was not reported to Dagster: %s", report.dataset, type(error).__name__)
             return False

@@ -12,6 +12,7 @@ from typing import Final
 import dagster as dg
 
 from dr_assets.components.evaluations import evaluation, worth_writing
+from dr_assets.components.failover_judgements import judge_durability
 from dr_assets.components.judgements import Judgement, judge_gap, judge_rpo, judge_unreadable
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.proofs import judge_proofs, proof_keys
@@ -19,6 +20,9 @@ from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.capture_facts import GAP
+from dr_assets.stores.postgres.durability_facts import DURABILITY
+from dr_assets.stores.postgres.followed import left_on_the_way
+from dr_assets.stores.postgres.objective import stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
 
@@ -33,6 +37,11 @@ def rpo_key(dataset: Dataset) -> dg.AssetCheckKey:
 def contiguous_key(dataset: Dataset) -> dg.AssetCheckKey:
     """The check `contiguous` on `<dataset>/wal_chain`: judged in runs, and here as soon as WAL is known to be lost."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "contiguous")
+
+
+def durability_key(dataset: Dataset) -> dg.AssetCheckKey:
+    """The check `durability` on `<dataset>/wal_chain`, of a dataset that is declared zero loss."""
+    return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "durability")
 
 
 def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
@@ -62,8 +71,12 @@ def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.Asset
         vault = resource.open_vault()
         point = stored_recovery_point(vault, dataset)
         base, now = latest_fact(vault, dataset.name, "snapshot"), vault.clock()
-        judged = {rpo_key(dataset): judge_rpo(dataset, point, base, now), **judge_proofs(vault, dataset)}
+        left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), base)
+        judged = {rpo_key(dataset): judge_rpo(dataset, point, base, left, now), **judge_proofs(vault, dataset)}
+        if dataset.zero_loss is not None:
+            judged[durability_key(dataset)] = judge_durability(latest_fact(vault, dataset.name, DURABILITY))
         lost = judge_gap(base, latest_fact(vault, dataset.name, GAP))
         return judged if lost is None else {**judged, contiguous_key(dataset): lost}
     except DrError as error:
-        return dict.fromkeys((rpo_key(dataset), *proof_keys(dataset)), judge_unreadable(error))
+        durability = () if dataset.zero_loss is None else (durability_key(dataset),)
+        return dict.fromkeys((rpo_key(dataset), *durability, *proof_keys(dataset)), judge_unreadable(error))

@@ -13,8 +13,9 @@ from dr_assets.cli.doctor.settings import programs_for, room_for
 from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
 from dr_assets.stores.postgres.capture_facts import GAP
+from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble
+from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.stores.postgres.target import Target
@@ -29,7 +30,8 @@ def recovery_point(patient: Patient) -> Iterator[Line]:
     vault, dataset = patient.vault(), patient.dataset
     point, base = stored_recovery_point(vault, dataset), latest_fact(vault, dataset.name, "snapshot")
     now = vault.clock()
-    trouble = rpo_trouble(dataset, point, base, now)
+    left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), base)
+    trouble = rpo_trouble(dataset, point, base, left, now)
     if trouble is not None:
         hint = "docs/operations.md, `rpo`: is the capture streaming, the vault taking, a base backup there?"
         yield Line("recovery point", "bad", trouble, hint)

@@ -4,6 +4,7 @@ What belongs here: pure rules from what the vault holds to the reason why not. W
 how a verdict is shown.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,14 +20,16 @@ from dr_assets.vault.retention import CLOCK_SKEW_LIMIT
 NOTHING_STORED: Final = "nothing is stored yet"
 
 
-def rpo_trouble(dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, now: datetime) -> str | None:
-    """Why the RPO is not met, None if it is. `base` is the newest `snapshot` fact.
+def rpo_trouble(
+    dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
+) -> str | None:
+    """Why the RPO is not met, None if it is. `base` is the newest `snapshot` fact, `left` as for `unfollowed`.
 
     A recovery point that no base backup can be followed to is none, however fresh it is.
     """
     if point is None:
         return NOTHING_STORED
-    troubles = (unfollowed(stream_of(point), base), age_trouble(dataset, point, now))
+    troubles = (unfollowed(stream_of(point), base, left), age_trouble(dataset, point, now))
     return "; ".join(trouble for trouble in troubles if trouble) or None
 
 
@@ -67,21 +70,31 @@ def stream_of(stored: RecoveryPoint | Anchor) -> Stream:
     return stored.system_id, stored.timeline, begin
 
 
-def unfollowed(stream: Stream, base: Fact | None) -> str | None:
+def stream_of_base(base: Fact) -> tuple[str, int] | None:
+    """System and timeline of a base backup (its `snapshot` fact); None for a fact that doesn't tell."""
+    system_id, timeline = base.body.get("system_id"), base.body.get("timeline")
+    return (system_id, timeline) if isinstance(system_id, str) and isinstance(timeline, int) else None
+
+
+def unfollowed(stream: Stream, base: Fact | None, left: Mapping[int, int]) -> str | None:
     """Why a restore cannot go from the newest base backup (its `snapshot` fact) on into this chain; None if it can.
 
-    After a failover, for another server, or behind an accepted gap the chain begins anew, and only a base backup that
-    begins within it leads to its end.
+    For another server, or behind an accepted gap, the chain begins anew, and only a base backup that begins within it
+    leads to its end. After a failover one of an older timeline does, too: `left` tells where each timeline was left on
+    the stored way to this one (followed.py), and the base backup must have ended before that.
     """
     system_id, timeline, begin = stream
     chain = f"no base backup follows the beginning of this chain (system {system_id}, timeline {timeline}, "
     chain += f"{format_lsn(begin)}), so nothing of it can be restored: take one"
     if base is None:
         return chain
-    start = _start_of(base)
-    if start is None:
+    start, own = _position(base, "start_lsn"), stream_of_base(base)
+    if start is None or own is None:
         return f"{chain}; the newest names no position"
-    own = (str(base.body.get("system_id")), base.body.get("timeline"))
+    if own[0] == system_id and own[1] in left:
+        stop = _position(base, "stop_lsn")
+        beyond = stop is None or stop > left[own[1]]
+        return f"{chain}; the newest ends behind where timeline {own[1]} was left" if beyond else None
     if own != (system_id, timeline):
         return f"{chain}; the newest is of system {own[0]}, timeline {own[1]}"
     if start < begin:
@@ -89,8 +102,8 @@ def unfollowed(stream: Stream, base: Fact | None) -> str | None:
     return None
 
 
-def _start_of(base: Fact) -> int | None:
+def _position(base: Fact, field: str) -> int | None:
     try:
-        return parse_lsn(str(base.body.get("start_lsn")))
+        return parse_lsn(str(base.body.get(field)))
     except DrError:
         return None
