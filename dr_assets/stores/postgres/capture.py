@@ -229,7 +229,10 @@ class Capture:
             stack.callback(watch.stop)
             facts, listening = (stack.enter_context(Aside(f"{work}-{name}")) for work in ("facts", "listen"))
             standbys = StandbySlots(
-                Nodes(self._dsn, self._patroni), slot=self._dataset.slot, system_id=identity.system_id
+                Nodes(self._dsn, self._patroni),
+                slot=self._dataset.slot,
+                system_id=identity.system_id,
+                zero_loss=self._dataset.zero_loss is not None,
             )
             stack.callback(standbys.stop)
             beside = stack.enter_context(Aside(f"diverged-{name}"))

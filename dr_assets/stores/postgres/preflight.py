@@ -105,7 +105,10 @@ def _judge(dsn: str, dataset: Dataset, connection: Connection, nodes: Nodes) -> 
     source = _read(dataset, connection)
     findings = [finding for check in _CHECKS for finding in check(source)]
     findings += [PreflightFinding(*each) for each in judge_zero_loss(connection, dataset, source.user)]
-    findings += [PreflightFinding(*each) for each in judge_standbys(connection, nodes, dataset.slot)]
+    findings += [
+        PreflightFinding(*each)
+        for each in judge_standbys(connection, nodes, dataset.slot, zero_loss=dataset.zero_loss is not None)
+    ]
     return findings + list(_replication(dsn, source))
 
 

@@ -18,6 +18,7 @@ from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.session import Connection, connect
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
+from dr_assets.stores.postgres.sync_names import parse_sync_names
 
 INTERVAL_S = 10.0
 # code, severity, found, hint
@@ -47,10 +48,13 @@ class StandbySlots:
     might leave a gap, and why. What nobody foresaw ends the thread and is in `error`.
     """
 
-    def __init__(self, nodes: Nodes, *, slot: str, system_id: str, interval_s: float | None = None) -> None:
+    def __init__(
+        self, nodes: Nodes, *, slot: str, system_id: str, zero_loss: bool = False, interval_s: float | None = None
+    ) -> None:
         self._nodes = nodes
         self._slot = slot
         self._system_id = system_id
+        self._zero_loss = zero_loss
         self._stored: Callable[[], int] = lambda: 0
         self._interval_s = INTERVAL_S if interval_s is None else interval_s
         self._stop = threading.Event()
@@ -101,7 +105,8 @@ class StandbySlots:
         if slot is None:
             connection.execute(_CREATE, (self._slot,))
         connection.execute(_ADVANCE, {"slot": self._slot, "to": format_lsn(stored)})
-        return _judge(slot_status(connection, self._slot), self._slot, name, stored)
+        said = _judge(slot_status(connection, self._slot), self._slot, name, stored)
+        return said or (_unsynchronous(connection, self._slot, name) if self._zero_loss else None)
 
 
 def _judge(slot: SlotStatus | None, wanted: str, name: str, stored: int | None) -> str | None:
@@ -119,7 +124,18 @@ def _judge(slot: SlotStatus | None, wanted: str, name: str, stored: int | None) 
     return None
 
 
-def judge_standbys(connection: Connection, nodes: Nodes, slot: str) -> Iterator[Judgement]:
+def _unsynchronous(connection: Connection, slot: str, name: str) -> str | None:
+    """ALTER SYSTEM is no part of the WAL: each server has to be told that commits wait for the vault."""
+    row = connection.execute("SHOW synchronous_standby_names").fetchone()
+    if parse_sync_names(str(row[0] if row else "")).has(slot):
+        return None
+    return (
+        f"standby {name}: synchronous_standby_names doesn't ask for {slot}: promoted, it acknowledges commits that the "
+        "vault doesn't hold"
+    )
+
+
+def judge_standbys(connection: Connection, nodes: Nodes, slot: str, *, zero_loss: bool = False) -> Iterator[Judgement]:
     """What a promotion would run into, each with what to do. `connection` is the primary's. Raises psycopg.Error."""
     if not nodes.are_several:
         (count,) = connection.execute(_RECEIVERS, (slot,)).fetchone() or (0,)
@@ -136,12 +152,15 @@ def judge_standbys(connection: Connection, nodes: Nodes, slot: str) -> Iterator[
         try:
             with connect(dsn, application_name="dr-assets preflight") as session:
                 row = session.execute("SELECT pg_is_in_recovery()").fetchone()
-                said = _judge(slot_status(session, slot), slot, name, None) if row == (True,) else None
+                said = None
+                if row == (True,):
+                    said = _judge(slot_status(session, slot), slot, name, None)
+                    said = said or (_unsynchronous(session, slot, name) if zero_loss else None)
         except psycopg.Error as error:
             said = f"{name} can't be asked: {masked(str(error), dsn)}"
         if said is not None:
             hint = (
                 "the capture makes and moves the slot while it runs; for that its user logs in there, and "
-                "max_replication_slots has room"
+                "max_replication_slots has room; settings made with ALTER SYSTEM are made on each server"
             )
             yield "source.standby_slot", "warning", said, hint

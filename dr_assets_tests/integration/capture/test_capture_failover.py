@@ -16,6 +16,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.preflight import preflight
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.facts import facts
 from dr_assets.vault.verify import verify
@@ -221,8 +222,9 @@ def terminate(server: PostgresServer, application: str) -> None:
 
 def dumped_commits(server: PostgresServer, begin: str, end: str) -> list[tuple[str, int]]:
     """Position and transaction of every commit in [begin, end) of timeline 1, as pg_waldump tells."""
-    args = ["--path", server.data_dir / "pg_wal", "--timeline", "1", "--start", begin, "--end", end]
-    printed = server.run_tool("pg_waldump", [*args, "--rmgr", "Transaction"], check=False).stdout
+    args: list[str | Path] = ["--path", server.data_dir / "pg_wal", "--timeline", "1", "--start", begin, "--end", end]
+    args += ["--rmgr", "Transaction"]
+    printed = server.run_tool("pg_waldump", args, check=False).stdout
     found = []
     for line in printed.splitlines():
         said = re.search(r"tx: +(\d+), lsn: (\S+),.*desc: (COMMIT_PREPARED (\d+):|COMMIT )", line)
@@ -230,3 +232,103 @@ def dumped_commits(server: PostgresServer, begin: str, end: str) -> list[tuple[s
             high, low = said[2].split("/")
             found.append((f"{int(high, 16):X}/{int(low, 16):X}", int(said[4] or said[1])))
     return found
+
+
+def test_two_standbys_promoted_apart_are_told_apart(rig: ModuleType, cluster: Cluster, memory_vault: Any) -> None:
+    """Both call their timeline 2. The one that is not ours is refused and on record; accepted, it gets a chain."""
+    old = cluster.servers[0]
+    one, other = cluster.standby(old), cluster.standby(old)
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(old.dsn(), 200))
+        slots_on(capture, one, other)
+        other.stop()
+        capture.wait_stored(rig.write_rows(old.dsn(), 200))
+        caught_up(old, one)
+        old.stop()
+        one.promote()
+        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        captured = capture.wait_stored(rig.write_rows(one.dsn(), 20)).stored_lsn
+    other.settings["primary_conninfo"] = ""
+    other.start()
+    other.promote()
+    assert rig.write_rows(other.dsn(), 2000) > captured
+    for _ in range(2):
+        with rig.CaptureThread(vault, dataset, other.dsn()) as capture:
+            error = capture.ended_with()
+        assert isinstance(error, SourceError)
+        assert error.code == "source.forked"
+    assert [(gap["timeline"], gap["available"]) for gap in said(vault, "gap")] == [(2, None)]
+    with rig.CaptureThread(vault, dataset, other.dsn(), accept_gap=True) as capture:
+        capture.wait_stored(rig.write_rows(other.dsn(), 20))
+    rig.assert_same_wal(vault, dataset, other.data_dir)
+    with rig.CaptureThread(vault, dataset, other.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(other.dsn(), 20))
+    rig.assert_same_wal(vault, dataset, other.data_dir)
+    assert all(gap["available"] for gap in said(vault, "gap")[1:])
+
+
+def test_a_standby_without_our_slot_leaves_a_gap_that_is_on_record(
+    rig: ModuleType, cluster: Cluster, memory_vault: Any
+) -> None:
+    """Nobody kept the old timeline's WAL: refused and recorded, and a preflight said so while there was time."""
+    old = cluster.servers[0]
+    new = cluster.standby(old)
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, old.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(old.dsn(), 20))
+    assert "source.unknown_standbys" in {finding.code for finding in preflight(old.dsn(), dataset)}
+    (finding,) = (each for each in preflight(cluster.dsn(), dataset) if each.code == "source.standby_slot")
+    assert str(new.port) in finding.found
+    for _ in range(3):
+        rig.write_rows(old.dsn(), 20)
+        execute(old, "SELECT pg_switch_wal()", "CHECKPOINT")
+    caught_up(old, new)
+    old.stop()
+    new.promote()
+    execute(new, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT")
+    with rig.CaptureThread(vault, dataset, new.dsn()) as capture:
+        error = capture.ended_with()
+    assert isinstance(error, SourceError)
+    assert error.code == "source.gap"
+    (gap,) = said(vault, "gap")
+    assert (gap["timeline"], parse_lsn(gap["chain_end"])) == (1, rig.chain_of(vault, dataset).end)
+    with rig.CaptureThread(vault, dataset, new.dsn(), accept_gap=True) as capture:
+        capture.wait_stored(rig.write_rows(new.dsn(), 20))
+        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+
+
+def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
+    rig: ModuleType, cluster: Cluster, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A primary waits for its receivers to confirm its last WAL; we confirm nothing unstored, so we leave in time.
+
+    The new primary is followed as soon as the vault is back, and nothing is missing.
+    """
+    monkeypatch.setattr(source_stream, "GIVE_WAY_AFTER_S", 0.5)
+    old = cluster.servers[0]
+    new = cluster.standby(old)
+    dataset = rig.make_dataset()
+    vault, back = memory_vault(dataset), rig.threading.Event()
+    put = vault.store.put
+
+    def held(key: str, *args: Any) -> Any:
+        assert back.wait(60)
+        return put(key, *args)
+
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(old.dsn(), 20))
+        slots_on(capture, new)
+        vault.store.put = held
+        stuck = rig.write_rows(old.dsn(), 20)
+        old.stop(timeout_s=40)
+        assert "database system is shut down" in old.log_tail(5)
+        assert capture.report.stored_lsn < stuck
+        assert not back.is_set()
+        new.promote()
+        back.set()
+        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        capture.wait_stored(rig.write_rows(new.dsn(), 20))
+    assert_joined(rig, vault, dataset, {1: new, 2: new})
