@@ -38,6 +38,7 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "estate/drill",
         "ledger/reconciliation",
         "ledger/restore_test",
+        "ledger/roll_up",
         "ledger/snapshot",
         "ledger/wal_chain",
     ]
@@ -45,8 +46,12 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
     assert checks == {
         "rpo": "ledger/wal_chain",
         "contiguous": "ledger/wal_chain",
+        "timeline": "ledger/wal_chain",
+        "diverged": "ledger/wal_chain",
+        "backpressure": "ledger/wal_chain",
         "verified": "ledger/snapshot",
         "locked": "ledger/snapshot",
+        "rolled_up": "ledger/roll_up",
         "restorable": "ledger/restore_test",
         "money_adds_up": "ledger/reconciliation",
         "coverage": "estate/coverage",
@@ -75,8 +80,11 @@ def test_everything_that_watches_is_switched_on() -> None:
     """A sensor or schedule that waits for somebody to switch it on watches nothing."""
     sensors = {sensor.name: sensor.default_status.value for sensor in REPOSITORY.sensor_defs}
     schedules = {schedule.name: schedule.default_status.value for schedule in REPOSITORY.schedule_defs}
-    assert sensors == dict.fromkeys(["alerts", "drill_due", "ledger_restore_when_stale", "ledger_rpo"], "RUNNING")
-    expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_snapshot", "ledger_wal_chain"]
+    assert sensors == dict.fromkeys(
+        ["alerts", "drill_due", "ledger_lineage", "ledger_restore_when_stale", "ledger_rpo"], "RUNNING"
+    )
+    expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
+    expected.append("ledger_wal_chain")
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 
