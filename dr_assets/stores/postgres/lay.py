@@ -116,9 +116,9 @@ def _lay_archive(archive: Archive, layout: Layout, parts: Iterator[Opened], laid
     reader, size_bytes = TarReader(archive.name, sink), 0
     try:
         for _ in range(archive_parts(archive)):
-            plaintext = next(parts).plaintext
-            size_bytes += len(plaintext)
-            reader.feed(plaintext)
+            for frame in next(parts).frames:
+                size_bytes += len(frame)
+                reader.feed(frame)
         reader.close()
     finally:
         sink.close()

@@ -77,7 +77,7 @@ class WalLayer:
                     if piece.header.timeline == self._frame.timeline:
                         continue  # written after the timeline was left
                     self._switch()
-                self._check(piece.header, len(piece.plaintext))
+                self._check(piece.header, piece.header.size_bytes)
                 data = memoryview(piece.plaintext)[: max(0, self._frame.end - piece.header.first)]
                 self._write(piece.header.first, data)
                 self._keep(piece.header.first, data)

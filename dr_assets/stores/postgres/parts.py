@@ -26,10 +26,11 @@ from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Vault
 
 PART_BYTES = 32 << 20
-# Sealing is CPU, putting is waiting: more threads than cores keep both busy. Each may hold a sealed part as large as
-# its plaintext, each buffer a plaintext: 320 MiB at the very most.
+# Sealing is CPU, putting is waiting: more threads than cores keep both busy. One buffer is filled while two are sealed,
+# which is faster than a server sends. What zstd can't make smaller takes twice its size while it is sealed and once
+# while it is put: 352 MiB with the buffers, at the very most.
 _WORKERS_MIN, _WORKERS_MAX = 4, 6
-_BUFFERS = 4
+_BUFFERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class PartWriter:
         if kind is not None:
             self._abandoned.set()
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        # Now, and not when the collector next looks for cycles: an hour's process takes one backup after the other.
+        self._filling, self._buffers = None, queue.SimpleQueue()
 
     @property
     def stored_bytes(self) -> int:

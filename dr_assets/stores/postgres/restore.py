@@ -311,7 +311,7 @@ class _Restore:
         done_bytes = 0
         for piece in pieces:
             yield piece
-            done_bytes += len(piece.plaintext)
+            done_bytes += piece.header.size_bytes
             if self._progress is not None:
                 self._progress(RestoreProgress(phase, done_bytes, total_bytes))
 

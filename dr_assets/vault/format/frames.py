@@ -16,33 +16,20 @@ from dr_assets.vault.format.canonical import malformed
 from dr_assets.vault.format.envelope import FRAME_PLAINTEXT_BYTES, Envelope, frame_count
 
 TAG_BYTES: Final = 16
-_LENGTH: Final = struct.Struct(">I")
-_INCOMPRESSIBLE_EXTRA: Final = 8 << 10  # zstd adds under 5 KiB to a MiB of noise
 ZSTD_LEVEL: Final = 1  # docs/decisions/0011: level 3 is a third slower and gains nothing on database pages
 
 
-def frames_limit(size_bytes: int) -> int:
-    """Room that the frames of a plaintext of this size never outgrow."""
-    return frame_count(size_bytes) * (_LENGTH.size + TAG_BYTES + _INCOMPRESSIBLE_EXTRA) + size_bytes
-
-
-def seal_frames(plaintext: memoryview, room: memoryview, key: bytes, header_sha256: bytes) -> Iterator[int]:
-    """Write each frame as `length ‖ ciphertext` into `room`, one behind the other; their sizes, in order.
-
-    `room` has `frames_limit` bytes.
-    """
+def seal_frames(plaintext: memoryview, key: bytes, header_sha256: bytes) -> Iterator[bytearray]:
+    """Each frame as `length ‖ ciphertext`, in order."""
     cipher, compressor = AESGCM(key), zstandard.ZstdCompressor(level=ZSTD_LEVEL)
     count = frame_count(len(plaintext))
-    at = 0
     for number in range(count):
         begin = number * FRAME_PLAINTEXT_BYTES
         compressed = compressor.compress(plaintext[begin : begin + FRAME_PLAINTEXT_BYTES])
-        size_bytes = len(compressed) + TAG_BYTES
-        _LENGTH.pack_into(room, at, size_bytes)
-        body = room[at + _LENGTH.size : at + _LENGTH.size + size_bytes]
-        cipher.encrypt_into(_nonce(number), compressed, _bound(header_sha256, number, count), body)
-        at += _LENGTH.size + size_bytes
-        yield _LENGTH.size + size_bytes
+        frame = bytearray(4 + len(compressed) + TAG_BYTES)
+        struct.pack_into(">I", frame, 0, len(compressed) + TAG_BYTES)
+        cipher.encrypt_into(_nonce(number), compressed, _bound(header_sha256, number, count), memoryview(frame)[4:])
+        yield frame
 
 
 def open_frames(data: bytes, envelope: Envelope, key: bytes, *, name: str) -> Iterator[bytes]:

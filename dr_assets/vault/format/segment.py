@@ -8,13 +8,13 @@ nothing shared and runs in a pool.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, TRAILER_BYTES, Envelope, signed_message, split
-from dr_assets.vault.format.frames import frames_limit, open_frames, seal_frames
+from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, Envelope, signed_message, split
+from dr_assets.vault.format.frames import open_frames, seal_frames
 from dr_assets.vault.format.header import PLAINTEXT_LIMIT_BYTES, Header, check_header
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.keys.derive import SALT_BYTES, DataKey, FrameKey, derive_frame_key
@@ -26,20 +26,28 @@ Plaintext = bytes | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A finished object: send these bytes, and on a retry the same bytes again. Nobody changes them."""
+    """A finished object: send these bytes, and on a retry the same bytes again."""
 
     key: ObjectKey
-    data: bytes | bytearray = field(repr=False)
+    data: bytes = field(repr=False)
     sha256: str
     header: Header
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An object whose digest, signature, key and plaintext were all verified."""
+    """An object whose digest, signature, key and plaintext were all verified.
+
+    `frames` are its plaintext in order, 1 MiB each save the last: who can take it in pieces needs no second copy.
+    """
 
     header: Header
-    plaintext: bytes = field(repr=False)
+    frames: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def plaintext(self) -> bytes:
+        """All of it, put together anew at each call."""
+        return b"".join(self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +62,16 @@ class Prepared:
     def seal(self) -> Sealed:
         """Compress, encrypt, sign. Thread-safe, releases the GIL for nearly all of its time, repeatable."""
         head = self.header.encoded()
-        header_sha256, digest = hashlib.sha256(head).digest(), hashlib.sha256(head)
-        plaintext = memoryview(self._plaintext)
-        # Zeroed memory is taken up only where it is written: room for the worst costs nothing where zstd did well.
-        room = bytearray(len(head) + frames_limit(len(plaintext)) + TRAILER_BYTES)
-        room[: len(head)] = head
-        end = len(head)
-        with memoryview(room) as view:
-            for size_bytes in seal_frames(plaintext, view[end:], self._frame_key.secret, header_sha256):
-                digest.update(view[end : end + size_bytes])
-                end += size_bytes
-        content_sha256 = digest.digest()
-        trailer = content_sha256 + self._signer.sign(SIGNATURE_DOMAIN, signed_message(header_sha256, content_sha256))
-        digest.update(trailer)
-        room[end : end + len(trailer)] = trailer
-        del room[end + len(trailer) :]
-        sha256 = digest.hexdigest()
-        return Sealed(self.header.key(sha256), room, sha256, self.header)
+        header_sha256, content = hashlib.sha256(head).digest(), hashlib.sha256(head)
+        pieces: list[bytes | bytearray] = [head]
+        for frame in seal_frames(memoryview(self._plaintext), self._frame_key.secret, header_sha256):
+            content.update(frame)
+            pieces.append(frame)
+        digest = content.digest()
+        trailer = digest + self._signer.sign(SIGNATURE_DOMAIN, signed_message(header_sha256, digest))
+        content.update(trailer)
+        sha256 = content.hexdigest()
+        return Sealed(self.header.key(sha256), b"".join([*pieces, trailer]), sha256, self.header)
 
 
 def prepare(
@@ -162,7 +163,7 @@ def open_sealed(data: bytes, *, trust: Trust, key_of: KeyOf, key: ObjectKey | No
     if key is not None:
         check_belongs(envelope.header, key, name=name)
     frames = open_frames(data, envelope, unlock(envelope.header, key_of, name=name).secret, name=name)
-    return Opened(envelope.header, check_plaintext(envelope.header, b"".join(frames), name=name))
+    return Opened(envelope.header, check_plaintext(envelope.header, frames, name=name))
 
 
 def unlock(header: Header, key_of: KeyOf, *, name: str) -> FrameKey:
@@ -177,10 +178,14 @@ def unlock(header: Header, key_of: KeyOf, *, name: str) -> FrameKey:
     return frame_key
 
 
-def check_plaintext(header: Header, plaintext: bytes, *, name: str) -> bytes:
-    """`plaintext`, or VaultError `vault.tampered` when it has not the digest that the header names."""
-    if hashlib.sha256(plaintext).hexdigest() != header.plaintext_sha256:
+def check_plaintext(header: Header, frames: Iterable[bytes], *, name: str) -> tuple[bytes, ...]:
+    """`frames`, or VaultError `vault.tampered` when together they have not the digest that the header names."""
+    digest, checked = hashlib.sha256(), []
+    for frame in frames:
+        digest.update(frame)
+        checked.append(frame)
+    if digest.hexdigest() != header.plaintext_sha256:
         raise VaultError(
             "vault.tampered", f"{name}: the plaintext has not the digest that its header names", "its writer was faulty"
         )
-    return plaintext
+    return tuple(checked)

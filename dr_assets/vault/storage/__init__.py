@@ -84,7 +84,7 @@ class ObjectStore(Protocol):
     Every method may raise VaultError `vault.unreachable`, `vault.refused_credentials` or `vault.no_bucket`.
     """
 
-    def put(self, key: str, data: bytes | bytearray, sha256: str, lock: Lock) -> Put:
+    def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
         """Write once, locked, with the digest checked by the store.
 
         Success if the key is free, or holds bytes of this digest; else raises VaultError `vault.key_conflict`.
@@ -121,6 +121,13 @@ class ObjectStore(Protocol):
 
     def extend(self, key: str, version_id: str, lock: Lock) -> None:
         """Lengthen a version's lock; raises VaultError `vault.lock_refused` if that would shorten or weaken it."""
+        ...
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """Remove one version or delete marker for good; that it is gone already is no error.
+
+        Raises VaultError `vault.lock_refused` while its lock holds.
+        """
         ...
 
     def now(self) -> datetime:

@@ -33,7 +33,7 @@ class MemoryStore:
         self._count = 0
         self.rows: dict[str, list[Row]] = {}
 
-    def put(self, key: str, data: bytes | bytearray, sha256: str, lock: Lock) -> Put:
+    def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
         """As the port says; a delete marker on top makes the key free again, as S3 has it."""
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("the digest given is not that of the bytes: a bug of the caller")
@@ -43,7 +43,7 @@ class MemoryStore:
                 if current.sha256 != sha256:
                     raise key_conflict(key)
                 return Put(current.version_id, existed=True, store_at=self._clock())
-            return Put(self.add(key, bytes(data), lock).version_id, existed=False, store_at=self._clock())
+            return Put(self.add(key, data, lock).version_id, existed=False, store_at=self._clock())
 
     def add(self, key: str, data: bytes | None, lock: Lock | None = None) -> Row:
         """Put a version (or a delete marker) on top, unconditionally: what an overwrite or a delete does."""
@@ -100,13 +100,17 @@ class MemoryStore:
             raise lock_refused(key, "the store does not shorten or weaken a lock")
         row.lock = lock
 
-    def delete(self, key: str, version_id: str) -> None:
-        """Delete one version as S3 would: refused while its lock holds."""
-        row = self._find(key, version_id)
-        if row is not None and row.lock is not None and row.lock.retain_until > self._clock():
-            raise lock_refused(key, "the version is locked")
-        if row is not None:
-            self.rows[key].remove(row)
+    def delete_version(self, key: str, version_id: str) -> None:
+        """As the port says."""
+        with self._mutex:
+            for row in self.rows.get(key, []):
+                if row.version_id == version_id:
+                    if row.lock is not None and row.lock.retain_until > self._clock():
+                        raise lock_refused(key, "the version is locked")
+                    self.rows[key].remove(row)
+                    break
+            if not self.rows.get(key, True):
+                del self.rows[key]
 
     def now(self) -> datetime:
         """As the port says."""

@@ -158,7 +158,7 @@ def test_a_store_that_lies_about_what_it_stored_is_found_out() -> None:
             super().__init__()
             self.alter = alter
 
-        def put(self, key: str, data: bytes | bytearray, sha256: str, lock: Lock) -> Put:
+        def put(self, key: str, data: bytes, sha256: str, lock: Lock) -> Put:
             """Store something else."""
             done = super().put(key, data, sha256, lock)
             self.alter(self, key)
