@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -167,8 +168,28 @@ def test_a_locked_version_can_not_be_deleted(bench: Bench) -> None:
                 Bucket=bench.store.bucket, Key=name(1), VersionId=put.version_id, BypassGovernanceRetention=True
             )
     elif isinstance(bench.store, MemoryStore):
-        assert code(lambda: bench.store.delete(name(1), put.version_id)) == "vault.lock_refused"  # type: ignore[attr-defined]  # memory's own
+        assert code(lambda: bench.store.delete_version(name(1), put.version_id)) == "vault.lock_refused"
     assert bench.store.get(name(1), put.version_id).data == b"money"
+
+
+def test_a_version_is_removed_once_its_lock_is_over_and_not_before(bench: Bench) -> None:
+    """One version by its id, whatever lies on top; again is no error; a delete marker is removed the same way."""
+    soon = Lock("COMPLIANCE", datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3))
+    put = bench.store.put(name(1), b"money", digest(b"money"), soon)
+    kept = bench.put(name(2), b"more")
+    assert code(lambda: bench.store.delete_version(name(1), put.version_id)) == "vault.lock_refused"
+    bench.overwrite(name(1), None)
+    while bench.store.now() <= soon.retain_until:
+        time.sleep(0.3)
+    rows = {row.is_delete_marker: row.version_id for row in bench.store.list_name(name(1))}
+    assert rows[False] == put.version_id
+    bench.store.delete_version(name(1), rows[False])
+    bench.store.delete_version(name(1), rows[False])
+    bench.store.delete_version(name(1), rows[True])
+    assert list(bench.store.list_name(name(1))) == []
+    assert bench.store.head(name(1)) is None
+    assert code(lambda: bench.store.delete_version(name(2), kept.version_id)) == "vault.lock_refused"
+    assert bench.store.get(name(2)).data == b"more"
 
 
 def test_a_delete_marker_frees_the_name_and_harms_nothing(bench: Bench) -> None:
