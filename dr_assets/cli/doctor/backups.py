@@ -4,24 +4,28 @@ What belongs here: the same rules as the checks in Dagster, read for a person. W
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from dr_assets.cli.doctor.line import Line
+from dr_assets.cli.doctor.line import EXIT_CODES, Line, Verdict
 from dr_assets.cli.doctor.patient import Patient
 from dr_assets.cli.doctor.settings import programs_for, room_for
 from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
+from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.position import stored_recovery_point
+from dr_assets.stores.postgres.settled import unsettled
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import parse_time
 
+_OK: Final[Verdict] = "ok"
+_COLOURS: Final[dict[str, Verdict]] = {"green": "ok", "yellow": "warn", "red": "bad"}
 PASSED: Final = "passed"
 
 
@@ -72,6 +76,30 @@ def gaps(patient: Patient) -> Iterator[Line]:
         yield Line(
             "gaps", "bad", found, f"run `dr-assets snapshot {dataset.name}`: nothing newer can be restored before"
         )
+
+
+def left_behind(patient: Patient) -> Iterator[Line]:
+    """Commits that a failover left behind and nobody has settled."""
+    found = unsettled(patient.vault(), patient.dataset.name)
+    if not found:
+        yield Line("diverged", "ok", "no commit that a failover left behind waits for a person")
+        return
+    total = sum(int(str(fact.body["commits_total"])) for fact in found)
+    hint = f"`dr-assets settle {patient.dataset.name}` lists them; docs/operations.md, `diverged`"
+    yield Line("diverged", "bad", f"{total} commit(s) were left behind by {len(found)} failover(s)", hint)
+
+
+def roll_up(patient: Patient) -> Iterator[Line]:
+    """How much WAL waits for its full segment."""
+    vault, name = patient.vault(), patient.dataset.name
+    now = vault.clock()
+    waiting = backlogs(vault, name)
+    oldest = max((backlog.age(now) for backlog in waiting), default=timedelta(0))
+    micros = sum(backlog.micros for backlog in waiting)
+    found = f"{micros} micro-segments wait, the oldest for {oldest.total_seconds():.0f} s"
+    verdict = max((_COLOURS[backlog.colour(now)] for backlog in waiting), key=EXIT_CODES.__getitem__, default=_OK)
+    hint = "" if verdict == "ok" else f"run `dr-assets roll-up {name}`, and see why Dagster's {name}_roll_up did not"
+    yield Line("roll-up", verdict, found, hint)
 
 
 def proofs(patient: Patient) -> Iterator[Line]:

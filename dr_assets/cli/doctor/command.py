@@ -72,6 +72,7 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
             "keys": settings.keys,
             "spool": settings.spool,
             "source": source.source,
+            "patroni": source.patroni,
             "preflight": source.fitness,
             "vault": vaults.vault,
             **{f"replica {each}": partial(vaults.replica, name=each) for each in patient.dataset.replicas},
@@ -79,6 +80,8 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
             "recovery point": backups.recovery_point,
             "base backup": backups.base_backup,
             "gaps": backups.gaps,
+            "diverged": backups.left_behind,
+            "roll-up": backups.roll_up,
             "proofs": backups.proofs,
         }
         probes += [Probe(name, check, partial(look, patient)) for check, look in looks.items()]

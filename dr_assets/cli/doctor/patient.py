@@ -12,6 +12,7 @@ from typing import Final
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Dataset, Estate
 from dr_assets.stores.postgres.dsn import parse_dsn
+from dr_assets.stores.postgres.patroni import parse_urls
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.vault import Vault
 
@@ -37,6 +38,11 @@ class Patient:
             name = self.dataset.dsn_env
             raise PolicyError("cli.dsn_missing", f"{name} is not set", f"export {name}='host=… dbname=… user=…'")
         return dsn
+
+    def patroni(self) -> tuple[str, ...]:
+        """Patroni's endpoints, none where the dataset names none. Raises PolicyError."""
+        variable = self.dataset.patroni_env
+        return parse_urls(self.env.get(variable, "")) if variable else ()
 
     def path(self, variable: str) -> Path:
         """The path that a variable holds. Raises PolicyError `vault.setting_missing`."""

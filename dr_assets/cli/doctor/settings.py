@@ -16,7 +16,6 @@ from dr_assets.cli.doctor.patient import Patient
 from dr_assets.engines.programs import find_programs
 from dr_assets.estate.model import Spool
 from dr_assets.estate.sizes import format_size
-from dr_assets.proving.restore_test import WORK_DIR_ENV
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.signing import Signer, Trust
 
@@ -84,6 +83,9 @@ def programs_for(patient: Patient, major: int, whose: str) -> Line:
 
 def room_for(patient: Patient, needed_bytes: int) -> Line:
     """Whether the folder that restore tests work in can take `needed_bytes` and what a replay adds."""
+    # It imports what reconciles money, which takes longer than most verbs run.
+    from dr_assets.proving.restore_test import WORK_DIR_ENV  # noqa: PLC0415 - see above
+
     folder = Path(patient.env.get(WORK_DIR_ENV) or tempfile.gettempdir())
     asked = needed_bytes + needed_bytes // 10 + (256 << 20)  # what a restore asks for (stores/postgres/site.py)
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0

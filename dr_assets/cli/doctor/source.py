@@ -3,6 +3,7 @@
 What belongs here: asking the source. What stays out: the judgements that the preflight makes already.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,14 +12,14 @@ from dr_assets.cli.doctor.line import Line, Verdict
 from dr_assets.cli.doctor.patient import Patient
 from dr_assets.cli.doctor.settings import programs_for
 from dr_assets.stores.postgres.dsn import describe_dsn
+from dr_assets.stores.postgres.patroni import PatroniSilentError, find_members, leader
 from dr_assets.stores.postgres.preflight import preflight
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
+from dr_assets.stores.postgres.slot_room import RED_SHARE, RoomWatch
 from dr_assets.vault.retention import CLOCK_SKEW_LIMIT
 
 _SEVERITY: Final[dict[str, Verdict]] = {"error": "bad", "warning": "warn", "advice": "ok"}
-# Below this share of what a slot may keep back, the next hour of a busy night can lose it.
-_SLOT_ALARM: Final = 0.25
 
 
 def source(patient: Patient) -> Iterator[Line]:
@@ -34,9 +35,29 @@ def source(patient: Patient) -> Iterator[Line]:
     yield programs_for(patient, version // 10000, "the source")
 
 
+def patroni(patient: Patient) -> Iterator[Line]:
+    """Where the dataset names Patroni: it answers, and says who leads."""
+    urls = patient.patroni()
+    if not urls:
+        return
+    try:
+        members = find_members(urls)
+    except PatroniSilentError as error:
+        hint = "after a failover the capture asks there who leads: see its REST endpoints, and what is between"
+        yield Line("patroni", "bad", str(error), hint)
+        return
+    leads = leader(members)
+    if leads is None:
+        yield Line(
+            "patroni", "bad", f"{len(members)} members, none leads", "see `patronictl list`: nobody can be captured"
+        )
+    else:
+        yield Line("patroni", "ok", f"{len(members)} members, {leads.name} leads on timeline {leads.timeline}")
+
+
 def fitness(patient: Patient) -> Iterator[Line]:
     """What `dr-assets preflight` finds."""
-    findings = preflight(patient.dsn, patient.dataset)
+    findings = preflight(patient.dsn, patient.dataset, patient.patroni())
     for finding in findings:
         yield Line("preflight", _SEVERITY[finding.severity], f"{finding.code}: {finding.found}", finding.hint)
     if not findings:
@@ -67,7 +88,7 @@ def _slot(patient: Patient, connection: Connection) -> Iterator[Line]:
         yield Line("slot", "bad", f"slot {slot.name} is lost: WAL that was not captured is gone", hint)
         return
     yield _reader(patient, slot)
-    yield _reserve(slot)
+    yield _reserve(patient, slot)
 
 
 def _reader(patient: Patient, slot: SlotStatus) -> Line:
@@ -77,15 +98,16 @@ def _reader(patient: Patient, slot: SlotStatus) -> Line:
     return Line("capture", "bad", f"nobody reads slot {slot.name}", hint)
 
 
-def _reserve(slot: SlotStatus) -> Line:
-    kept = f"slot {slot.name} is {slot.wal_status}, the source keeps {slot.retained_bytes >> 20} MiB for it"
-    if slot.safe_bytes is None:
-        return Line("slot", "ok", f"{kept}, without a limit")
-    found = f"{kept} and may write {slot.safe_bytes >> 20} MiB more until it can be lost"
-    whole = slot.safe_bytes + slot.retained_bytes
-    if slot.wal_status in {"reserved", "extended"} and slot.safe_bytes >= _SLOT_ALARM * whole:
+def _reserve(patient: Patient, slot: SlotStatus) -> Line:
+    room = RoomWatch(patient.dataset.wal_volume_bytes).look(slot, time.monotonic())
+    limit = "no limit is known" if room.limit_bytes is None else f"of {room.limit_bytes >> 20} MiB at most"
+    found = f"slot {slot.name} is {slot.wal_status}, the source keeps {slot.retained_bytes >> 20} MiB for it, {limit}"
+    alarm = room.alarm()
+    if alarm is None and slot.wal_status != "unreserved":
         return Line("slot", "ok", found)
-    return Line("slot", "bad", found, "bring the capture or the vault back now, or raise max_slot_wal_keep_size")
+    nearly: Verdict = "bad" if slot.wal_status == "unreserved" or (room.share or 0.0) >= RED_SHARE else "warn"
+    hint = "bring the capture or the vault back now, or raise max_slot_wal_keep_size"
+    return Line("slot", nearly, alarm or found, hint)
 
 
 def _synchronous(patient: Patient, connection: Connection) -> Line:
