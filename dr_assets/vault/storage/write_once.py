@@ -33,7 +33,7 @@ class Receipt:
 def put_locked(
     store: ObjectStore,
     key: ObjectKey,
-    data: bytes | bytearray,
+    data: bytes,
     sha256: str,
     lock: Lock,
     *,
