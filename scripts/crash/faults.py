@@ -97,7 +97,7 @@ def _in_an_outage(stage: Stage) -> Crash:
     """The store is dead, or hangs and answers nobody; some seconds later primary and capture die."""
     with _store_away(stage) as detail:
         began_s = time.monotonic()
-        time.sleep(stage.rng.uniform(1.5, 4.0))
+        time.sleep(stage.rng.uniform(3.5, 6.0) if stage.kind.spool else stage.rng.uniform(1.5, 4.0))
         done = _primary_and_capture(stage)
         done.outage_ms = round((time.monotonic() - began_s) * 1000)
         done.detail = detail

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.vault.connect import open_vault
 from scripts.crash.kinds import Kind
-from scripts.crash.scene import DATASET, Scene, with_mode
+from scripts.crash.scene import DATASET, SPOOL_BYTES_ENV, SPOOL_ENV, Scene, with_mode
 
 STATUS_EVERY_S: Final = 0.05
 _STATUS_ENV: Final = "DR_CRASH_ROUNDS_STATUS"
@@ -31,12 +31,18 @@ _ROOT: Final = Path(__file__).parents[2]
 class CaptureProcess:
     """The capture as a process of its own whose newest report lies in a file."""
 
-    def __init__(self, scene: Scene, kind: Kind) -> None:
+    def __init__(
+        self, scene: Scene, kind: Kind, env: Mapping[str, str] | None = None, *, degrade_after_s: float | None = None
+    ) -> None:
         self._status = scene.folder / "capture-status.json"
         self._status.unlink(missing_ok=True)
-        mode = {"zero_loss": kind.zero_loss, "spool": kind.spool}
+        mode = {
+            "zero_loss": kind.zero_loss,
+            "spool_bytes": int(scene.env[SPOOL_BYTES_ENV]) if kind.spool else 0,
+            "degrade_after_s": degrade_after_s,
+        }
         env = {
-            **os.environ, **scene.env, "LEDGER_DSN": scene.cluster_dsn,
+            **os.environ, **scene.env, "LEDGER_DSN": scene.cluster_dsn, **(env or {}),
             _STATUS_ENV: str(self._status), _MODE_ENV: json.dumps(mode),
         }  # fmt: skip
         self._log = (scene.folder / "capture.log").open("ab")
@@ -119,7 +125,9 @@ def main() -> None:
     dataset = with_mode(estate.datasets[DATASET], **json.loads(os.environ[_MODE_ENV]))
     vault = open_vault(estate, dataset.vault, os.environ)
     options = CaptureOptions(report_every_s=STATUS_EVERY_S)
-    Capture(vault, dataset, os.environ[dataset.dsn_env], listener=tell, options=options).run(stop)
+    spool_dir = Path(os.environ[SPOOL_ENV]) if dataset.spool else None
+    capture = Capture(vault, dataset, os.environ[dataset.dsn_env], listener=tell, options=options, spool_dir=spool_dir)
+    capture.run(stop)
 
 
 if __name__ == "__main__":

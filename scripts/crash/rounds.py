@@ -19,6 +19,7 @@ from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import restore
 from dr_assets.stores.postgres.snapshot import take_snapshot
+from dr_assets.stores.postgres.spooling import SPOOL_AFTER_S
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.facts import facts
 from scripts.crash.compare import Told, Transfer, held, told, walk, window_ms
@@ -106,11 +107,15 @@ def _new_row(number: int, kind: Kind, seed: int, clients: Told, done: Crash) -> 
         slowest_put_ms=round(slowest_ms, 1),
         outage_ms=done.outage_ms,
         # A byte waits at most the linger for its cut, and its put was at most as old as the slowest; the report of it
-        # is at most this old itself. Without a spool an outage costs all that it lasts.
-        bound_ms=round(linger_ms + slowest_ms + STATUS_EVERY_S * 1000 + (0 if kind.spool else done.outage_ms), 1),
+        # is at most this old itself. An outage costs all that it lasts, or what is not on the spool yet.
+        bound_ms=round(linger_ms + slowest_ms + STATUS_EVERY_S * 1000 + _outage_ms(kind, done), 1),
         detail=done.detail,
         durability=str(done.statuses[-1].get("durability", "")),
     )
+
+
+def _outage_ms(kind: Kind, done: Crash) -> float:
+    return min(done.outage_ms, SPOOL_AFTER_S * 1000) if kind.spool else done.outage_ms
 
 
 def _restore(scene: Scene, kind: Kind, result: Round, clients: Told, done: Crash, timeline: int) -> None:
@@ -156,6 +161,8 @@ def _judge(
     result.loss_window_ms = window_ms(lost, done.at)
     if kind.zero_loss and lost:
         result.failures.append("zero loss lost acknowledged commits")
+    if kind.zero_loss and result.durability != "synchronous":
+        result.failures.append(f"commits did not wait for the vault: {result.durability}")
     if kind.store_survives and lost:
         result.failures.append("a killed store cost acknowledged commits")
     if result.loss_window_ms > scene.dataset(kind).rpo.total_seconds() * 1000:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,8 @@ from scripts.crash.kinds import Kind
 
 DATASET: Final = "ledger"
 SPOOL_ENV: Final = "DR_CRASH_SPOOL"
-SPOOL_BYTES: Final = 256 << 20
+SPOOL_BYTES_ENV: Final = "DR_CRASH_SPOOL_BYTES"
+_SPOOL_BYTES: Final = 256 << 20
 _SETTINGS: Final[dict[str, str | int | bool]] = {
     "track_commit_timestamp": True,
     "wal_keep_size": "1GB",  # the vault's bytes are compared with the server's own files
@@ -58,7 +60,8 @@ class Scene:
 
     def dataset(self, kind: Kind) -> Dataset:
         """The declared ledger, in the mode of a kind of round."""
-        return with_mode(self.estate.datasets[DATASET], zero_loss=kind.zero_loss, spool=kind.spool)
+        spool_bytes = int(self.env[SPOOL_BYTES_ENV]) if kind.spool else 0
+        return with_mode(self.estate.datasets[DATASET], zero_loss=kind.zero_loss, spool_bytes=spool_bytes)
 
     @property
     def dsn(self) -> str:
@@ -77,11 +80,15 @@ class Scene:
         return parse_lsn(str(row[0] if row else ""))
 
     def synchronize(self, slot: str | None) -> None:
-        """Have the primary's commits wait for the standby of this name, or for none."""
-        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            names = sql.Literal(f'"{slot}"' if slot else "")
-            connection.execute(sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {}").format(names))
-            connection.execute("SELECT pg_reload_conf()")
+        """Have commits wait for the standby of this name, or for none: on the primary and on who may be the next one.
+
+        ALTER SYSTEM is not replicated, so a standby that is not told commits without waiting once it is promoted.
+        """
+        for server in filter(None, (self.server, self.standby)):
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                names = sql.Literal(f'"{slot}"' if slot else "")
+                connection.execute(sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {}").format(names))
+                connection.execute("SELECT pg_reload_conf()")
 
     def add_standby(self, number: int) -> PostgresServer:
         """A second server that streams from the primary and has caught up."""
@@ -106,12 +113,15 @@ class Scene:
         self.env["LEDGER_DSN"] = self.dsn
 
 
-def with_mode(dataset: Dataset, *, zero_loss: bool, spool: bool) -> Dataset:
+def with_mode(
+    dataset: Dataset, *, zero_loss: bool, spool_bytes: int = 0, degrade_after_s: float | None = None
+) -> Dataset:
     """A declared dataset in one of the modes that rounds are run in."""
+    degrade_after = None if degrade_after_s is None else timedelta(seconds=degrade_after_s)
     return dataclasses.replace(
         dataset,
-        zero_loss=ZeroLoss(None) if zero_loss else None,
-        spool=Spool(SPOOL_ENV, SPOOL_BYTES) if spool else None,
+        zero_loss=ZeroLoss(degrade_after) if zero_loss else None,
+        spool=Spool(SPOOL_ENV, spool_bytes) if spool_bytes else None,
     )
 
 
@@ -164,6 +174,7 @@ def _environment(folder: Path, server: PostgresServer, region: SeaweedRegion) ->
         "DR_TRUST_FILE": str(secrets / "trust.json"),
         "DR_SIGNING_KEY": str(secrets / "signing.pem"),
         SPOOL_ENV: str(folder / "spool"),
+        SPOOL_BYTES_ENV: str(_SPOOL_BYTES),
     }
 
 
