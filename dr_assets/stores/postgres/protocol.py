@@ -290,6 +290,7 @@ class ReplicationConnection:
 
     def end_stream(self, *, timeout_s: float = 5) -> None:
         """End the WAL stream from our side and wait for the server to agree. Raises ConnectionLostError."""
+        self._unread.clear()  # of the stream that ends: the next one may begin elsewhere
         try:
             self.pgconn.put_copy_end()
             self.flush(timeout_s=timeout_s)

@@ -27,7 +27,7 @@ from dr_assets.vault.vault import Receipt, Vault
 # Answers that another try may change. Everything else (credentials, a missing lock, a name that is taken) is final.
 _TRANSIENT = frozenset({"vault.unreachable", "vault.refused", "vault.missing"})
 _BACKOFF_BEGIN_S = 0.2
-_BACKOFF_END_S = 10.0
+_BACKOFF_END_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

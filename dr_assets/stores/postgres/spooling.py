@@ -57,9 +57,12 @@ class Spooling:
         used, allowed = self.folder.size_bytes, self.folder.max_bytes
         if self.folder.trouble:
             return self.folder.trouble
-        if used < allowed * _YELLOW_SHARE:
+        if self._is_full():
+            full = "full: no more is read, and the source's slot grows"
+        elif used >= allowed * _YELLOW_SHARE:
+            full = "filling"
+        else:
             return None
-        full = "full: no more is read, and the source's slot grows" if self._is_full() else "filling"
         return f"the spool is {full}, {used >> 20} of {allowed >> 20} MiB"
 
     def can_take(self) -> bool:

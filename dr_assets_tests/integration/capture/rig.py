@@ -5,7 +5,7 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,13 +100,30 @@ class Place:
 class CaptureThread:
     """A capture that runs beside the test; leaving the context stops it and raises what it raised."""
 
-    def __init__(self, vault: Vault, dataset: Dataset, dsn: str, **options: Any) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        dataset: Dataset,
+        dsn: str,
+        spool_dir: Path | None = None,
+        *,
+        patroni: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self.vault, self.dataset, self.dsn = vault, dataset, dsn
         self.reports: list[CaptureReport] = []
         self.stop_event = threading.Event()
         self.error: BaseException | None = None
         options = {"report_every_s": 0.05, "heartbeat_every_s": 0.2, **options}
-        self.capture = Capture(vault, dataset, dsn, listener=self.reports.append, options=CaptureOptions(**options))
+        self.capture = Capture(
+            vault,
+            dataset,
+            dsn,
+            listener=self.reports.append,
+            options=CaptureOptions(**options),
+            spool_dir=spool_dir,
+            patroni=patroni,
+        )
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
