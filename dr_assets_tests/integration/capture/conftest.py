@@ -3,7 +3,8 @@
 import importlib.util
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +57,14 @@ def place(rig: ModuleType, region: Any, bucket: Callable[[], str], keys_dir: Pat
         keys_dir=keys_dir,
         slot=f"dr_ledger_{secrets.token_hex(4)}",
     )
+
+
+@pytest.fixture
+def cluster(rig: ModuleType, postgres_server: Any, engine_dir: Path) -> Iterator[Any]:
+    """A running primary without standbys (cluster.py)."""
+    clusters = _load("capture_cluster", Path(__file__).with_name("cluster.py"))
+    with ExitStack() as stack:
+        yield clusters.Cluster(rig, stack, engine_dir, postgres_server(settings={"fsync": False}))
 
 
 @pytest.fixture

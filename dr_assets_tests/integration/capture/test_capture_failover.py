@@ -1,15 +1,10 @@
 """Promotions under a capture, on real servers: followed without a gap, or refused and on record."""
 
 import re
-import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote
 
-import psycopg
 import pytest
 
 from dr_assets.engines.postgres import PostgresServer
@@ -17,90 +12,11 @@ from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.preflight import preflight
-from dr_assets.vault.chain import resolve
-from dr_assets.vault.facts import facts
-from dr_assets.vault.verify import verify
 
 pytestmark = pytest.mark.integration
 
 
-class Cluster:
-    """A primary and what becomes of it: standbys, promotions, one connection string for all."""
-
-    def __init__(self, stack: ExitStack, folder: Path, first: PostgresServer) -> None:
-        self.stack, self.folder = stack, folder
-        self.servers = [first]
-
-    def standby(self, of: PostgresServer) -> PostgresServer:
-        """A running standby."""
-        server = PostgresServer.standby_of(of, self.folder / f"standby-{secrets.token_hex(3)}")
-        self.stack.enter_context(server)
-        server.start()
-        self.servers.append(server)
-        return server
-
-    def dsn(self) -> str:
-        """Every server in one connection string."""
-        first = self.servers[0]
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
-        return f"postgresql://postgres:{quote(str(first.password), safe='')}@{hosts}/postgres"
-
-
-@pytest.fixture
-def cluster(postgres_server: Any, engine_dir: Path) -> Iterator[Cluster]:
-    """A primary without standbys."""
-    with ExitStack() as stack:
-        yield Cluster(stack, engine_dir, postgres_server(settings={"fsync": False}))
-
-
-def execute(server: PostgresServer, *statements: str) -> list[Any]:
-    """The last statement's rows."""
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        rows: list[Any] = []
-        for statement in statements:
-            cursor = connection.execute(statement)
-            rows = cursor.fetchall() if cursor.description else []
-        return rows
-
-
-def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
-    """Until the standby has replayed everything."""
-    (target,) = execute(primary, "SELECT pg_current_wal_flush_lsn()::text")[0]
-    with psycopg.connect(standby.dsn(), autocommit=True) as connection:
-        while connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone() != (True,):
-            pass
-
-
-def said(vault: Any, kind: str) -> list[dict[str, Any]]:
-    """The facts of a kind."""
-    return [fact.body for fact in facts(vault, "ledger", kind)]
-
-
-def switches(vault: Any) -> dict[int, int]:
-    """Where each timeline was begun, by the facts."""
-    return {fact["timeline"]: parse_lsn(fact["switch_lsn"]) for fact in said(vault, "timeline") if fact["parent"]}
-
-
-def assert_joined(rig: ModuleType, vault: Any, dataset: Any, servers: dict[int, PostgresServer]) -> None:
-    """Every timeline's chain is whole, holds its server's bytes, and begins and ends where it was switched."""
-    began = switches(vault)
-    system_id = said(vault, "timeline")[0]["system_id"]
-    assert sorted(servers) == sorted({1, *began})
-    for timeline, server in servers.items():
-        objects = list(vault.objects(dataset.name, "wal", system_id=system_id, timeline=timeline))
-        chain = resolve(objects, vault.header, objects[0].key.first)
-        rig.check_links(vault, chain)
-        assert not chain.holes
-        end = began.get(timeline + 1, chain.end)
-        assert chain.end >= end
-        if timeline in began:
-            assert chain.begin == began[timeline]
-        wal = rig.vault_wal(vault, chain)[: end - chain.begin]
-        assert wal == rig.server_wal(server.data_dir, timeline, chain.begin, end)
-    assert verify(vault).ok
-
-
-def test_a_switch_over_is_followed_without_a_gap(rig: ModuleType, cluster: Cluster, memory_vault: Any) -> None:
+def test_a_switch_over_is_followed_without_a_gap(rig: ModuleType, cluster: Any, memory_vault: Any) -> None:
     """The old primary stops although we stream from it, the new one is gone on from at once, the old one may follow."""
     old = cluster.servers[0]
     new = cluster.standby(old)
@@ -110,21 +26,21 @@ def test_a_switch_over_is_followed_without_a_gap(rig: ModuleType, cluster: Clust
         capture.wait_stored(rig.write_rows(old.dsn(), 200))
         old.stop()
         new.promote()
-        report = capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        report = capture.wait(lambda report: report.timeline == 2, "timeline 2")
         capture.wait_stored(rig.write_rows(new.dsn(), 200))
         old.follow(new)
         old.start()
         report = capture.wait_stored(rig.write_rows(new.dsn(), 200))
         dated = report.recovery_point_at
         assert dated is not None
-        capture.wait(lambda said: said.recovery_point_at > dated, "a heartbeat from the new primary")
-    assert_joined(rig, vault, dataset, {1: new, 2: new})
-    assert said(vault, "gap") == []
-    assert said(vault, "diverged") == []
+        capture.wait(lambda report: report.recovery_point_at > dated, "a heartbeat from the new primary")
+    cluster.assert_joined(vault, dataset, {1: new, 2: new})
+    assert cluster.said(vault, "gap") == []
+    assert cluster.said(vault, "diverged") == []
 
 
 def test_a_promotion_while_the_capture_is_down_is_caught_up_with(
-    rig: ModuleType, cluster: Cluster, memory_vault: Any
+    rig: ModuleType, cluster: Any, memory_vault: Any
 ) -> None:
     """Two switches in a row while nobody captured: the slots on the standbys kept the WAL, all three chains join."""
     first = cluster.servers[0]
@@ -133,39 +49,30 @@ def test_a_promotion_while_the_capture_is_down_is_caught_up_with(
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
         capture.wait_stored(rig.write_rows(first.dsn(), 200))
-        slots_on(capture, second, third)
+        cluster.slots_on(capture, second, third)
     rig.write_rows(first.dsn(), 300)
-    caught_up(first, second)
+    cluster.caught_up(first, second)
     first.kill()
     second.promote()
     third.stop()
     third.follow(second)
     third.start()
     rig.write_rows(second.dsn(), 300)
-    execute(second, "SELECT pg_switch_wal()", "CHECKPOINT")
+    cluster.execute(second, "SELECT pg_switch_wal()", "CHECKPOINT")
     rig.write_rows(second.dsn(), 300)
-    caught_up(second, third)
+    cluster.caught_up(second, third)
     second.kill()
     third.promote()
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
         report = capture.wait_stored(rig.write_rows(third.dsn(), 200))
-        capture.wait(lambda said: said.timeline == 3, "timeline 3")
+        capture.wait(lambda report: report.timeline == 3, "timeline 3")
     assert report.recovery_point_at is not None
-    assert_joined(rig, vault, dataset, {1: third, 2: third, 3: third})
-    assert said(vault, "gap") == []
-
-
-def slots_on(capture: Any, *standbys: PostgresServer) -> None:
-    """Until each standby has the capture's slot, no farther than what is stored."""
-    for standby in standbys:
-        asked = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = '{}'"
-        while not (rows := execute(standby, asked.format(capture.dataset.slot))):
-            assert capture.error is None
-        assert rows[0][0] <= capture.report.stored_lsn
+    cluster.assert_joined(vault, dataset, {1: third, 2: third, 3: third})
+    assert cluster.said(vault, "gap") == []
 
 
 def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
-    rig: ModuleType, cluster: Cluster, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+    rig: ModuleType, cluster: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its commits, those of two-phase transactions too, are the ones that pg_waldump finds there; nothing follows it.
 
@@ -180,9 +87,9 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
         capture.wait_stored(rig.write_rows(old.dsn(), 200))
-        caught_up(old, new)
+        cluster.caught_up(old, new)
         new.stop()
-        execute(
+        cluster.execute(
             old,
             "CREATE TABLE bets (id int)", "SELECT pg_switch_wal()", "INSERT INTO bets VALUES (1)",
             "BEGIN", "INSERT INTO bets VALUES (2)", "SAVEPOINT a", "INSERT INTO bets VALUES (3)", "CREATE TABLE t2 ()",
@@ -193,15 +100,15 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
         new.settings["primary_conninfo"] = ""
         new.start()
         new.promote()
-        terminate(old, dataset.slot)
-        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        cluster.terminate(old, dataset.slot)
+        capture.wait(lambda report: report.timeline == 2, "timeline 2")
         capture.wait_stored(rig.write_rows(new.dsn(), 200))
         beyond = rig.write_rows(old.dsn(), 10)
         capture.wait_stored(rig.write_rows(new.dsn(), 10))
-    (listed,) = said(vault, "diverged")
+    (listed,) = cluster.said(vault, "diverged")
     assert parse_lsn(listed["stored"]) < beyond
     switch, stored = listed["switch_lsn"], listed["stored"]
-    assert (listed["timeline"], listed["next_timeline"], switches(vault)) == (1, 2, {2: parse_lsn(switch)})
+    assert (listed["timeline"], listed["next_timeline"], cluster.switches(vault)) == (1, 2, {2: parse_lsn(switch)})
     commits = [(commit["lsn"], commit["xid"]) for commit in listed["commits"]]
     assert commits == dumped_commits(old, switch, stored)
     assert len(commits) == listed["commits_total"] > 4
@@ -210,14 +117,6 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
         error = capture.ended_with()
     assert isinstance(error, SourceError)
     assert error.code == "source.older_timeline"
-
-
-def terminate(server: PostgresServer, application: str) -> None:
-    """End the capture's stream as a broken network would."""
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = %s", (application,)
-        )
 
 
 def dumped_commits(server: PostgresServer, begin: str, end: str) -> list[tuple[str, int]]:
@@ -234,7 +133,7 @@ def dumped_commits(server: PostgresServer, begin: str, end: str) -> list[tuple[s
     return found
 
 
-def test_two_standbys_promoted_apart_are_told_apart(rig: ModuleType, cluster: Cluster, memory_vault: Any) -> None:
+def test_two_standbys_promoted_apart_are_told_apart(rig: ModuleType, cluster: Any, memory_vault: Any) -> None:
     """Both call their timeline 2. The one that is not ours is refused and on record; accepted, it gets a chain."""
     old = cluster.servers[0]
     one, other = cluster.standby(old), cluster.standby(old)
@@ -242,13 +141,13 @@ def test_two_standbys_promoted_apart_are_told_apart(rig: ModuleType, cluster: Cl
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
         capture.wait_stored(rig.write_rows(old.dsn(), 200))
-        slots_on(capture, one, other)
+        cluster.slots_on(capture, one, other)
         other.stop()
         capture.wait_stored(rig.write_rows(old.dsn(), 200))
-        caught_up(old, one)
+        cluster.caught_up(old, one)
         old.stop()
         one.promote()
-        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        capture.wait(lambda report: report.timeline == 2, "timeline 2")
         captured = capture.wait_stored(rig.write_rows(one.dsn(), 20)).stored_lsn
     other.settings["primary_conninfo"] = ""
     other.start()
@@ -259,18 +158,18 @@ def test_two_standbys_promoted_apart_are_told_apart(rig: ModuleType, cluster: Cl
             error = capture.ended_with()
         assert isinstance(error, SourceError)
         assert error.code == "source.forked"
-    assert [(gap["timeline"], gap["available"]) for gap in said(vault, "gap")] == [(2, None)]
+    assert [(gap["timeline"], gap["available"]) for gap in cluster.said(vault, "gap")] == [(2, None)]
     with rig.CaptureThread(vault, dataset, other.dsn(), accept_gap=True) as capture:
         capture.wait_stored(rig.write_rows(other.dsn(), 20))
     rig.assert_same_wal(vault, dataset, other.data_dir)
     with rig.CaptureThread(vault, dataset, other.dsn()) as capture:
         capture.wait_stored(rig.write_rows(other.dsn(), 20))
     rig.assert_same_wal(vault, dataset, other.data_dir)
-    assert all(gap["available"] for gap in said(vault, "gap")[1:])
+    assert all(gap["available"] for gap in cluster.said(vault, "gap")[1:])
 
 
 def test_a_standby_without_our_slot_leaves_a_gap_that_is_on_record(
-    rig: ModuleType, cluster: Cluster, memory_vault: Any
+    rig: ModuleType, cluster: Any, memory_vault: Any
 ) -> None:
     """Nobody kept the old timeline's WAL: refused and recorded, and a preflight said so while there was time."""
     old = cluster.servers[0]
@@ -284,24 +183,24 @@ def test_a_standby_without_our_slot_leaves_a_gap_that_is_on_record(
     assert str(new.port) in finding.found
     for _ in range(3):
         rig.write_rows(old.dsn(), 20)
-        execute(old, "SELECT pg_switch_wal()", "CHECKPOINT")
-    caught_up(old, new)
+        cluster.execute(old, "SELECT pg_switch_wal()", "CHECKPOINT")
+    cluster.caught_up(old, new)
     old.stop()
     new.promote()
-    execute(new, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT")
+    cluster.execute(new, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT")
     with rig.CaptureThread(vault, dataset, new.dsn()) as capture:
         error = capture.ended_with()
     assert isinstance(error, SourceError)
     assert error.code == "source.gap"
-    (gap,) = said(vault, "gap")
+    (gap,) = cluster.said(vault, "gap")
     assert (gap["timeline"], parse_lsn(gap["chain_end"])) == (1, rig.chain_of(vault, dataset).end)
     with rig.CaptureThread(vault, dataset, new.dsn(), accept_gap=True) as capture:
         capture.wait_stored(rig.write_rows(new.dsn(), 20))
-        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        capture.wait(lambda report: report.timeline == 2, "timeline 2")
 
 
 def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
-    rig: ModuleType, cluster: Cluster, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
+    rig: ModuleType, cluster: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A primary waits for its receivers to confirm its last WAL; we confirm nothing unstored, so we leave in time.
 
@@ -320,7 +219,7 @@ def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
 
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
         capture.wait_stored(rig.write_rows(old.dsn(), 20))
-        slots_on(capture, new)
+        cluster.slots_on(capture, new)
         vault.store.put = held
         stuck = rig.write_rows(old.dsn(), 20)
         old.stop(timeout_s=40)
@@ -329,6 +228,6 @@ def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
         assert not back.is_set()
         new.promote()
         back.set()
-        capture.wait(lambda said: said.timeline == 2, "timeline 2")
+        capture.wait(lambda report: report.timeline == 2, "timeline 2")
         capture.wait_stored(rig.write_rows(new.dsn(), 20))
-    assert_joined(rig, vault, dataset, {1: new, 2: new})
+    cluster.assert_joined(vault, dataset, {1: new, 2: new})
