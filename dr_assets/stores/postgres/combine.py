@@ -100,7 +100,7 @@ def _combine(newest: BaseManifest, places: Sequence[_LayerPlace], site: Site, se
     ]
     args: list[str | Path] = [
         # The files come from memory that authenticated them, and a restore that is kept is flushed as a whole.
-        *(f"--output={site.data_dir}", "--no-sync", "--manifest-checksums=SHA256"),
+        *(f"--output={site.data_dir}", "--no-sync", "--manifest-checksums=CRC32C"),
         *moved,
         *(["--link"] if server.programs.major >= _LINK_MAJOR else []),
         *(place.data_dir for place in places),

@@ -11,7 +11,7 @@ shared_preload_libraries) on whoever starts it.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -19,6 +19,8 @@ from typing import Final, Protocol
 from dr_assets.engines.placement import RunAs
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.base_manifest import Archive, BaseManifest
+from dr_assets.stores.postgres.crc32c import crc32c_hex
+from dr_assets.stores.postgres.host import allocate
 from dr_assets.stores.postgres.tar import Member, TarReader, unreadable
 from dr_assets.vault.format.segment import Opened
 
@@ -30,6 +32,11 @@ _HELD: Final = frozenset({*LAST, *SETTINGS_FILES})
 # A server that finds one of these would recover by its source's rules; ours are made when recovery begins.
 _DROPPED: Final = frozenset({"standby.signal", "recovery.signal", "recovery.conf", "tablespace_map"})
 _HELD_LIMIT_BYTES: Final = 64 << 20
+# Ours are made with CRC32C; they were with SHA256, and pg_combinebackup may be told otherwise.
+_CHECKSUMS: Final[dict[str, Callable[[bytes], str]]] = {
+    "CRC32C": crc32c_hex,
+    "SHA256": lambda data: hashlib.sha256(data).hexdigest(),
+}
 # The first thing in a restored directory's own postgresql.conf until the restore is whole: no server reads past it.
 UNFINISHED_CONF: Final = """\
 # This directory is an unfinished restore. No server may start on it: it would serve a state that nobody has proven.
@@ -187,6 +194,7 @@ class ArchiveSink:
         except FileExistsError:
             raise unreadable(self._archive, f"member {str(member.path)!r} twice") from None
         give_open(self._descriptor, self._user)
+        allocate(self._descriptor, member.size_bytes)
 
     def _folder(self, name: str, mode: int) -> None:
         for parent in (*reversed(PurePosixPath(name).parents), PurePosixPath(name)):
@@ -220,9 +228,11 @@ def _check_held(laid: LaidBase) -> None:
     missing = [name for name in LAST if name not in laid.held]
     if missing:
         raise unreadable("base.tar", f"no {missing[0]} in it")
-    listed = dict(manifest_files(laid.backup_manifest, laid.held))
+    listed = {
+        name: (algorithm, checksum) for name, algorithm, checksum in manifest_files(laid.backup_manifest, laid.held)
+    }
     for name, data in laid.held.items():
-        if name in listed and hashlib.sha256(data).hexdigest() != listed[name]:
+        if name in listed and _CHECKSUMS[listed[name][0]](data) != listed[name][1]:
             raise VaultError(
                 "backup.damaged",
                 f"{name} is not the file that PostgreSQL's own backup_manifest describes",
@@ -230,12 +240,12 @@ def _check_held(laid: LaidBase) -> None:
             )
 
 
-def manifest_files(backup_manifest: bytes, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Path and SHA-256 of those `names` that PostgreSQL's `backup_manifest` lists."""
+def manifest_files(backup_manifest: bytes, names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Path, algorithm and checksum of those `names` that PostgreSQL's `backup_manifest` lists with one we know."""
     wanted = frozenset(names)
     try:
         for entry in json.loads(backup_manifest)["Files"]:
-            if entry.get("Path") in wanted and entry.get("Checksum-Algorithm") == "SHA256":
-                yield entry["Path"], entry["Checksum"]
+            if entry.get("Path") in wanted and entry.get("Checksum-Algorithm") in _CHECKSUMS:
+                yield entry["Path"], entry["Checksum-Algorithm"], entry["Checksum"]
     except (ValueError, KeyError, TypeError) as error:
         raise unreadable(BACKUP_MANIFEST_FILE, f"cannot be read ({type(error).__name__})") from None

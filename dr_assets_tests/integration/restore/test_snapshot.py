@@ -48,7 +48,7 @@ def test_the_manifest_says_what_a_restore_needs(history: "History") -> None:
     listed = {str(obj.key): obj for obj in vault.objects("ledger", f"base-{manifest.snapshot_id}")}
     own = json.loads(b"".join(vault.open(listed[part.key]).plaintext for part in parts))
     assert own["WAL-Ranges"][0]["Timeline"] == 1
-    assert all(entry["Checksum-Algorithm"] == "SHA256" for entry in own["Files"])
+    assert all(entry["Checksum-Algorithm"] == "CRC32C" for entry in own["Files"])
 
 
 def test_everything_is_locked_for_retention_interval_and_a_week(history: "History") -> None:
