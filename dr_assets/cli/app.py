@@ -7,7 +7,7 @@ from types import FrameType
 import typer
 from rich.console import Console
 
-from dr_assets.cli import capture, demo, estate, restore, roll_up, settle, snapshot, status, vault, wal
+from dr_assets.cli import capture, demo, estate, expire, restore, roll_up, settle, snapshot, status, vault, wal
 from dr_assets.cli.doctor import command as doctor
 from dr_assets.estate.errors import DrError
 
@@ -30,6 +30,7 @@ app.command("snapshot")(snapshot.snapshot)
 app.command("restore")(restore.restore)
 app.command("roll-up")(roll_up.roll_up_command)
 app.command("settle")(settle.settle)
+app.command("expire")(expire.expire_command)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -105,6 +105,10 @@ class LockRules:
         """The lock for an object that is sealed at `now`."""
         return lock_for(kind, *self._rule(dataset), now)
 
+    def kept_for(self, dataset: str) -> timedelta:
+        """How long every recovery point of the dataset must stay reachable."""
+        return timedelta(days=self._rule(dataset)[0].days)
+
     def _rule(self, dataset: str) -> tuple[RetentionRule, timedelta]:
         if dataset in self.rules:
             return self.rules[dataset]

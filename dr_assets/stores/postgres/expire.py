@@ -1,0 +1,168 @@
+"""Expiry: removing what no kept recovery point needs and whose lock is over, on record before and after.
+
+What belongs here: the order (list, word, removal, word), and that it may be killed anywhere. What stays out: choosing
+(expiry_plan.py).
+
+The expirer is a role of its own and the only one that deletes: by version id, never with a bypass. That m of n people
+sign what it may remove comes with the evidence; until then its credentials are to be kept apart.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.expiry_plan import LIMIT, ExpiryPlan, Planner
+from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, Doomed, to_json
+from dr_assets.vault.facts import SYSTEM_ID, latest_fact, record_fact
+from dr_assets.vault.format import canonical
+from dr_assets.vault.format.canonical import Json, format_time
+from dr_assets.vault.inventory import record_inventory
+from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.vault import Vault
+
+_WORKERS: Final = 16
+_TOLD_REFUSALS: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Listener = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Expiry:
+    """What a run removed. `refused` are names that the store kept, with its reason: somebody extended their lock."""
+
+    dataset: str
+    removed: int = 0
+    size_bytes: int = 0
+    lists: int = 0
+    refused: list[str] = field(default_factory=list)
+    last: ExpiryPlan | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """For machines."""
+        return {
+            "dataset": self.dataset,
+            "removed": self.removed,
+            "size_bytes": self.size_bytes,
+            "lists": self.lists,
+            "refused": list[Json](self.refused),
+            "troubles": [] if self.last is None else list[Json](self.last.troubles),
+        }
+
+
+def plan_expiry(vault: Vault, dataset: str, *, limit: int = LIMIT) -> ExpiryPlan:
+    """What the next list would name; changes nothing. Raises VaultError when the store can't be read."""
+    return Planner(vault, dataset, limit=limit).plan()
+
+
+def expire(
+    vault: Vault,
+    dataset: str,
+    *,
+    limit: int = LIMIT,
+    micro_age: timedelta = MICRO_LOCK,
+    listener: Listener | None = None,
+) -> Expiry:
+    """Remove all that may go, a list of at most `limit` names at a time; then take an inventory of what is left.
+
+    May be killed anywhere and run again: what one run leaves, the next one plans anew. `listener` is told stage, done
+    and total. Raises VaultError: what the store refuses for another reason than a lock, `vault.clock_skew`.
+    """
+    vault.check_clock()
+    done = Expiry(dataset)
+    close_open_list(vault, dataset)
+    planner = Planner(vault, dataset, limit=limit, micro_age=micro_age)
+    refused: set[str] = set()
+    while True:
+        plan = done.last = planner.plan()
+        rows = [row for row in plan.rows if str(row.key) not in refused]
+        if not rows:
+            break
+        refused |= _work_off(vault, dataset, rows, done, plan, listener)
+    if done.removed:
+        record_inventory(vault, dataset)
+    return done
+
+
+def close_open_list(vault: Vault, dataset: str) -> None:
+    """A list that a kill left open is closed: what is left of it is planned anew, by the policy of today."""
+    newest = latest_fact(vault, dataset, EXPIRY)
+    if newest is not None and newest.body.get("event") == "begun":
+        body: dict[str, Json] = {"event": "done", "list": newest.body.get("list"), "interrupted": True}
+        record_fact(vault, dataset, EXPIRY, body)
+
+
+def _work_off(
+    vault: Vault, dataset: str, rows: Sequence[Doomed], done: Expiry, plan: ExpiryPlan, listener: Listener | None
+) -> set[str]:
+    """Seal the list and the word, remove, seal the word; returns the names that the store kept."""
+    key = _seal_list(vault, dataset, rows)
+    size_bytes = sum(row.size_bytes for row in rows)
+    common: dict[str, Json] = {
+        "list": key,
+        "objects": len(rows),
+        "size_bytes": size_bytes,
+        "window_begin": format_time(plan.window_begin),
+        "stages": {stage: count for stage, (count, _) in plan.by_stage().items()},
+    }
+    record_fact(vault, dataset, EXPIRY, {"event": "begun", **common})
+    refusals = _remove(vault, rows, listener)
+    kept = list(refusals)
+    told: dict[str, Json] = {
+        "removed": len(rows) - len(kept),
+        "refused_total": len(kept),
+        "refused": list[Json](name.rpartition("/")[2] for name in kept[:_TOLD_REFUSALS]),
+    }
+    record_fact(vault, dataset, EXPIRY, {"event": "done", **common, **told})
+    done.lists += 1
+    done.removed += len(rows) - len(kept)
+    done.size_bytes += sum(row.size_bytes for row in rows if str(row.key) not in refusals)
+    done.refused += [f"{name}: {why}" for name, why in refusals.items()]
+    return set(kept)
+
+
+def _seal_list(vault: Vault, dataset: str, rows: Sequence[Doomed]) -> str:
+    now = vault.clock()
+    first = (now - _EPOCH) // timedelta(microseconds=1)
+    prepared = vault.prepare(
+        dataset=dataset, stream=EXPIRY_LIST, kind="manifest", system_id=SYSTEM_ID, timeline=0, first=first,
+        last=first + 1, begin_at=now, end_at=now, plaintext=canonical.encode(to_json(rows)),
+    )  # fmt: skip
+    return str(vault.put(prepared.seal(), vault.locks.lock(dataset, "manifest", now)).key)
+
+
+def _remove(vault: Vault, rows: Sequence[Doomed], listener: Listener | None) -> dict[str, str]:
+    """Stage by stage, each begun once the one before is done; the names that the store kept, with why."""
+    refusals: dict[str, str] = {}
+    finished = 0
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="expire") as pool:
+        for stage, of_stage in groupby(rows, key=lambda row: row.stage):
+            for name, why in pool.map(lambda row: _remove_one(vault, row), of_stage):
+                finished += 1
+                if why is not None:
+                    refusals[name] = why
+                if listener is not None:
+                    listener(stage, finished, len(rows))
+    return refusals
+
+
+def _remove_one(vault: Vault, row: Doomed) -> tuple[str, str | None]:
+    """The sealed version goes first: what somebody laid on top of it was never it."""
+    name = str(row.key)
+    try:
+        for version_id in row.versions:
+            vault.store.delete_version(name, version_id)
+    except VaultError as error:
+        if error.code != "vault.lock_refused":
+            raise
+        return name, error.found
+    return name, None
+
+
+def describe(plan: ExpiryPlan) -> Iterable[tuple[str, int, int]]:
+    """Why, how many, how many stored bytes; in the order of the work."""
+    return ((stage, count, size_bytes) for stage, (count, size_bytes) in plan.by_stage().items())

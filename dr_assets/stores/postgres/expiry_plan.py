@@ -1,0 +1,297 @@
+"""What may be removed from a dataset: what no kept recovery point needs and whose lock is over.
+
+What belongs here: choosing, and why. What stays out: removing (expire.py), the rule of what is kept
+(recovery_window.py).
+
+An object whose lock holds is never chosen. The stages are in the order in which they are worked off: manifests before
+parts and before the WAL, so that nothing is left that looks like a whole base backup and isn't.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.capture_facts import CAPTURE, latest_anchor
+from dr_assets.stores.postgres.full_put import Stream
+from dr_assets.stores.postgres.recovery_window import BaseBackup, WalNeeds, base_backups, is_usable, kept_backups
+from dr_assets.stores.postgres.resume import STORE_AWAY
+from dr_assets.stores.postgres.rollup import streams_of
+from dr_assets.stores.postgres.rollup_run import ROLL_UP
+from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, Doomed
+from dr_assets.vault.facts import SYSTEM_ID, facts
+from dr_assets.vault.format.keys import WAL, fact_stream, part_stream, prefix_of
+from dr_assets.vault.full_segment import FULL, FULL_LIST, are_contiguous
+from dr_assets.vault.inventory import INVENTORY
+from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.storage.versions import Name
+from dr_assets.vault.vault import StoredObject, Vault
+from dr_assets.vault.verify.rolled import list_of, slices_of
+
+LIMIT: Final = 20_000  # names of one list: what a kill leaves to be done again, and what is in memory
+MANIFEST: Final = "manifest of a base backup outside the recovery window"
+PART: Final = "part of a base backup outside the recovery window"
+LEFT_PART: Final = "part that no manifest lists"
+MICRO: Final = "micro-segment beneath a full segment that was read back"
+OLD_WAL: Final = "micro-segment below the oldest base backup that is kept"
+OLD_FULL: Final = "full segment below the oldest base backup that is kept"
+OLD_LIST: Final = "list of a full segment that is gone"
+FACT: Final = "fact older than the recovery window"
+EXPIRY_RECORD: Final = "expiry list older than the recovery window"
+STAGES: Final = (MANIFEST, PART, LEFT_PART, MICRO, OLD_WAL, OLD_FULL, OLD_LIST, FACT, EXPIRY_RECORD)
+
+_WORKERS: Final = 16
+_CHUNK: Final = 256
+_REPEATED_FACTS: Final = (CAPTURE, INVENTORY, ROLL_UP, EXPIRY)  # all others are evidence, few, and stay
+
+
+@dataclass(slots=True)
+class ExpiryPlan:
+    """What to remove, in order, and what was seen on the way.
+
+    `kept` are the base backups of the window that begins at `window_begin`. `locked` counts what would go but for its
+    lock, of which the first ends at `next_at`. `has_more`: the plan was cut at its limit.
+    """
+
+    dataset: str
+    now: datetime
+    window_begin: datetime
+    kept: tuple[BaseBackup, ...] = ()
+    rows: list[Doomed] = field(default_factory=list)
+    locked: int = 0
+    next_at: datetime | None = None
+    troubles: list[str] = field(default_factory=list)
+    has_more: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored bytes of all that goes."""
+        return sum(row.size_bytes for row in self.rows)
+
+    def by_stage(self) -> dict[str, tuple[int, int]]:
+        """Objects and bytes, in the order of the work."""
+        found: dict[str, tuple[int, int]] = {}
+        for row in self.rows:
+            count, size_bytes = found.get(row.stage, (0, 0))
+            found[row.stage] = count + 1, size_bytes + row.size_bytes
+        return found
+
+
+class _EnoughError(Exception):
+    """The plan is as long as it may be."""
+
+
+class Planner:
+    """Plans again and again while an expiry works its plans off; what was seen locked is not asked for again."""
+
+    def __init__(self, vault: Vault, dataset: str, *, limit: int = LIMIT, micro_age: timedelta = MICRO_LOCK) -> None:
+        self._vault = vault
+        self._dataset = dataset
+        self._limit = limit
+        self._micro_age = micro_age  # no micro can be younger when its lock ends, so none younger is asked for it
+        self._locked: dict[int, datetime] = {}
+        self._read_back: set[int] = set()
+        self._chosen: set[int] = set()
+        self._plan = ExpiryPlan(dataset, vault.clock(), vault.clock())
+
+    def plan(self) -> ExpiryPlan:
+        """The next at most `limit` names. Raises VaultError when the store can't be read."""
+        vault, now = self._vault, self._vault.clock()
+        self._chosen = set()
+        plan = self._plan = ExpiryPlan(self._dataset, now, now - vault.locks.kept_for(self._dataset))
+        backups = base_backups(vault, self._dataset)
+        kept = kept_backups(backups, plan.window_begin, lambda one: is_usable(vault, self._dataset, one, backups))
+        plan.kept = tuple(kept)
+        plan.troubles += [f"{one.key} can't be read and is kept: {one.trouble}" for one in backups if one.trouble]
+        try:
+            self._backups([backup for backup in backups if backup not in kept])
+            self._left_parts(backups)
+            streams = streams_of(vault, self._dataset)
+            for stream in streams:
+                self._beneath_fulls(stream)
+            if any(backup.manifest is not None for backup in kept):
+                anchor = latest_anchor(vault, self._dataset)
+                needs = WalNeeds(tuple(kept), None if anchor is None else anchor.system_id)
+                self._old_wal(streams, needs)
+            self._lists_alone(streams)
+            self._facts()
+        except _EnoughError:
+            plan.has_more = True
+        return plan
+
+    # -- base backups -----------------------------------------------------------------------------------------------
+
+    def _backups(self, gone: Iterable[BaseBackup]) -> None:
+        """Whole sets only: one part under lock keeps all of it, and its manifest."""
+        parts: list[Doomed] = []
+        for backup in gone:
+            assert backup.manifest is not None  # noqa: S101 - for the type checker: what can't be read is kept
+            place = backup.key.place
+            manifests = [name for name in self._vault.names(place, _before(backup)) if name.text == str(backup.key)]
+            names = list(self._names(part_stream(backup.manifest.snapshot_id)))
+            rows = self._unlocked(PART, names)
+            first = self._unlocked(MANIFEST, manifests[:1])
+            if len(rows) == len(names) and first:
+                self._plan.rows += first
+                parts += rows
+        self._plan.rows += parts
+        if len(self._plan.rows) >= self._limit:
+            raise _EnoughError
+
+    def _left_parts(self, backups: Iterable[BaseBackup]) -> None:
+        """What an interrupted base backup, or an interrupted expiry, left without a manifest."""
+        if any(backup.manifest is None for backup in backups):
+            return  # it may be the one that lists them
+        listed = {part_stream(backup.manifest.snapshot_id) for backup in backups if backup.manifest is not None}
+        level = self._vault.store.list_level(prefix_of(self._vault.estate, self._dataset))
+        streams = [folder.rstrip("/").rpartition("/")[2] for folder in level.folders]
+        for stream in streams:
+            if stream.startswith(part_stream("")) and stream not in listed:
+                self._take(LEFT_PART, self._names(stream), before=self._plan.window_begin)
+
+    # -- WAL --------------------------------------------------------------------------------------------------------
+
+    def _beneath_fulls(self, stream: Stream) -> None:
+        """Micros within a full that was opened whole, just now, and holds what its list says."""
+        micros = iter(self._names(WAL, stream))
+        name = next(micros, None)
+        for full in self._vault.objects(stream.dataset, FULL, system_id=stream.system_id, timeline=stream.timeline):
+            beneath: list[Name] = []
+            while name is not None and name.key is not None and name.key.first < full.key.last:
+                if name.key.first >= full.key.first and name.key.last <= full.key.last:
+                    beneath.append(name)
+                name = next(micros, None)
+            aged = [one for one in beneath if self._plan.now - _put_at(one) >= self._micro_age]
+            rows = self._unlocked(MICRO, aged)
+            if rows and self._is_read_back(full):
+                self._plan.rows += rows
+            if len(self._plan.rows) >= self._limit:
+                raise _EnoughError
+            if name is None:
+                return
+
+    def _is_read_back(self, full: StoredObject) -> bool:
+        """Whether a full can be opened and holds, slice by slice, what its list says its micros held."""
+        if hash(str(full.key)) in self._read_back:
+            return True
+        try:
+            opened, listed = self._vault.open(full), list_of(self._vault, full.key)
+        except VaultError as error:
+            if error.code in STORE_AWAY:
+                raise
+            self._plan.troubles.append(f"{full.key} keeps its micro-segments: {error.code}: {error.found}")
+            return False
+        if listed is None or not are_contiguous([row.key for row in listed.covered], full.key.first, full.key.last):
+            self._plan.troubles.append(f"{full.key} keeps its micro-segments: it has no list")
+            return False
+        slices = slices_of(listed)
+        slices.update(opened.plaintext)
+        if slices.digests != [row.plaintext_sha256 for row in listed.covered]:
+            self._plan.troubles.append(f"{full.key} keeps its micro-segments: it does not hold their bytes")
+            return False
+        self._read_back.add(hash(str(full.key)))
+        return True
+
+    def _old_wal(self, streams: Iterable[Stream], needs: WalNeeds) -> None:
+        for stage, kind in ((OLD_WAL, WAL), (OLD_FULL, FULL)):
+            for stream in streams:
+                floor = needs.floor(stream.system_id, stream.timeline)
+                below = (name for name in self._names(kind, stream) if floor is None or _last(name) <= floor)
+                self._take(stage, below, before=self._plan.window_begin)
+
+    def _lists_alone(self, streams: Iterable[Stream]) -> None:
+        for stream in streams:
+            fulls = {
+                (obj.key.first, obj.key.last)
+                for obj in self._vault.objects(
+                    stream.dataset, FULL, system_id=stream.system_id, timeline=stream.timeline
+                )
+            }
+            fulls -= {(row.key.first, row.key.last) for row in self._plan.rows if _is_of(row, stream)}
+            alone = (
+                name
+                for name in self._names(FULL_LIST, stream)
+                if name.key is not None and (name.key.first, name.key.last) not in fulls
+            )
+            self._take(OLD_LIST, alone, before=self._plan.window_begin)
+
+    # -- facts ------------------------------------------------------------------------------------------------------
+
+    def _facts(self) -> None:
+        """Those that only repeat what newer ones say; of captures, the newest word on every chain stays."""
+        for kind in _REPEATED_FACTS:
+            names = list(self._names(fact_stream(kind), Stream(self._dataset, SYSTEM_ID, 0)))
+            last = self._last_words() if kind == CAPTURE else set()
+            old = (name for name in names[:-1] if name.text not in last)
+            self._take(FACT, old, before=self._plan.window_begin)
+        lists = self._names(EXPIRY_LIST, Stream(self._dataset, SYSTEM_ID, 0))
+        self._take(EXPIRY_RECORD, lists, before=self._plan.window_begin)
+
+    def _last_words(self) -> set[str]:
+        newest: dict[tuple[str, str, str], str] = {}
+        for fact in facts(self._vault, self._dataset, CAPTURE, end=self._plan.window_begin):
+            chain = tuple(str(fact.body.get(part)) for part in ("system_id", "timeline", "begin"))
+            newest[chain[0], chain[1], chain[2]] = str(fact.key)
+        return set(newest.values())
+
+    # -- locks ------------------------------------------------------------------------------------------------------
+
+    def _take(self, stage: str, names: Iterable[Name], *, before: datetime) -> None:
+        """Of these, all that were put before a moment and whose lock is over. Raises _EnoughError at the limit."""
+        old = (name for name in names if _put_at(name) < before)
+        while chunk := list(islice(old, _CHUNK)):
+            self._plan.rows += self._unlocked(stage, chunk)
+            if len(self._plan.rows) >= self._limit:
+                raise _EnoughError
+
+    def _unlocked(self, stage: str, names: list[Name]) -> list[Doomed]:
+        """Rows for those of which no version is locked; the others are counted, and none is chosen twice."""
+        names = [name for name in names if hash(name.text) not in self._chosen]
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="locks") as pool:
+            untils = list(pool.map(self._locked_until, names))
+        rows = []
+        for name, until in zip(names, untils, strict=True):
+            if until is not None and until > self._plan.now:
+                self._locked[hash(name.text)] = until
+                self._plan.locked += 1
+                self._plan.next_at = min(until, self._plan.next_at or until)
+            elif name.key is not None:
+                self._chosen.add(hash(name.text))
+                ids = tuple(row.version_id for row in (*name.versions, *name.markers))
+                rows.append(Doomed(name.key, ids, stage, sum(row.size_bytes for row in name.versions)))
+        return rows
+
+    def _locked_until(self, name: Name) -> datetime | None:
+        known = self._locked.get(hash(name.text))
+        if known is not None and known > self._plan.now:
+            return known
+        heads = [self._vault.store.head(name.text, row.version_id or None) for row in name.versions]
+        return max((head.lock.retain_until for head in heads if head and head.lock), default=None)
+
+    def _names(self, kind: str, stream: Stream | None = None) -> Iterator[Name]:
+        prefix = (
+            prefix_of(self._vault.estate, self._dataset, kind)
+            if stream is None
+            else prefix_of(self._vault.estate, self._dataset, kind, stream.system_id, stream.timeline)
+        )
+        return (name for name in self._vault.names(prefix) if name.key is not None and name.versions)
+
+
+def _before(backup: BaseBackup) -> str:
+    return f"{backup.key.place}{backup.key.first:016X}"
+
+
+def _put_at(name: Name) -> datetime:
+    """When the newest version was put: nobody is in a hurry with what somebody touched lately."""
+    return max(row.modified_at for row in name.versions)
+
+
+def _last(name: Name) -> int:
+    return 0 if name.key is None else name.key.last
+
+
+def _is_of(row: Doomed, stream: Stream) -> bool:
+    return row.stage == OLD_FULL and (row.key.system_id, row.key.timeline) == (stream.system_id, stream.timeline)
