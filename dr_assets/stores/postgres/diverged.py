@@ -79,6 +79,12 @@ class Diverged:
     commits_total: int
     examined_to: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.commits_total} commits of timeline {self.timeline} lie beyond {format_lsn(self.switch)}, where it "
+            f"was left for {self.next_timeline}: the new primary does not have them"
+        )
+
 
 def record_diverged(vault: Vault, dataset: str, system_id: str, history: History, segment_bytes: int) -> list[Diverged]:
     """Seal a fact for each timeline of `history` of which more is stored than was gone on with, once.

@@ -10,7 +10,8 @@ import pytest
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import source_stream
-from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.diverged import find_commits
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.preflight import preflight
 
 pytestmark = pytest.mark.integration
@@ -113,6 +114,12 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
     assert commits == dumped_commits(old, switch, stored)
     assert len(commits) == listed["commits_total"] > 4
     assert listed["examined_to"] == stored
+    begin, end = parse_lsn(switch), parse_lsn(stored)
+    wal = rig.server_wal(old.data_dir, 1, begin, end)
+    for step in (13, 8192, 100_003):
+        pieces = [(begin + at, wal[at : at + step]) for at in range(0, len(wal), step)]
+        found = find_commits(pieces, begin, rig.SEGMENT_BYTES)
+        assert [(format_lsn(commit.lsn), commit.xid) for commit in found] == commits
     with rig.CaptureThread(vault, dataset, old.dsn()) as capture:
         error = capture.ended_with()
     assert isinstance(error, SourceError)
