@@ -14,6 +14,7 @@ from typing import Final
 
 from dr_assets.engines.placement import RunAs
 from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.host import allocate
 from dr_assets.stores.postgres.lay import give_open
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.wal import (
@@ -150,6 +151,7 @@ class WalLayer:
         path = self._path(begin)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         give_open(self._descriptor, self._user)
+        allocate(self._descriptor, self._frame.segment_bytes)
         # A short segment file is fatal for the server; zeros behind the end are what it expects of an unfinished one.
         os.ftruncate(self._descriptor, self._frame.segment_bytes)
 

@@ -64,10 +64,11 @@ class _ParameterTooLowError(Exception):
         self.value = value
 
 
-def standby_settings(target: Target, timeline: int, major: int, *, durable: bool) -> dict[str, Setting]:
+def standby_settings(target: Target, timeline: int, major: int) -> dict[str, Setting]:
     """Settings of a server that only replays what lies in its pg_wal, runs nothing of its source's, and waits.
 
-    `durable` when the directory is to be kept: then the disk is synchronised as ever.
+    It leaves the disk alone: until a directory that is kept was synchronised as a whole (site.keep), it is marked as
+    unfinished, and a crash of the host makes it worth nothing anyway.
     """
     settings: dict[str, Setting] = {
         "hot_standby": True,
@@ -86,9 +87,8 @@ def standby_settings(target: Target, timeline: int, major: int, *, durable: bool
         "shared_buffers": "256MB",
         "max_wal_size": "64GB",
         "checkpoint_timeout": "1d",
-        "fsync": durable,
-        "full_page_writes": durable,
-        "recovery_init_sync_method": "syncfs",
+        "fsync": False,
+        "full_page_writes": False,
         **target.settings(),
     }
     if major >= _EVENT_TRIGGERS_SINCE:

@@ -7,7 +7,9 @@ A restore yields a promoted server on which everything was proven, or nothing: o
 the server is stopped and what was laid is removed.
 """
 
+import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from dr_assets.stores.postgres.combine import lay_layers, needed_bytes
 from dr_assets.stores.postgres.fetch import opened_in_order, opened_wal
 from dr_assets.stores.postgres.guarded import create_reader, drop_reader, new_reader_name, stop_cleanly
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lay import LaidBase, finish_base, write_file
 from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -177,8 +180,12 @@ class _Restore:
 
     def run(self) -> Restored:
         """Every phase, one line each."""
+        keep_freed_memory()
         with self._phase("fetch_base"):
             laid = self._fetch_base()
+        if self._durable:
+            # What is laid goes to the disk while the rest is done, so that the wait at the end is for the rest alone.
+            threading.Thread(target=os.sync, name="sync", daemon=True).start()
         with self._phase("lay_wal"):
             record = self._lay_wal()
         with self._phase("verify"):
@@ -255,7 +262,7 @@ class _Restore:
 
     def _replay(self, record: Record, timeline: int) -> Replayed:
         target = self._effective_target(record)
-        self.server.settings.update(standby_settings(target, timeline, self._plan.base.major, durable=self._durable))
+        self.server.settings.update(standby_settings(target, timeline, self._plan.base.major))
         told = None if self._progress is None else self._tell_replay
         return Replay(self.server, target, record.end, progress=told).run()
 
