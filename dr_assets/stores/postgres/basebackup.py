@@ -4,7 +4,7 @@ What belongs here: asking for a base backup and reading its messages in order. W
 sealing, manifests of ours (snapshot.py) and laying it out again (restore.py). Speaks the protocol of 15 and newer.
 """
 
-import time
+import select
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -17,6 +17,7 @@ from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.protocol import ConnectionLostError, ReplicationConnection, quote_literal, rows_of
 
 _COPY_DONE = -1
+_DATA = ord("d")
 _UPLOAD_PIECE = 1 << 20
 
 
@@ -108,33 +109,40 @@ class BaseBackup:
         this protocol version doesn't know.
         """
         in_manifest = False
-        while (data := self._next(stall_timeout_s, on_wait)) is not None:
-            message = _decode(data, in_manifest=in_manifest)
+        for data in self._messages(stall_timeout_s, on_wait):
+            if data[0] == _DATA:
+                yield ManifestData(data[1:]) if in_manifest else ArchiveData(data[1:])
+                continue
+            message = _decode(data)
             in_manifest = in_manifest or isinstance(message, ManifestBegan)
             yield message
         self.stop = _position(_rows(self._connection, stall_timeout_s))
         while self._connection.next_result(timeout_s=stall_timeout_s) is not None:
             pass
 
-    def _next(self, stall_timeout_s: float, on_wait: Callable[[], None] | None) -> memoryview | None:
-        pgconn = self._connection.pgconn
-        deadline = time.monotonic() + stall_timeout_s
+    def _messages(self, stall_timeout_s: float, on_wait: Callable[[], None] | None) -> Iterator[memoryview]:
+        """Every message's bytes. There are thirty thousand in a gigabyte, so nothing is done here that needn't be."""
+        take, read_socket = self._connection.pgconn.get_copy_data, self._connection.read_socket
+        socket = select.poll()
+        socket.register(self._connection.fileno(), select.POLLIN)
         while True:
             try:
-                size, data = pgconn.get_copy_data(1)
+                size, data = take(1)
             except psycopg.OperationalError:
                 # The reason (a refusal, a lost connection) is in the result that follows.
                 self._connection.next_result(timeout_s=stall_timeout_s)
                 raise ConnectionLostError("the server ended the base backup without a word") from None
-            if size == _COPY_DONE:
-                return None
             if size > 0:
-                return data
+                yield data
+                continue
+            if size == _COPY_DONE:
+                return
             if on_wait is not None:
                 on_wait()
-            if not self._connection.wait(max(0.0, deadline - time.monotonic())):
+            # Nothing of ours is left to be sent while the server sends, so this waits for one direction only.
+            if not socket.poll(1000 * stall_timeout_s):
                 raise ConnectionLostError(f"the base backup stood still for {stall_timeout_s:g} s")
-            self._connection.read_socket()
+            read_socket()
 
 
 def upload_manifest(connection: ReplicationConnection, pieces: Iterable[bytes], *, timeout_s: float = 60) -> None:
@@ -180,10 +188,8 @@ def _tablespace(row: dict[str, str | None]) -> Tablespace:
     )
 
 
-def _decode(data: memoryview, *, in_manifest: bool) -> BackupMessage:
+def _decode(data: memoryview) -> BackupMessage:
     kind = bytes(data[:1])
-    if kind == b"d":
-        return ManifestData(data[1:]) if in_manifest else ArchiveData(data[1:])
     if kind == b"n":
         name, location, _ = bytes(data[1:]).split(b"\0", 2)
         return ArchiveBegan(name.decode(), location.decode())

@@ -1,7 +1,7 @@
 """CRC-32C as PostgreSQL's `backup_manifest` writes it, for the few small files that no program of PostgreSQL's sees.
 
-What belongs here: that one function. What stays out: which files (lay.py). Source: the Castagnoli polynomial,
-reflected, as in RFC 3720, appendix B.4; the manifest shows the four bytes as they lie in memory, least significant first.
+What belongs here: that one function. What stays out: which files (lay.py). Source: RFC 3720, appendix B.4, the
+Castagnoli polynomial, reflected; the manifest shows the four bytes as they lie in memory, least significant first.
 """
 
 from typing import Final
