@@ -7,7 +7,20 @@ from types import FrameType
 import typer
 from rich.console import Console
 
-from dr_assets.cli import capture, demo, estate, expire, restore, roll_up, settle, snapshot, status, vault, wal
+from dr_assets.cli import (
+    capture,
+    demo,
+    estate,
+    expire,
+    restore,
+    roll_up,
+    settle,
+    snapshot,
+    status,
+    sync_guard,
+    vault,
+    wal,
+)
 from dr_assets.cli.doctor import command as doctor
 from dr_assets.estate.errors import DrError
 
@@ -25,6 +38,7 @@ app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
 app.add_typer(wal.app, name="wal")
 app.command("capture")(capture.capture)
+app.command("sync-guard")(sync_guard.sync_guard)
 app.command("preflight")(snapshot.preflight)
 app.command("snapshot")(snapshot.snapshot)
 app.command("restore")(restore.restore)

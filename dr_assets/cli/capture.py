@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, patroni_of, vault_of
+from dr_assets.cli.context import (
+    DatasetArgument,
+    DefsOption,
+    dataset_of,
+    dsn_of,
+    estate_of,
+    patroni_of,
+    spool_dir_of,
+    vault_of,
+)
+from dr_assets.estate.errors import SourceError
 from dr_assets.estate.model import Dataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
@@ -45,7 +55,6 @@ def capture(
     declared = dataset_of(estate, dataset)
     dsn, patroni = dsn_of(declared), patroni_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
-    _require_ready(dsn, declared, patroni, accept_gap=accept_gap)
     with ExitStack() as stack:
         registry = CollectorRegistry()
         if metrics_port is not None:
@@ -65,7 +74,13 @@ def capture(
             metrics=PrometheusCaptureMetrics(registry),
             options=CaptureOptions(accept_gap=accept_gap),
             patroni=patroni,
+            spool_dir=spool_dir_of(declared),
         )
+        try:
+            _require_ready(dsn, declared, patroni, accept_gap=accept_gap)
+        except SourceError as error:
+            resident.rescue(error)
+            raise
         with _stop_on_signals() as stop:
             resident.run(stop)
 

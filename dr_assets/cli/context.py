@@ -64,6 +64,20 @@ def patroni_of(dataset: Dataset) -> tuple[str, ...]:
     return parse_urls(listed)
 
 
+def spool_dir_of(dataset: Dataset) -> Path | None:
+    """The folder for pieces that the vault can't take yet, from the variable that the declaration names."""
+    if dataset.spool is None:
+        return None
+    folder = os.environ.get(dataset.spool.dir_env)
+    if not folder:
+        raise PolicyError(
+            "cli.spool_missing",
+            f"{dataset.spool.dir_env} is not set, so pieces of '{dataset.name}' have no place to wait for the vault",
+            f"export {dataset.spool.dir_env}=/var/lib/dr-assets/spool, or declare no `spool`",
+        )
+    return Path(folder)
+
+
 def vault_of(estate: Estate, name: str, *, signing: bool) -> Vault:
     """The named vault, opened with the credentials and keys that the environment names."""
     if name not in estate.vaults:

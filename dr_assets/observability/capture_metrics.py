@@ -11,11 +11,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from dr_assets.stores.postgres.report import CaptureReport, CaptureState
+from dr_assets.stores.postgres.report import CaptureReport, CaptureState, Durability
 from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.stores.postgres.slot_room import Room
 
 _LAG_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1, 1.5, 2, 5, 10, 30, 60, 300)
 _STATES: Final[tuple[CaptureState, ...]] = ("streaming", "reconnecting", "stopped")
+_DURABILITIES: Final[tuple[Durability, ...]] = ("asynchronous", "synchronous", "degraded")
 _WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
 
 
@@ -54,6 +56,16 @@ class PrometheusCaptureMetrics:
         self._slot = gauge("dr_capture_slot_wal_status_info", "1 for the slot's wal_status", ("dataset", "wal_status"))
         self._slot_active = gauge("dr_capture_slot_active_info", "1 while somebody streams from the slot", of)
         self._retained = gauge("dr_capture_slot_retained_bytes", "WAL the source keeps for the slot", of)
+        self._limit = gauge(
+            "dr_capture_slot_limit_bytes", "WAL kept for the slot at which its room ends, +Inf unknown", of
+        )
+        self._full_in = gauge("dr_capture_slot_full_in_seconds", "Until that room ends at the last minute's growth", of)
+        self._durability = gauge(
+            "dr_capture_durability_info", "1 for how commits are acknowledged now", ("dataset", "durability")
+        )
+        self._spooled = gauge("dr_capture_spooled_bytes", "Sealed segments on the capture's disk, vault away", of)
+        self._spool_max = gauge("dr_capture_spool_max_bytes", "What may lie there, 0 without a spool", of)
+        self._warnings = gauge("dr_capture_warnings", "Things that come to an end some day, or are not as declared", of)
         self._safe = gauge("dr_capture_slot_safe_bytes", "WAL to be written until the slot may be lost", of)
 
     def received(self, dataset: str, size_bytes: int) -> None:
@@ -92,8 +104,20 @@ class PrometheusCaptureMetrics:
         self._seal.labels(name).set(report.seal_s)
         for state in _STATES:
             self._state.labels(name, state).set(state == report.state)
+        for durability in _DURABILITIES:
+            self._durability.labels(name, durability).set(durability == report.durability)
+        self._spooled.labels(name).set(report.spooled_bytes)
+        self._spool_max.labels(name).set(report.spool_max_bytes)
+        self._warnings.labels(name).set(len(report.warnings))
         if report.slot is not None:
             self._slot_reported(name, report.slot)
+        if report.slot_room is not None:
+            self._room_reported(name, report.slot_room)
+
+    def _room_reported(self, dataset: str, room: Room) -> None:
+        never = float("inf")
+        self._limit.labels(dataset).set(never if room.limit_bytes is None else room.limit_bytes)
+        self._full_in.labels(dataset).set(never if room.full_in_s is None else room.full_in_s)
 
     def _slot_reported(self, dataset: str, slot: SlotStatus) -> None:
         for status in _WAL_STATUSES:

@@ -10,6 +10,7 @@ from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import Endpoint, metrics_endpoint
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.stores.postgres.slot_room import Room
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = SlotStatus("dr_ledger", "physical", True, 7, "extended", 900, 123, None)
@@ -54,6 +55,17 @@ def test_a_report_becomes_gauges() -> None:
     assert _value(registry, "dr_capture_slot_retained_bytes") == 123
     assert _value(registry, "dr_capture_slot_wal_status_info", wal_status="extended") == 1
     assert _value(registry, "dr_capture_slot_wal_status_info", wal_status="lost") == 0
+    room = Room(10, 100, 60.0, "the slot is lost")
+    metrics.reported(
+        replace(REPORT, durability="degraded", spooled_bytes=5, spool_max_bytes=50, warnings=("a",), slot_room=room)
+    )
+    assert _value(registry, "dr_capture_durability_info", durability="degraded") == 1
+    assert _value(registry, "dr_capture_durability_info", durability="synchronous") == 0
+    assert _value(registry, "dr_capture_spooled_bytes") == 5
+    assert _value(registry, "dr_capture_spool_max_bytes") == 50
+    assert _value(registry, "dr_capture_warnings") == 1
+    assert _value(registry, "dr_capture_slot_limit_bytes") == 100
+    assert _value(registry, "dr_capture_slot_full_in_seconds") == 60
     metrics.reported(replace(REPORT, state="reconnecting"))
     assert _value(registry, "dr_capture_state_info", state="streaming") == 0
     assert _value(registry, "dr_capture_state_info", state="reconnecting") == 1

@@ -103,6 +103,11 @@ class Capture:
             )  # fmt: skip
             self._capture(Nodes(self._dsn, self._patroni), spooled, signer, stop)
 
+    def rescue(self, error: SourceError) -> None:
+        """The source does not answer: put what the spool holds, and note on `error` how much. Raises VaultError."""
+        with self._opened_spool() as spooled:
+            _rescue(spooled, error)
+
     @contextmanager
     def _opened_spool(self) -> Iterator[SpoolRecovery | None]:
         spool = self._dataset.spool
@@ -119,9 +124,7 @@ class Capture:
         try:
             taken: Taken | None = self._taking.take(nodes)
         except SourceError as error:
-            if spooled is not None and error.code == "source.unreachable":
-                stored = spooled.put_back(drop_rest=False)
-                error.add_note(f"{stored} pieces that were spooled are in the vault now; no other copy may exist")
+            _rescue(spooled, error)
             raise
         while taken is not None:
             try:
@@ -291,3 +294,10 @@ class Capture:
                 self._taking.record_rewind(identity, stored, None, error)
         except VaultError as unsealed:
             error.add_note(f"and this is not on record: {unsealed.code}: {unsealed.found}")
+
+
+def _rescue(spooled: SpoolRecovery | None, error: SourceError) -> None:
+    """Where nobody answers for the source, what is spooled may be the only copy."""
+    if spooled is not None and error.code == "source.unreachable":
+        stored = spooled.put_back(drop_rest=False)
+        error.add_note(f"{stored} pieces that were spooled are in the vault now; no other copy may exist")
