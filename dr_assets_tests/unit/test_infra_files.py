@@ -15,7 +15,7 @@ from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.stores.postgres.capture_loop import CaptureOptions
 
 INFRA = Path(__file__).parents[2] / "infra"
-UNITS = ("dr-assets-capture@.service", "dr-assets-roll-up@.service")
+UNITS = ("dr-assets-capture@.service", "dr-assets-roll-up@.service", "dr-assets-sync-guard@.service")
 PROGRAM = "/opt/dr-assets/venv/bin/dr-assets"
 
 
