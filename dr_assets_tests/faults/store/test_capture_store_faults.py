@@ -30,7 +30,6 @@ from dr_assets_tests.integration.capture.rig import make_dataset, server_wal
 pytestmark = pytest.mark.integration
 
 STEPS = 3
-COPIES = 40  # of one captured world; each case adds to the WAL that the next one streams
 # What a capture that was cut short may leave, each named: pieces that lead nowhere, a fact after the inventory.
 UNFINISHED = {"orphan", "fork", "unvouched", "changed"}
 QUIET_BYTES = 256 << 10
@@ -68,7 +67,6 @@ class Lab:
         self._open: list[psycopg.Connection[Any]] = []
         self._mutex = threading.Lock()
         self._captured: CaptureCase | None = None
-        self._copies = 0
 
     def one(self, query: LiteralString, *arguments: object) -> tuple[Any, ...]:
         """The first row of a query, on this thread's session."""
@@ -80,14 +78,11 @@ class Lab:
         return tuple(row)
 
     def captured(self) -> "CaptureCase":
-        """A world that a capture has run in and left in order; a new one now and then, for WAL to stay short."""
+        """A world that a capture has run in and left in order: one for all, for its vault to be read alike each time."""
         with self._mutex:
-            if self._captured is None or self._copies == COPIES:
-                if self._captured is not None:
-                    self._captured.close()
-                self._captured, self._copies = CaptureCase(self), 0
+            if self._captured is None:
+                self._captured = CaptureCase(self)
                 self._captured.run(self._captured.store)
-            self._copies += 1
             return self._captured
 
     def begin_a_segment(self) -> None:
