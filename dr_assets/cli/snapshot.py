@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +17,17 @@ from dr_assets.stores.postgres.snapshot import SnapshotProgress, SnapshotResult,
 UNFIT = 1
 
 
-def snapshot(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOption = False) -> None:
+IncrementalOption = Annotated[
+    bool, typer.Option("--incremental", help="only what changed since the newest base backup (PostgreSQL 17 and newer)")
+]
+
+
+def snapshot(
+    dataset: DatasetArgument,
+    incremental: IncrementalOption = False,
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well."""
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
@@ -30,7 +41,7 @@ def snapshot(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOpt
         def show(progress: SnapshotProgress) -> None:
             bar.update(task, completed=progress.received_bytes, total=progress.estimated_bytes)
 
-        result = take_snapshot(vault, declared, dsn, progress=show)
+        result = take_snapshot(vault, declared, dsn, incremental=incremental, progress=show)
     typer.echo(json.dumps(_to_json(result), indent=2) if as_json else _text(result))
 
 
@@ -49,6 +60,10 @@ def preflight(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOp
 def _to_json(result: SnapshotResult) -> dict[str, object]:
     return {
         "snapshot_id": result.snapshot_id,
+        "kind": result.kind,
+        "depth": result.depth,
+        "parent_snapshot_id": result.parent_snapshot_id,
+        "why_full": result.why_full,
         "manifest_key": result.manifest_key,
         "start_lsn": format_lsn(result.start_lsn),
         "stop_lsn": format_lsn(result.stop_lsn),
@@ -65,8 +80,10 @@ def _to_json(result: SnapshotResult) -> dict[str, object]:
 
 
 def _text(result: SnapshotResult) -> str:
+    built_on = f", incremental {result.depth} on {result.parent_snapshot_id}" if result.depth else ""
+    instead = f"\na full in place of an incremental: {result.why_full}" if result.why_full else ""
     return (
-        f"base backup {result.snapshot_id}: {result.size_bytes / 1e6:.1f} MB in {result.parts} parts"
+        f"base backup {result.snapshot_id}{built_on}: {result.size_bytes / 1e6:.1f} MB in {result.parts} parts"
         f" ({result.stored_bytes / 1e6:.1f} MB stored) in {result.duration_s:.1f} s, {result.mb_s:.0f} MB/s;"
-        f" {result.lock.mode.lower()} lock until {result.lock.retain_until:%Y-%m-%d %H:%M}Z"
+        f" {result.lock.mode.lower()} lock until {result.lock.retain_until:%Y-%m-%d %H:%M}Z{instead}"
     )

@@ -18,6 +18,8 @@ from dr_assets.estate.model import Dataset, Estate
 FRESHNESS_FLOOR: Final = timedelta(seconds=60)
 # Restores take a host's disks and cores: one at a time, so that each measures its own duration.
 RESTORE_HOST: Final = "restore_host"
+# Of a run that takes a base backup: `full` or `incremental`, as the schedule found due.
+SNAPSHOT_KIND_TAG: Final = "dr_assets/snapshot_kind"
 
 
 def artefact_key(dataset: Dataset, artefact: str) -> dg.AssetKey:

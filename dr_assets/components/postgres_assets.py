@@ -12,7 +12,14 @@ import dagster as dg
 
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import failure_of, shown_as_failure
-from dr_assets.components.labels import RESTORE_HOST, artefact_key, cadence_window, dataset_labels, rpo_window
+from dr_assets.components.labels import (
+    RESTORE_HOST,
+    SNAPSHOT_KIND_TAG,
+    artefact_key,
+    cadence_window,
+    dataset_labels,
+    rpo_window,
+)
 from dr_assets.components.proofs import judge_proofs, proof_check_specs
 from dr_assets.components.vault_resource import read_env, resource_key
 from dr_assets.estate import cadence
@@ -43,7 +50,15 @@ def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
-            result = take_snapshot(vault, dataset, read_env(dataset.dsn_env), progress=_told_seldom(context.log))
+            result = take_snapshot(
+                vault,
+                dataset,
+                read_env(dataset.dsn_env),
+                # Whoever materializes by hand gets a full; the schedule says when an incremental is due.
+                incremental=context.run.tags.get(SNAPSHOT_KIND_TAG) == "incremental",
+                full_if_refused=True,
+                progress=_told_seldom(context.log),
+            )
         return dg.MaterializeResult(metadata=_snapshot_metadata(result))
 
     return snapshot
@@ -135,6 +150,9 @@ def _told_seldom(log: logging.Logger) -> Callable[[SnapshotProgress], None]:
 def _snapshot_metadata(result: SnapshotResult) -> dict[str, dg.MetadataValue]:
     return metadata_of(
         {
+            "kind": result.kind,
+            **({"depth": result.depth, "builds_on": result.parent_snapshot_id} if result.depth else {}),
+            **({"why_full": result.why_full} if result.why_full else {}),
             "size_bytes": result.size_bytes,
             "stored_bytes": result.stored_bytes,
             "duration_s": result.duration_s,

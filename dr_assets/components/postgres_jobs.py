@@ -6,15 +6,15 @@ cron. What stays out: what the jobs do, and runs that an event asks for (the sen
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import dagster as dg
 
-from dr_assets.components.labels import artefact_key
+from dr_assets.components.labels import SNAPSHOT_KIND_TAG, artefact_key
 from dr_assets.components.rpo_sensor import contiguous_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import Dataset, Snapshot
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import parse_time
 
@@ -81,7 +81,8 @@ def dataset_schedules(dataset: Dataset, jobs: DatasetJobs) -> list[dg.ScheduleDe
 
 
 def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefinition:
-    tick = tick_of(dataset.snapshot.every)
+    cadence = dataset.snapshot
+    tick = tick_of(cadence.incremental_every or cadence.every)
 
     @dg.schedule(
         name=f"{dataset.name}_snapshot",
@@ -89,18 +90,19 @@ def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefini
         cron_schedule="0 * * * *" if tick == timedelta(hours=1) else "* * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Takes a base backup when the newest sealed one is {format_duration(dataset.snapshot.every)} old.",
+        description=_said(cadence),
         required_resource_keys={resource_key(dataset.vault)},
     )
     def snapshot_when_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
         newest = latest_fact(vault, dataset.name, "snapshot")
-        if not is_due(newest, dataset.snapshot.every, vault.clock()):
+        kind = due_kind(newest, cadence, vault.clock())
+        if kind is None:
             return dg.SkipReason(f"the newest base backup is of {newest.at:%Y-%m-%d %H:%M} UTC" if newest else "")
         running = dg.RunsFilter(job_name=f"{dataset.name}_snapshot", statuses=UNFINISHED)
         if context.instance.get_run_records(running, limit=1):
             return dg.SkipReason("a base backup is being taken")
-        return dg.RunRequest(run_key=f"{context.scheduled_execution_time.isoformat()}")
+        return dg.RunRequest(run_key=f"{context.scheduled_execution_time.isoformat()}", tags={SNAPSHOT_KIND_TAG: kind})
 
     return snapshot_when_due
 
@@ -110,12 +112,27 @@ def tick_of(every: timedelta) -> timedelta:
     return timedelta(hours=1) if every >= timedelta(hours=6) else timedelta(minutes=1)
 
 
-def is_due(newest: Fact | None, every: timedelta, now: datetime) -> bool:
-    """Due by the age of what the vault holds: a missed tick, a failed run or a new dataset all lead to a backup.
+def due_kind(newest: Fact | None, cadence: Snapshot, now: datetime) -> Literal["full", "incremental"] | None:
+    """What is due by the age of what the vault holds: after a missed tick, a failed run, for a new dataset.
 
-    Measured from the last one's beginning, and half a tick early counts as due: else each would slip a little further.
+    A full by the age of the newest one's full, else an incremental by its own. Measured from the beginning, and half a
+    tick early counts as due: else each would slip a little further.
     """
     if newest is None:
-        return True
+        return "full"
+    early = tick_of(cadence.incremental_every or cadence.every) / 2
     begin_at = parse_time(str(newest.body["begin_at"]), str(newest.key))
-    return now - begin_at >= every - tick_of(every) / 2
+    # What was sealed before there were incrementals is a full and doesn't say so.
+    full_begin_at = parse_time(str(newest.body.get("full_begin_at", newest.body["begin_at"])), str(newest.key))
+    if now - full_begin_at >= cadence.every - early:
+        return "full"
+    if cadence.incremental_every is not None and now - begin_at >= cadence.incremental_every - early:
+        return "incremental"
+    return None
+
+
+def _said(cadence: Snapshot) -> str:
+    said = f"Takes a full base backup when the newest sealed one is {format_duration(cadence.every)} old"
+    if cadence.incremental_every is None:
+        return f"{said}."
+    return f"{said}, an incremental every {format_duration(cadence.incremental_every)} in between."

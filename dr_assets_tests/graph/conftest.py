@@ -85,11 +85,11 @@ class FilledVault:
         """The fact of a slot that was lost at the end of the stream."""
         self.seal("gap", chain_end=format_lsn(self.position), available=None, system_id=SYSTEM_ID, timeline=1)
 
-    def seal_snapshot(self) -> None:
+    def seal_snapshot(self, **more: Any) -> None:
         """The fact of a base backup that begins where the stream now ends."""
         start, begin_at = format_lsn(self.position), format_time(self.now)
         stream = {"system_id": self.system_id, "timeline": self.timeline}
-        self.seal("snapshot", start_lsn=start, begin_at=begin_at, **stream)
+        self.seal("snapshot", start_lsn=start, begin_at=begin_at, **stream, **more)
 
     def begin_anew(self, *, system_id: str | None = None, timeline: int | None = None, skip: int = 0) -> None:
         """The next piece begins a chain of its own: another server, a failover, or `skip` bytes of an accepted gap."""

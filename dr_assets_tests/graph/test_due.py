@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -5,8 +6,11 @@ import dagster as dg
 import pytest
 
 from dr_assets.components.drill import DUE_TAG, drill_due_sensor, drill_request, due_since
-from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules, tick_of
+from dr_assets.components.labels import SNAPSHOT_KIND_TAG
+from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules, due_kind, tick_of
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.vault.facts import latest_fact
+from dr_assets.vault.format.canonical import format_time
 
 
 @dg.op
@@ -91,6 +95,39 @@ def test_base_backups_follow_the_age_of_the_newest_sealed_one(
         if snapshot_due(stored_instance, filled, ledger):
             due.append(hour)
     assert due == [24]
+
+
+def test_incrementals_are_due_between_fulls(stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+    """Each by its own age, and a full when the full is a day old, however young the newest incremental is."""
+    hourly = replace(
+        ledger, snapshot=replace(ledger.snapshot, every=timedelta(hours=6), incremental_every=timedelta(hours=2))
+    )
+    schedule = next(each for each in dataset_schedules(hourly, dataset_jobs(hourly)) if each.name == "ledger_snapshot")
+    kinds, full_begin_at = [], filled.now
+    for minute in range(0, 13 * 60, 20):
+        context = dg.build_schedule_context(
+            instance=stored_instance, scheduled_execution_time=filled.now, resources={"vault_primary": filled}
+        )
+        for request in schedule.evaluate_tick(context).run_requests or []:
+            kind = request.tags[SNAPSHOT_KIND_TAG]
+            full_begin_at = filled.now if kind == "full" else full_begin_at
+            filled.seal_snapshot(full_begin_at=format_time(full_begin_at))
+            kinds.append((minute // 60, kind))
+        filled.later(minutes=20)
+    assert kinds == [
+        (0, "full"), (2, "incremental"), (4, "incremental"), (6, "full"), (8, "incremental"), (10, "incremental"),
+        (12, "full"),
+    ]  # fmt: skip
+
+
+def test_a_backup_sealed_before_there_were_incrementals_counts_as_a_full(filled: Any, ledger: Dataset) -> None:
+    """Its fact says nothing of its kind, and an incremental may follow it."""
+    hourly = replace(ledger.snapshot, incremental_every=timedelta(hours=1))
+    filled.seal_snapshot()
+    newest = latest_fact(filled.open_vault(), "ledger", "snapshot")
+    assert due_kind(newest, hourly, filled.now + timedelta(hours=2)) == "incremental"
+    assert due_kind(newest, hourly, filled.now + timedelta(hours=24)) == "full"
+    assert due_kind(newest, ledger.snapshot, filled.now + timedelta(hours=2)) is None
 
 
 def test_one_base_backup_at_a_time(stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:

@@ -25,6 +25,7 @@ from dr_assets.stores.postgres.protocol import (
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
 from dr_assets.stores.postgres.standbys import judge_standbys
+from dr_assets.stores.postgres.summaries import SUMMARY_SETTINGS, judge_summaries
 
 Severity = Literal["error", "warning", "advice"]
 
@@ -130,7 +131,7 @@ def _read(dataset: Dataset, connection: Connection) -> _Source:
 
 _SETTINGS = (
     "wal_level", "max_wal_senders", "max_replication_slots", "max_slot_wal_keep_size", "full_page_writes", "fsync",
-    "track_commit_timestamp", "data_checksums",
+    "track_commit_timestamp", "data_checksums", *SUMMARY_SETTINGS,
 )  # fmt: skip
 
 
@@ -264,8 +265,15 @@ def _commit_times(source: _Source) -> Iterator[PreflightFinding]:
         yield PreflightFinding("source.commit_timestamp", "advice", found, hint)
 
 
+def _incrementals(source: _Source) -> Iterator[PreflightFinding]:
+    finding = judge_summaries(source.dataset.snapshot, source.settings)
+    if finding is not None:
+        yield PreflightFinding(finding.code, "warning", finding.found, finding.hint)
+
+
 _CHECKS: tuple[Callable[[_Source], Iterator[PreflightFinding]], ...] = (
     _primary, _wal_level, _senders, _slots, _slot_state, _slot_limit, _rights, _heartbeat, _durability, _commit_times,
+    _incrementals,
 )  # fmt: skip
 
 

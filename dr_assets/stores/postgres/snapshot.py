@@ -97,7 +97,8 @@ class SnapshotResult:
     """A base backup in the vault. LSNs are byte positions; `mb_s` is plaintext, in units of 10^6 bytes.
 
     `depth` is 0 for a full, for an incremental how many there are since the full, and `parent_snapshot_id` what it
-    builds on. `why_full` tells why an incremental that was asked for came out as a full.
+    builds on; `full_begin_at` is when the full of its chain began, by the source's clock. `why_full` tells why an
+    incremental that was asked for came out as a full.
     """
 
     manifest_key: str
@@ -112,6 +113,7 @@ class SnapshotResult:
     duration_s: float
     mb_s: float
     lock: Lock
+    full_begin_at: datetime
     depth: int = 0
     parent_snapshot_id: str | None = None
     why_full: str | None = None
@@ -170,7 +172,7 @@ def take_snapshot(
         choice = Choice(None, f"the server gives no incremental: {error}")
         manifest, lock = take.run(None)
     key = _seal_manifest(vault, manifest, lock)
-    result = _result(manifest, key, lock, time.monotonic() - begin_s, choice.why_full)
+    result = _result(manifest, key, lock, time.monotonic() - begin_s, choice)
     _record(vault, manifest, result)
     return result
 
@@ -272,7 +274,8 @@ def _lock(vault: Vault, dataset: Dataset, *, is_full: bool) -> Lock:
     return lock_for("part", dataset.retention, 2 * every if is_full and followed else every, vault.clock())
 
 
-def _result(manifest: BaseManifest, key: str, lock: Lock, duration_s: float, why_full: str | None) -> SnapshotResult:
+def _result(manifest: BaseManifest, key: str, lock: Lock, duration_s: float, choice: Choice) -> SnapshotResult:
+    full = manifest if choice.ground is None else choice.ground.layers[0].manifest
     return SnapshotResult(
         manifest_key=key,
         snapshot_id=manifest.snapshot_id,
@@ -288,7 +291,8 @@ def _result(manifest: BaseManifest, key: str, lock: Lock, duration_s: float, why
         lock=lock,
         depth=manifest.depth,
         parent_snapshot_id=manifest.parent_snapshot_id,
-        why_full=why_full,
+        why_full=choice.why_full,
+        full_begin_at=full.begin_at,
     )
 
 
@@ -426,6 +430,7 @@ def _record(vault: Vault, manifest: BaseManifest, result: SnapshotResult) -> Non
             "snapshot_id": manifest.snapshot_id,
             "kind": result.kind,
             "depth": result.depth,
+            "full_begin_at": format_time(result.full_begin_at),
             **({} if manifest.parent_key is None else {"parent_key": manifest.parent_key}),
             **({} if result.why_full is None else {"why_full": result.why_full}),
             "manifest_key": result.manifest_key,
