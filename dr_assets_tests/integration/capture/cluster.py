@@ -2,7 +2,9 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,9 +52,7 @@ class Cluster:
     def caught_up(self, primary: PostgresServer, standby: PostgresServer) -> None:
         """Until the standby has replayed everything."""
         (target,) = self.execute(primary, "SELECT pg_current_wal_flush_lsn()::text")[0]
-        with psycopg.connect(standby.dsn(), autocommit=True) as connection:
-            while connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone() != (True,):
-                time.sleep(0.02)
+        self._until(lambda: self.execute(standby, f"SELECT pg_last_wal_replay_lsn() >= '{target}'::pg_lsn")[0][0])
 
     def said(self, vault: Any, kind: str) -> list[dict[str, Any]]:
         """The facts of a kind."""
@@ -85,11 +85,14 @@ class Cluster:
     def slots_on(self, capture: Any, *standbys: PostgresServer) -> None:
         """Until each standby has the capture's slot, no farther than what is stored."""
         for standby in standbys:
-            asked = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = '{}'"
-            while not (rows := self.execute(standby, asked.format(capture.dataset.slot))):
-                assert capture.error is None
-                time.sleep(0.02)
-            assert rows[0][0] <= capture.report.stored_lsn
+            self._until(partial(self._slot_of, capture, standby))
+            assert self._slot_of(capture, standby)[0][0] <= capture.report.stored_lsn
+
+    def _slot_of(self, capture: Any, standby: PostgresServer) -> list[Any]:
+        assert capture.error is None
+        asked = "SELECT restart_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
+        with psycopg.connect(standby.dsn(), autocommit=True) as connection:
+            return connection.execute(asked, (capture.dataset.slot,)).fetchall()
 
     def terminate(self, server: PostgresServer, application: str) -> None:
         """End the capture's stream as a broken network would."""
@@ -107,5 +110,11 @@ class Cluster:
         self._wait(primary, "sync_state = 'sync'")
 
     def _wait(self, primary: PostgresServer, condition: str) -> None:
-        while not self.execute(primary, f"SELECT 1 FROM pg_stat_replication WHERE {condition}"):  # noqa: S608 - ours
+        asked = f"SELECT 1 FROM pg_stat_replication WHERE {condition}"  # noqa: S608 - the tests' own
+        self._until(lambda: self.execute(primary, asked))
+
+    def _until(self, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -1,5 +1,6 @@
 """Promotions under a capture, on real servers: followed without a gap, or refused and on record."""
 
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +39,28 @@ def test_a_switch_over_is_followed_without_a_gap(rig: ModuleType, cluster: Any, 
     cluster.assert_joined(vault, dataset, {1: new, 2: new})
     assert cluster.said(vault, "gap") == []
     assert cluster.said(vault, "diverged") == []
+
+
+def test_one_address_behind_which_the_primary_changes_is_enough(
+    rig: ModuleType, cluster: Any, memory_vault: Any
+) -> None:
+    """A server that crashes, comes back as a standby and is promoted: waited for, then followed by the same capture."""
+    server = cluster.servers[0]
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, server.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(server.dsn(), 20))
+        server.stop("immediate")
+        server.settings["primary_conninfo"] = ""
+        signal_file = server.data_dir / "standby.signal"
+        signal_file.touch()
+        os.chown(signal_file, server.data_dir.stat().st_uid, server.data_dir.stat().st_gid)
+        server.start()
+        capture.wait(lambda report: "a standby now" in (report.trouble or ""), "a standby")
+        server.promote()
+        capture.wait(lambda report: report.timeline == 2, "timeline 2")
+        capture.wait_stored(rig.write_rows(server.dsn(), 20))
+    cluster.assert_joined(vault, dataset, {1: server, 2: server})
 
 
 def test_a_promotion_while_the_capture_is_down_is_caught_up_with(
