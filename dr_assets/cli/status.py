@@ -1,8 +1,8 @@
-"""`dr-assets status`: each dataset's stored recovery point, its age, its lock and its last restore test."""
+"""`dr-assets status`: each dataset's stored recovery point, its recovery window, its backlog and its last proofs."""
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import typer
@@ -11,21 +11,40 @@ from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.objective import rpo_trouble, stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
+from dr_assets.stores.postgres.recovery_window import BaseBackup, Window, base_backups, recovery_windows
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.vault import Vault
 
 BROKEN = 1
+COLOURS = ("green", "yellow", "red")
+
+
+@dataclass(frozen=True)
+class WindowStatus:
+    """The instants of one timeline that can be restored to, from its oldest usable base backup to its WAL's end."""
+
+    system_id: str
+    timeline: int
+    oldest_at: str
+    newest_at: str | None
+    end_lsn: str
+    base_backups: int
+    first_base_backup: str
+    last_base_backup: str
 
 
 @dataclass(frozen=True)
 class DatasetStatus:
     """One dataset as its vault shows it. Ages in seconds, moments as ISO 8601; None where there is nothing yet.
 
-    `trouble` is why the RPO is not met, None when it is: `within_rpo` says the same as the check `rpo` in Dagster.
+    `windows` are what can be restored to. `backlog_*` is about micro-segments that wait for their full segment, red at
+    half of their lock. `next_expiry_at` is when the oldest base backup may go: it has left the retention, and its lock
+    is over. `trouble` is why the RPO is not met, None when it is: `within_rpo` says what the check `rpo` says.
     """
 
     dataset: str
@@ -42,6 +61,11 @@ class DatasetStatus:
     restore_test_at: str | None
     restore_test: str | None
     reconciliation: str | None
+    windows: list[WindowStatus]
+    backlog_micros: int
+    backlog_age_s: float
+    backlog_colour: str
+    next_expiry_at: str | None
 
 
 def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
@@ -52,6 +76,7 @@ def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         Console().print(_table(rows))
+        Console().print(_window_table(rows))
         for row in rows:
             if row.trouble:
                 typer.echo(f"{row.dataset}: {row.trouble}")
@@ -70,6 +95,7 @@ def status_of(vault: Vault, dataset: Dataset) -> DatasetStatus:
     trouble = rpo_trouble(dataset, point, snapshot, left, now)
     tested = latest_fact(vault, dataset.name, "restore_test")
     reconciled = latest_fact(vault, dataset.name, "reconciliation")
+    bases, waiting = base_backups(vault, dataset.name), backlogs(vault, dataset.name)
     return DatasetStatus(
         dataset=dataset.name,
         vault=dataset.vault,
@@ -85,7 +111,28 @@ def status_of(vault: Vault, dataset: Dataset) -> DatasetStatus:
         restore_test_at=_iso(tested.at) if tested else None,
         restore_test=_outcome(tested),
         reconciliation=_outcome(reconciled),
+        windows=[_window_status(window) for window in recovery_windows(vault, dataset.name, bases)],
+        backlog_micros=sum(backlog.micros for backlog in waiting),
+        backlog_age_s=max((backlog.age(now).total_seconds() for backlog in waiting), default=0.0),
+        backlog_colour=max((backlog.colour(now) for backlog in waiting), key=COLOURS.index, default="green"),
+        next_expiry_at=_iso(_next_expiry(vault, dataset, bases)),
     )
+
+
+def _window_status(window: Window) -> WindowStatus:
+    return WindowStatus(
+        window.system_id, window.timeline, window.oldest_at.isoformat(), _iso(window.newest_at),
+        format_lsn(window.end_lsn), window.base_backups, window.first, window.last,
+    )  # fmt: skip
+
+
+def _next_expiry(vault: Vault, dataset: Dataset, bases: list[BaseBackup]) -> datetime | None:
+    """The oldest base backup goes once the one after it is older than the retention too, and its lock is over."""
+    if len(bases) < 2:  # noqa: PLR2004 - the last one stays, however old
+        return None
+    head = vault.store.head(str(bases[0].key), bases[0].obj.version_id or None)
+    leaves_at = bases[1].end_at + timedelta(days=dataset.retention.days)
+    return leaves_at if head is None or head.lock is None else max(leaves_at, head.lock.retain_until)
 
 
 def _outcome(fact: Fact | None) -> str | None:
@@ -110,6 +157,21 @@ def _table(rows: list[DatasetStatus]) -> Table:
             _minute(row.snapshot_at),
             f"{row.restore_test or 'never'} {_minute(row.restore_test_at) if row.restore_test_at else ''}".strip(),
         )
+    return table
+
+
+def _window_table(rows: list[DatasetStatus]) -> Table:
+    table = Table(title="recovery windows", title_justify="left")
+    for column in ("dataset", "timeline", "from", "to", "base backups", "waiting for roll-up", "next expiry"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        waits = f"[{row.backlog_colour}]{row.backlog_micros} for {row.backlog_age_s:.0f} s[/]"
+        for window in row.windows:
+            to = _minute(window.newest_at) if window.newest_at else window.end_lsn
+            cells = (str(window.timeline), _minute(window.oldest_at), to, str(window.base_backups))
+            table.add_row(row.dataset, *cells, waits, _minute(row.next_expiry_at))
+        if not row.windows:
+            table.add_row(row.dataset, "-", "nothing can be restored", "-", "0", waits, "-")
     return table
 
 

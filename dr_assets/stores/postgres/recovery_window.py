@@ -17,9 +17,12 @@ from typing import Final
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest
+from dr_assets.stores.postgres.clip import reachable_at
+from dr_assets.stores.postgres.course import Course
 from dr_assets.stores.postgres.full_segments import stored_wal
 from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.wal import segment_begin
+from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.keys import BASE, ObjectKey, part_stream
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -134,3 +137,52 @@ class WalNeeds:
         if any(backup.key.timeline < timeline for backup in own) or (not own and system_id == self.captured_system):
             return 0
         return min((backup.wal_begin for backup in own if backup.key.timeline == timeline), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Instants [oldest_at, newest_at] of one timeline that can be restored to; source's clock.
+
+    `first` and `last` name its oldest and newest base backup, `end_lsn` is where its WAL ends. `newest_at` is None
+    while no heartbeat dates the WAL: then only positions can be asked for.
+    """
+
+    system_id: str
+    timeline: int
+    oldest_at: datetime
+    newest_at: datetime | None
+    end_lsn: int
+    base_backups: int
+    first: str
+    last: str
+
+
+def recovery_windows(vault: Vault, dataset: str, backups: Sequence[BaseBackup]) -> list[Window]:
+    """One window for each unbroken run of WAL that begins with a base backup; a hole begins another. By names alone.
+
+    A base backup without the WAL up to its end counts for nothing yet. Raises VaultError.
+    """
+    windows: list[Window] = []
+    streams = sorted({(one.key.system_id, one.key.timeline) for one in backups})
+    for system_id, timeline in streams:
+        own = [one for one in backups if (one.key.system_id, one.key.timeline) == (system_id, timeline)]
+        own = sorted((one for one in own if one.manifest is not None), key=lambda one: one.key)
+        while own:
+            chain = stored_wal(vault, dataset, system_id, timeline, own[0].wal_begin)
+            carried = [one for one in own if one.key.last <= chain.end] if chain.segments else []
+            if carried and carried[0] is own[0]:
+                windows.append(_window(vault, carried, chain))
+            own = [one for one in own[1:] if one not in carried]
+    return windows
+
+
+def _window(vault: Vault, carried: Sequence[BaseBackup], chain: Chain) -> Window:
+    first, last = carried[0], carried[-1]
+    return Window(
+        first.key.system_id, first.key.timeline, first.end_at, reachable_at(vault, Course(chain)), chain.end,
+        len(carried), _snapshot_id(first), _snapshot_id(last),
+    )  # fmt: skip
+
+
+def _snapshot_id(backup: BaseBackup) -> str:
+    return "" if backup.manifest is None else backup.manifest.snapshot_id
