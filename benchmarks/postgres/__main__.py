@@ -6,6 +6,7 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ PIECES: Final[dict[str, Callable[[Bench], None]]] = {
     "cost": pieces_live.cost,
     "memory": pieces_live.memory,  # last: it grows the data
 }
+_INTERRUPTED: Final = 130
 _ROOT: Final = Path(__file__).parents[2]
 _RESULTS: Final = _ROOT / "benchmarks" / "results" / "postgres.json"
 _BARMAN: Final = Path("/var/tmp/dr-assets-bench-tools")  # noqa: S108 - where scripts/install_bench_tools.sh puts it
@@ -40,6 +42,8 @@ def main() -> int:
     options = _parser().parse_args()
     wanted = [name for name in PIECES if name in options.only.split(",")] if options.only else list(PIECES)
     begin_s = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(_INTERRUPTED))  # unwinds: servers stop, folders go
 
     def tell(line: str) -> None:
         sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
@@ -50,7 +54,7 @@ def main() -> int:
             Path(folder).chmod(0o711)  # the engines run as another user
             scale = Scale(options.scale, options.transfers)
             with open_rig(Path(folder), scale, tell, cache=options.cache) as rig:
-                bench = Bench(rig, Options(options.runs, int(options.wal_gb * 1e9), options.barman, options.load_s))
+                bench = Bench(rig, _options(options))
                 for name in wanted:
                     tell(f"- {name}")
                     PIECES[name](bench)
@@ -61,6 +65,16 @@ def main() -> int:
     missed = [f"{each['what']} (against {each['against']})" for each in rows if each["verdict"] == "missed"]
     tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
     return 1 if missed else 0
+
+
+def _options(asked: argparse.Namespace) -> Options:
+    return Options(
+        runs=asked.runs,
+        wal_bytes=int(asked.wal_gb * 1e9),
+        barman=asked.barman,
+        load_s=asked.load_s,
+        grown_bytes=int(asked.grown_gb * 1e9),
+    )
 
 
 def write(path: Path, rows: list[Row]) -> None:
@@ -88,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=int, default=Scale().pgbench, help="pgbench's scale")
     parser.add_argument("--transfers", type=int, default=Scale().transfers, help="the ledger's transfers")
     parser.add_argument("--wal-gb", type=float, default=1.1, help="WAL for archiving and PITR, 10^9 bytes")
+    parser.add_argument("--grown-gb", type=float, default=6.0, help="the data's size for the second look at memory")
     parser.add_argument("--load-s", type=int, default=15, help="length of one load, seconds")
     parser.add_argument("--output", type=Path, default=_RESULTS)
     parser.add_argument("--barman", type=Path, default=_BARMAN, help="the virtual environment with barman-cloud")

@@ -58,7 +58,7 @@ class BarmanCloud:
             answers_s, found = answered(data_dir, begin_s, settings)
         finally:
             remove(place)
-        return Came(ran.duration_s, answers_s, peak_bytes=ran.peak_bytes, contents=found)
+        return Came(ran.duration_s, answers_s, peak_bytes=ran.peak_bytes, cpu_s=ran.cpu_s, contents=found)
 
     def archive_command(self, place: str | None = None) -> str:
         """Its wal-archive under the backups' server name or another one."""

@@ -43,6 +43,7 @@ class Options:
     wal_bytes: int
     barman: Path
     load_s: int = 15
+    grown_bytes: int = 6_000_000_000
 
 
 class Bench:
@@ -123,6 +124,8 @@ class Bench:
         """The stretch that is archived and recovered; everybody who streams it has a slot from its begin."""
         if self._wal is None:
             primary = self.rig.primary
+            for tool in self.tools:  # what recovers over the stretch begins before it
+                self.ensure_backup(tool)
             primary.checkpoint()
             for number in range(self.options.runs):
                 self.fresh_source(f"archive{number}")

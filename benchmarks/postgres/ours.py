@@ -5,6 +5,7 @@ read from its output or, where possible, from the server's own views.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -68,6 +69,7 @@ class Ours:
             answers_s=answers_s,
             laid_s=laid_s,
             peak_bytes=ran.peak_bytes,
+            cpu_s=ran.cpu_s,
             contents=found,
             phases_s={**phases_s, "start-up and hand-over": round(overhead_s, 3)},
         )
@@ -137,6 +139,7 @@ class Ours:
         region, secrets = self._rig.region, self._folder / "secrets"
         return {
             **base_environment(),
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # to measure another checkout
             "LEDGER_DSN": self._rig.primary.dsn,
             "DR_VAULT_PRIMARY_ENDPOINT": region.endpoint,
             "DR_VAULT_PRIMARY_ACCESS_KEY": region.access_key,

@@ -33,7 +33,7 @@ def backup(bench: Bench) -> None:
     for number, tool in bench.rounds():
         ran = bench.backup(tool)
         runs.note(tool, "s", ran.duration_s)
-        bench.rig.tell(f"backup {number + 1}: {tool.name} {ran.duration_s:.1f} s")
+        bench.rig.tell(f"backup {number + 1}: {tool.name} {ran.duration_s:.1f} s, {ran.cpu_s:.1f} s of processor time")
     for tool in bench.theirs:
         floor, note = (NO_SLOWER, "") if tool is bench.pgbackrest else (None, _BARE_NOTE)
         bench.add(
@@ -101,8 +101,6 @@ def archive(bench: Bench) -> None:
 
 def pitr(bench: Bench) -> None:
     """A position behind the whole stretch of WAL, from the command's start until the recovered server answers."""
-    for tool in bench.tools:
-        bench.ensure_backup(tool)
     wal = bench.ensure_wal()
     for tool in bench.tools:
         bench.rig.tell(f"{tool.name} gets the WAL")

@@ -69,6 +69,7 @@ class Came:
     answers_s: float
     laid_s: float | None = None
     peak_bytes: int = 0
+    cpu_s: float = 0.0
     contents: Mapping[str, int] = field(default_factory=dict)
     phases_s: Mapping[str, float] = field(default_factory=dict)
 

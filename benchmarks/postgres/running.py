@@ -5,6 +5,7 @@ What belongs here: one command's or one resident process's life. What stays out:
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -23,11 +24,16 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A finished command. `peak_bytes` is the memory of its process tree without database servers, 0 if not watched."""
+    """A finished command.
+
+    `peak_bytes` is the memory of its process tree without database servers, 0 if not watched. `cpu_s` is the processor
+    time of it and its children, if nothing else that we started ended meanwhile.
+    """
 
     duration_s: float
     output: str
     peak_bytes: int
+    cpu_s: float
 
 
 class ToolError(Exception):
@@ -50,6 +56,7 @@ class Process:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         other = None if user is None or user.uid == os.geteuid() else user
         ids: dict[str, Any] = {"user": other.uid, "group": other.gid, "extra_groups": []} if other else {}
+        self._cpu_before_s = _cpu_of_children_s()
         self.begin_s = time.monotonic()
         self.process = subprocess.Popen(
             self.args,
@@ -93,7 +100,7 @@ class Process:
         output = self.said()
         if code not in allowed:
             raise ToolError(f"{' '.join(self.args)} returned {code}: {output[-3000:]}")
-        return Ran(duration_s, output, peak_bytes)
+        return Ran(duration_s, output, peak_bytes, _cpu_of_children_s() - self._cpu_before_s)
 
     def stop(self, *, timeout_s: float = 120.0) -> Ran:
         """Ask it to end (SIGTERM) and wait."""
@@ -128,6 +135,11 @@ def run(
     """Run a command to its end. Raises ToolError."""
     process = Process(args, env=env, user=user, cwd=cwd, watch_memory=watch_memory)
     return process.finished(timeout_s=timeout_s)
+
+
+def _cpu_of_children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _MemoryWatch:
