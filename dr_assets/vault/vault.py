@@ -212,12 +212,18 @@ class Vault:
         """
         return get_authentic(self.store, obj.key, obj.version_id).data
 
-    def open(self, obj: StoredObject) -> Opened:
+    def open(self, obj: StoredObject, *, plaintext_digest: bool = True) -> Opened:
         """Fetch, verify digest, signer, signature, place and key, decrypt, verify the plaintext.
 
-        Raises VaultError as `fetch` and `format.segment.open_sealed` do.
+        Raises VaultError as `fetch` and `format.segment.open_sealed` do, which says what `plaintext_digest` is.
         """
-        return open_sealed(self.fetch(obj), trust=self.trust, key_of=self.keys.key_of, key=obj.key)
+        return open_sealed(
+            self.fetch(obj),
+            trust=self.trust,
+            key_of=self.keys.key_of,
+            key=obj.key,
+            plaintext_digest=plaintext_digest,
+        )
 
     def header(self, obj: StoredObject) -> Header:
         """The header, its signature and place verified; of a large object only both ends are read."""

@@ -18,19 +18,23 @@ from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.vault import StoredObject, Vault
 
-# Plaintext in flight, whatever it was compressed to.
+# Plaintext in flight, whatever it was compressed to; but always two objects, so that one is opened as one is laid.
 _WINDOW_BYTES: Final = 96 << 20
 _WINDOW_OBJECTS: Final = 64
 _WORKERS_MIN, _WORKERS_MAX = 4, 16
 
 
 def opened_in_order(
-    vault: Vault, objects: Sequence[StoredObject], *, plaintext_bytes: int | None = None
+    vault: Vault,
+    objects: Sequence[StoredObject],
+    *,
+    plaintext_bytes: int | None = None,
+    plaintext_digest: bool = True,
 ) -> Iterator[Opened]:
     """Every object, opened, in the order given.
 
-    `plaintext_bytes` is about what each holds; without it, an object's positions tell, as WAL's do. Raises VaultError
-    for the first object (in order) that is missing, damaged or not ours.
+    `plaintext_bytes` is about what each holds; without it, an object's positions tell, as WAL's do. `plaintext_digest`
+    as for `open_sealed`. Raises VaultError for the first object (in order) that is missing, damaged or not ours.
     """
     # Small objects wait for the store more than for the processor; large ones are the other way round.
     workers = (
@@ -43,10 +47,12 @@ def opened_in_order(
     try:
         for stored in objects:
             size_bytes = plaintext_bytes or stored.key.last - stored.key.first
-            while waiting and (in_flight_bytes + size_bytes > _WINDOW_BYTES or len(waiting) >= _WINDOW_OBJECTS):
+            while len(waiting) > 1 and (
+                in_flight_bytes + size_bytes > _WINDOW_BYTES or len(waiting) >= _WINDOW_OBJECTS
+            ):
                 in_flight_bytes -= waiting[0][1]
                 yield waiting.popleft()[0].result()
-            waiting.append((pool.submit(_open, vault, stored, abandoned), size_bytes))
+            waiting.append((pool.submit(_open, vault, stored, abandoned, plaintext_digest), size_bytes))
             in_flight_bytes += size_bytes
         while waiting:
             yield waiting.popleft()[0].result()
@@ -84,5 +90,5 @@ def _beneath(vault: Vault, damaged: StoredObject, error: VaultError) -> Sequence
     return micros
 
 
-def _open(vault: Vault, stored: StoredObject, abandoned: threading.Event) -> Opened:
-    return patiently(lambda: vault.open(stored), abandoned)
+def _open(vault: Vault, stored: StoredObject, abandoned: threading.Event, plaintext_digest: bool) -> Opened:  # noqa: FBT001 - a pool passes it on
+    return patiently(lambda: vault.open(stored, plaintext_digest=plaintext_digest), abandoned)

@@ -281,10 +281,16 @@ def _says(stopped: str, target: Target) -> bool:
 def promote(server: PostgresServer) -> int:
     """Promote a server that stands where it should; its new timeline. Raises VaultError (`restore.not_promoted`)."""
     with psycopg.connect(superuser_dsn(server), autocommit=True) as session:
-        done = session.execute("SELECT pg_promote(true, %s)", (_PROMOTE_TIMEOUT_S,)).fetchone()
+        paused = session.execute("SELECT pg_get_wal_replay_pause_state() = 'paused'").fetchone()
+        if paused == (True,):
+            # At its target a server looks for a promotion once a second only, and needs none: it goes on as a primary.
+            session.execute("SELECT pg_wal_replay_resume()")
+            _wait_promoted(session)
+        else:
+            session.execute("SELECT pg_promote(true, %s)", (_PROMOTE_TIMEOUT_S,))
         row = session.execute(
-            "SELECT pg_is_in_recovery(), substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
-            if done == (True,)
+            "SELECT false, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+            if session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
             else "SELECT true, '0'"
         ).fetchone()
     if row is None or row[0] is not False:
@@ -294,3 +300,9 @@ def promote(server: PostgresServer) -> int:
             "try again; the vault is as it was",
         )
     return int(row[1], 16)
+
+
+def _wait_promoted(session: psycopg.Connection[tuple[object, ...]]) -> None:
+    deadline_s = time.monotonic() + _PROMOTE_TIMEOUT_S
+    while session.execute("SELECT pg_is_in_recovery()").fetchone() != (False,) and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S)
