@@ -34,6 +34,11 @@ PATTERN_REASONS: Final = {
     BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
 }
 
+# The keys that take one of two shapes, in words: "`x` is neither …".
+EITHER_OR_REASONS: Final = {
+    "on_capture_loss": "`block` (commits wait for as long as it takes) nor `{degrade_after: 10s}`",
+}
+
 DurationText = Annotated[str, Field(pattern=DURATION_PATTERN)]
 SizeText = Annotated[str, Field(pattern=SIZE_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

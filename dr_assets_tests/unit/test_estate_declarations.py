@@ -186,6 +186,36 @@ def test_zero_loss_says_what_commits_do_without_the_capture(
     assert load_estate(declare(tmp_path, ledger=LEDGER)).datasets["ledger"].zero_loss is None
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("on_capture_loss: blok", "`on_capture_loss`: `blok` is neither `block` (commits wait"),
+        ("on_capture_loss: [10s]", "`on_capture_loss`: `['10s']` is neither `block` (commits wait"),
+        ("on_capture_loss: {degrade_after: 10}", "`on_capture_loss.degrade_after` must be text; a duration"),
+        ("durability: zeroloss", "`durability`: `zeroloss` is not one of `asynchronous` or `zero_loss`"),
+        ("spool: somewhere", "`spool`: must be a mapping: {key: value}"),
+        ("wal_volume: 100", "`wal_volume` must be text; a duration or a size needs its unit"),
+    ],
+)
+def test_a_wrong_shape_is_told_once_and_in_the_words_of_the_file(tmp_path: Path, line: str, reason: str) -> None:
+    """One mistake is one finding, about what was written: no class, no union's branch, no validator's own words."""
+    folder = declare(tmp_path, estate=ESTATE, ledger=changed(LEDGER, "  rpo: 30s\n", f"  {line}\n"))
+    (finding,) = [each for each in check_estate(folder) if each.code == "policy.value"]
+    assert finding.line == 6
+    assert finding.reason.startswith(reason)
+    assert not any(word in finding.reason for word in ("Declaration", "literal", "Input", "dictionary"))
+
+
+def test_a_misspelt_key_within_an_either_or_is_told_with_its_name(tmp_path: Path) -> None:
+    """A mapping was meant, so what is wrong with it is told, and not that it isn't the other branch."""
+    line = "  durability: zero_loss\n  on_capture_loss: {degrade_aftr: 10s}\n"
+    findings = check_estate(declare(tmp_path, estate=ESTATE, ledger=changed(LEDGER, "  rpo: 30s\n", line)))
+    assert {(each.line, each.code, each.reason.split(" is ")[0]) for each in findings} == {
+        (7, "policy.missing", "`on_capture_loss.degrade_after`"),
+        (7, "policy.unknown_key", "`on_capture_loss.degrade_aftr`"),
+    }
+
+
 def test_a_spool_has_a_place_and_a_size(tmp_path: Path) -> None:
     """The place is a variable's name that the resident process is given, the size is in bytes."""
     ledger = changed(LEDGER, "rpo: 30s", "rpo: 30s\n  spool: {dir_env: SPOOL, max: 2GiB}\n  patroni_env: PATRONI")

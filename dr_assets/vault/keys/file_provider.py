@@ -32,7 +32,9 @@ class FileKeyProvider:
         paths = sorted(path for path in folder.glob("kek-*.hex") if _FILE.fullmatch(path.name))
         if not paths:
             raise PolicyError(
-                "keys.no_kek", f"{folder} holds no kek-0001.hex", "`dr-assets vault init` creates one for a new vault"
+                "keys.no_kek",
+                f"{folder} holds no kek-0001.hex",
+                "put back its copy: nothing that is stored opens without it; only a new vault gets one by `vault init`",
             )
         keks = [_parse(path) for path in paths]
         self._keks = {kek_id_of(kek): kek for kek in keks}
