@@ -8,15 +8,21 @@ import pytest
 from dr_assets.engines.placement import engine_user
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres.base_manifest import BaseManifest
+from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.clip import needed_pieces, reachable_at, require_whole
 from dr_assets.stores.postgres.course import Course
+from dr_assets.stores.postgres.fetch import opened_wal
+from dr_assets.stores.postgres.full_cut import Limits
 from dr_assets.stores.postgres.full_segments import stored_wal
 from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
 from dr_assets.stores.postgres.plan import _full_xid
+from dr_assets.stores.postgres.rollup_run import roll_up
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.full_segment import FULL
+from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -186,6 +192,65 @@ def test_a_first_piece_that_begins_earlier_is_laid_from_where_it_is_needed(tmp_p
     lay = WalLayer(tmp_path, [WalFrame("7", 1, SEGMENT, SEGMENT + SIZE, SEGMENT)], engine_user())
     lay.lay(opened(vault))
     assert [file.name for file in tmp_path.iterdir()] == ["000000010000000000000001"]
+
+
+def rolled(vault: Vault) -> list[StoredObject]:
+    """Twenty pieces of which all but the last few are rolled up into fulls of four; the chain over both."""
+    put_chain(vault, 20)
+    record_capture(vault, "ledger", "position", Anchor("7", 1, 0, 20 * SIZE, None, None, 1, None))
+    roll_up(vault, "ledger", limits=Limits(size_bytes=4 * SIZE))
+    segments = list(stored_wal(vault, "ledger", "7", 1, 0).segments)
+    assert segments[0].key.stream == FULL
+    return segments
+
+
+def whole(folder: Path) -> bytes:
+    """What was laid."""
+    return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))[: 20 * SIZE]
+
+
+def test_full_segments_are_laid_as_the_micros_they_hold(tmp_path: Path) -> None:
+    """Fewer objects, the same bytes, and each is held to the one before it, also from a full to a micro."""
+    vault = throwaway_vault()
+    segments = rolled(vault)
+    assert len(segments) < 20
+    layer(tmp_path, 20 * SIZE).lay(opened_wal(vault, segments))
+    assert whole(tmp_path) == b"".join(bytes([n]) * SIZE for n in range(20))
+
+
+def test_micros_stand_in_for_a_full_that_was_altered(tmp_path: Path) -> None:
+    """While they are kept; once they are gone the damage is said, and nothing is laid behind it."""
+    vault = throwaway_vault()
+    segments = rolled(vault)
+    assert isinstance(vault.store, MemoryStore)
+    row = vault.store.rows[str(segments[1].key)][0]
+    assert row.data is not None
+    row.data = row.data[:-200] + bytes(200)
+    (tmp_path / "a").mkdir()
+    layer(tmp_path / "a", 20 * SIZE).lay(opened_wal(vault, segments))
+    assert whole(tmp_path / "a") == b"".join(bytes([n]) * SIZE for n in range(20))
+    for obj in pieces(vault):
+        del vault.store.rows[str(obj.key)]
+    (tmp_path / "b").mkdir()
+    with pytest.raises(VaultError) as caught:
+        layer(tmp_path / "b", 20 * SIZE).lay(opened_wal(vault, segments))
+    assert caught.value.code == "vault.tampered"
+
+
+def test_the_segment_of_a_switch_is_laid_under_both_timelines_names(tmp_path: Path) -> None:
+    """The older one's file ends with zeros where it was left, the newer one's begins with the older one's bytes."""
+    vault = throwaway_vault()
+    put_chain(vault, 6)
+    switch = 4 * SIZE + 100
+    put(vault, switch, timeline=2)
+    frames = [WalFrame("7", 1, 0, switch, SEGMENT), WalFrame("7", 2, switch, switch + SIZE, SEGMENT)]
+    lay = WalLayer(tmp_path, frames, engine_user())
+    lay.lay([vault.open(obj) for obj in vault.objects("ledger", "wal", system_id="7")])
+    old, new = ((tmp_path / f"{number:08X}{0:016X}").read_bytes() for number in (1, 2))
+    assert old[:switch] == new[:switch] == b"".join(bytes([n]) * SIZE for n in range(5))[:switch]
+    assert not any(old[switch:])
+    assert new[switch : switch + SIZE] == bytes([switch // SIZE]) * SIZE
+    assert (len(old), len(new)) == (SEGMENT, SEGMENT)
 
 
 @pytest.mark.parametrize("fault", ["gap", "unlinked", "unlinked-none", "short", "timeline"])
