@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transfers", type=int, default=Scale().transfers, help="the ledger's transfers")
     parser.add_argument("--wal-gb", type=float, default=1.1, help="WAL for archiving and PITR, 10^9 bytes")
     parser.add_argument("--grown-gb", type=float, default=6.0, help="the data's size for the second look at memory")
-    parser.add_argument("--load-s", type=int, default=15, help="length of one load, seconds")
+    parser.add_argument("--load-s", type=int, default=12, help="length of one load, seconds")
     parser.add_argument("--output", type=Path, default=_RESULTS)
     parser.add_argument("--barman", type=Path, default=_BARMAN, help="the virtual environment with barman-cloud")
     parser.add_argument("--cache", type=Path, help="keep the loaded data here for the next time")

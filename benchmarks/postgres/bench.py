@@ -42,7 +42,7 @@ class Options:
     runs: int
     wal_bytes: int
     barman: Path
-    load_s: int = 15
+    load_s: int = 12
     grown_bytes: int = 6_000_000_000
 
 
