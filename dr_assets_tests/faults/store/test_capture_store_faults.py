@@ -1,3 +1,4 @@
+import dataclasses
 import secrets
 import threading
 import time
@@ -30,11 +31,12 @@ from dr_assets_tests.integration.capture.rig import make_dataset, server_wal
 pytestmark = pytest.mark.integration
 
 STEPS = 3
+COPIES = 40  # of one captured world; each case adds to the WAL that the next one streams
 # What a capture that was cut short may leave, each named: pieces that lead nowhere, a fact after the inventory.
 UNFINISHED = {"orphan", "fork", "unvouched", "changed"}
 QUIET_BYTES = 256 << 10
 OPTIONS = CaptureOptions(
-    heartbeat_every_s=3600, report_every_s=0.0, position_fact_every_s=0.02, give_up_s=2, stop_within_s=10
+    heartbeat_every_s=3600, report_every_s=0.0, position_fact_every_s=3600, give_up_s=2, stop_within_s=10
 )
 
 
@@ -67,6 +69,7 @@ class Lab:
         self._open: list[psycopg.Connection[Any]] = []
         self._mutex = threading.Lock()
         self._captured: CaptureCase | None = None
+        self._copies = 0
 
     def one(self, query: LiteralString, *arguments: object) -> tuple[Any, ...]:
         """The first row of a query, on this thread's session."""
@@ -78,11 +81,14 @@ class Lab:
         return tuple(row)
 
     def captured(self) -> "CaptureCase":
-        """A world that a capture has run in and left in order: one for all, for its vault to be read alike each time."""
+        """A world that a capture has run in and left in order; a new one now and then, for WAL to stay short."""
         with self._mutex:
-            if self._captured is None:
-                self._captured = CaptureCase(self)
+            if self._captured is None or self._copies == COPIES:
+                if self._captured is not None:
+                    self._captured.close()
+                self._captured, self._copies = CaptureCase(self), 0
                 self._captured.run(self._captured.store)
+            self._copies += 1
             return self._captured
 
     def begin_a_segment(self) -> None:
@@ -108,8 +114,9 @@ class Lab:
 class CaptureCase:
     """A capture over an empty vault, or over a copy of what an earlier one has left in order (`of`)."""
 
-    def __init__(self, lab: Lab, of: "CaptureCase | None" = None) -> None:
+    def __init__(self, lab: Lab, of: "CaptureCase | None" = None, options: CaptureOptions = OPTIONS) -> None:
         self._lab = lab
+        self._options = options
         self._dataset = make_dataset(linger_ms=0, slot=f"dr_{secrets.token_hex(4)}")
         self._written = 0
         if of is None:
@@ -126,7 +133,7 @@ class CaptureCase:
         """Capture three commits, each once the one before is stored, then stop in order."""
         stop, reports = threading.Event(), list[CaptureReport]()
         vault = self._vault(store)
-        capture = Capture(vault, self._dataset, self._lab.dsn, listener=reports.append, options=OPTIONS)
+        capture = Capture(vault, self._dataset, self._lab.dsn, listener=reports.append, options=self._options)
         ended: list[BaseException | None] = []
 
         def run() -> None:
@@ -220,6 +227,17 @@ def test_the_first_capture_of_a_vault_survives_a_fault_at_every_call_about_keys(
     done = sweep(lambda: CaptureCase(lab), threads=4, only=lambda call, _: call.stream == "keys")
     assert_all_held(done)
     assert {"put", "head", "get", "list_name", "list_level"} <= methods_of(done.points)
+
+
+def test_the_anchors_on_the_way_survive_faults_at_every_put(lab: Lab) -> None:
+    """The same of the facts that a capture leaves beside its stream every few minutes, here every few pieces."""
+    often = dataclasses.replace(OPTIONS, position_fact_every_s=0.02)
+    done = sweep(
+        lambda: CaptureCase(lab, options=often),
+        threads=4,
+        only=lambda call, _: (call.method, call.stream) == ("put", "facts-capture") and call.number <= 3,
+    )
+    assert_all_held(done)
 
 
 def _half(part: int) -> Callable[[Call, Fault], bool]:
