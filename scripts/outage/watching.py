@@ -3,6 +3,7 @@
 What belongs here: samples and arithmetic over them. What stays out: making the outage.
 """
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -53,13 +54,22 @@ def sample(began_s: float, status: dict[str, Any], pid: int, *, spool: Path, ack
         stored_lsn=status["stored_lsn"],
         received_lsn=status["received_lsn"],
         spooled_bytes=status.get("spooled_bytes", 0),
-        spool_files_bytes=sum(path.stat().st_size for path in spool.rglob("*.sealed")),
+        spool_files_bytes=_size_bytes(spool),
         retained_bytes=slot.get("retained_bytes", 0),
         acknowledged=acknowledged,
         durability=status.get("durability", ""),
         warnings=tuple(status.get("warnings", ())),
         trouble=status.get("trouble"),
     )
+
+
+def _size_bytes(folder: Path) -> int:
+    """What the sealed files in a folder hold, while others come and go."""
+    total = 0
+    for path in folder.rglob("*.sealed"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 @dataclass(frozen=True)
