@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES
+
 MIB: Final = 1 << 20
 _MEMORY: Final = {"VmRSS": "rss", "VmHWM": "peak"}
 
@@ -104,7 +106,7 @@ def judged(samples: list[Sample], phases: Phases, *, spool_max_bytes: int, slot_
         "slot_retained_max_mib": _mib(max(one.retained_bytes for one in samples)),
         "first_trouble_s": _first(during, phases, lambda one: bool(one.trouble)),
         "spool_warned_s": _first(during, phases, lambda one: _said(one, "spool")),
-        "spool_full_s": _first(during, phases, lambda one: one.spool_files_bytes > 0.95 * spool_max_bytes > 0),
+        "spool_full_s": _first(during, phases, lambda one: _is_full(one.spool_files_bytes, spool_max_bytes)),
         "slot_warned_s": _first(during, phases, lambda one: _said(one, "room for our slot")),
         "degraded_s": _first(during, phases, lambda one: one.durability == "degraded"),
         "commits_per_s_before": _rate(before),
@@ -146,6 +148,11 @@ def _first(samples: list[Sample], phases: Phases, is_so: Any) -> float | None:
 
 def _said(one: Sample, what: str) -> bool:
     return any(what in warning for warning in one.warnings)
+
+
+def _is_full(used_bytes: int, limit_bytes: int) -> bool:
+    """Whether the largest piece would not fit any more: then nothing is added."""
+    return 0 < limit_bytes < used_bytes + PIECE_CAP_BYTES
 
 
 def _before(early: float | None, late: float) -> bool:
