@@ -20,7 +20,6 @@ from dr_assets.engines.waiting import wait_until
 LAG_TPS: Final = 2500
 ZERO_LOSS: Final = "dr_assets, zero loss"
 ZERO_LOSS_MANY: Final = "dr_assets, zero loss, 64 clients"
-_SMALL_WAL_BYTES: Final = 500_000_000  # growing the data writes the WAL of the large case
 _SEGMENT_NOTE: Final = (
     "theirs: until the commit's WAL segment is archived. Right after a checkpoint, when segments fill fastest, and the "
     "last one is switched for them; otherwise it takes archive_timeout"
@@ -79,7 +78,7 @@ def memory(bench: Bench) -> None:
     """Peak memory of our processes (without database servers) at the size the data has, and at 6 GB."""
     peaks = Runs()
     small = bench.fresh_source("small")
-    bench.rig.primary.grow_wal(_SMALL_WAL_BYTES)
+    bench.rig.primary.grow_wal(bench.options.wal_bytes // 2)  # growing the data writes the WAL of the large case
     _peaks(bench, peaks, "small", small)
     large = bench.fresh_source("large")
     bench.rig.tell("growing the data")
