@@ -202,6 +202,20 @@ def test_when_base_backups_stop_nothing_that_the_last_one_needs_runs_out(grown: 
     life.require_sound()
 
 
+def test_what_is_kept_for_longer_stays_locked(grown: Life) -> None:
+    """When base backups stop, the last one, its parts and the fulls behind it never lose their locks."""
+    life = grown.twin()
+    for _ in range(24):
+        life.a_day(base=False)
+    life.expire()
+    names = [name for name in life.store.rows if "/base" in name or "/full/" in name]
+    assert names
+    for name in names:
+        lock = life.store.rows[name][0].lock
+        assert lock is not None
+        assert lock.retain_until > life.clock.now + timedelta(days=6)
+
+
 def test_a_full_stays_as_long_as_an_incremental_builds_on_it() -> None:
     """Of the chain of base backups that leads to a kept one, none goes."""
     life = Life()

@@ -14,6 +14,7 @@ from dr_assets.stores.postgres.backlog import Backlog, backlogs, extend_waiting
 from dr_assets.stores.postgres.full_cut import Limits
 from dr_assets.stores.postgres.full_put import Listener, StreamRoll
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.needed_locks import extend_needed
 from dr_assets.stores.postgres.rollup import roll_streams
 from dr_assets.vault.facts import latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json, format_time, parse_time
@@ -68,7 +69,7 @@ class RollUp:
 
 
 def roll_up(vault: Vault, dataset: str, *, limits: Limits | None = None, listener: Listener | None = None) -> RollUp:
-    """Roll up what is due, extend the locks of what waits (hourly), and seal a `roll_up` fact.
+    """Roll up what is due, hourly extend the locks of what waits or is needed for longer, seal a `roll_up` fact.
 
     Raises VaultError when the store can't be read or written. A stream in trouble is told in the result and the fact;
     `require_untroubled` raises it.
@@ -78,7 +79,7 @@ def roll_up(vault: Vault, dataset: str, *, limits: Limits | None = None, listene
     now = vault.clock()
     looked_at = None if known is None else known.body.get("locks_at")
     due = looked_at is None or now - parse_time(looked_at, "locks_at") >= LOCKS_EVERY
-    extended = extend_waiting(vault, dataset) if due else None
+    extended = extend_waiting(vault, dataset) + extend_needed(vault, dataset) if due else None
     done = RollUp(dataset, rolls, tuple(backlogs(vault, dataset)), extended, now)
     if due or done.fulls or known is None or done.troubles != known.body.get("troubles"):
         at: Json = format_time(now) if due else looked_at
