@@ -86,3 +86,17 @@ def test_a_heartbeat_counts_once_the_stream_has_passed_it() -> None:
     assert marks.at_position(49) == T0
     assert marks.at_position(50) == T0 + timedelta(seconds=2)
     assert marks.at_position(1000) == T0 + timedelta(seconds=4)
+
+
+def test_far_behind_a_piece_is_due_when_it_is_large_and_near_the_end_when_it_is_not() -> None:
+    """A backlog pays for a put once in seven MiB; as soon as the server has little more to send, one MiB is enough."""
+    cutter = Cutter(0, 60.0)
+    for number in range(2):
+        cutter.add(_wal(number * PIECE_BYTES, PIECE_BYTES), 0.0)
+    assert cutter.due_in_s(0.0) == 0.0
+    cutter.behind_bytes = PIECE_CAP_BYTES
+    assert cutter.due_in_s(0.0) == 60.0
+    for number in range(2, 7):
+        cutter.add(_wal(number * PIECE_BYTES, PIECE_BYTES), 0.0)
+    assert cutter.due_in_s(0.0) == 0.0
+    assert not cutter.is_full()

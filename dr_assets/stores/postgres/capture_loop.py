@@ -227,6 +227,7 @@ class CaptureLoop:
             elif isinstance(message, Keepalive):
                 self._server_lsn = max(self._server_lsn, message.server_end)
                 self._reply_requested = self._reply_requested or message.reply_requested
+        self._cutter.behind_bytes = self._server_lsn - self._cutter.position
         if self._cutter.position != before:
             self._parts.metrics.received(self._parts.dataset.name, self._cutter.position - before)
 

@@ -49,12 +49,14 @@ class Piece:
 class Cutter:
     """Gathers the stream into the next piece.
 
-    A piece is due at `linger_s` after its first byte or at 1 MiB. When nobody could take it then, it keeps growing up
-    to 8 MiB, so that a backlog becomes few large objects instead of many small ones.
+    A piece is due at `linger_s` after its first byte or at 1 MiB. When nobody could take it then, or the server has
+    `behind_bytes` more to send than a large piece holds, it keeps growing up to 8 MiB: a backlog becomes few large
+    objects instead of many small ones, and the costs of a put are paid once for eight.
     """
 
     position: int
     linger_s: float
+    behind_bytes: int = 0
     _parts: list[bytes] = field(default_factory=list)
     _arrivals: list[Arrival] = field(default_factory=list)
     _seen: int = 0
@@ -104,7 +106,7 @@ class Cutter:
         """Seconds until the piece should be cut: 0 when it is due, None when there is nothing to cut."""
         if not self._parts:
             return None
-        if self._size >= PIECE_BYTES:
+        if self._size >= (PIECE_BYTES if self.behind_bytes < PIECE_CAP_BYTES else PIECE_CAP_BYTES - PIECE_BYTES):
             return 0.0
         return max(0.0, self._first_at_s + self.linger_s - now_s)
 
