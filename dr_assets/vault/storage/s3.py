@@ -1,6 +1,6 @@
 """S3 and what speaks like it.
 
-What belongs here: one bucket through a boto3 client that is given from outside, its errors in our words. What stays
+What belongs here: one bucket through a botocore client that is given from outside, its errors in our words. What stays
 out: what the objects mean, how often to try (the SDK's own retries) and where credentials come from.
 
 Two habits of stores that this module minds: a delete marker makes a key free for `If-None-Match: *` again, and the
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import boto3
+import botocore.session
 from botocore.config import Config
 
 from dr_assets.estate.errors import VaultError
@@ -81,8 +81,17 @@ def make_client(
         response_checksum_validation="when_required",  # the vault compares digests itself and names the object
         tcp_keepalive=True,
     )
-    session = boto3.session.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region)
-    return session.client("s3", endpoint_url=endpoint, config=config, verify=ca)
+    # As boto3 makes it, without boto3: that is loaded and set up by every command, for nothing that is used here.
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint,
+        verify=ca,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=config,
+    )
+    return cast("S3Client", client)
 
 
 class S3Store:
