@@ -302,6 +302,7 @@ def test_latest_follows_a_switch_whose_history_was_sealed(followed: Vault) -> No
     found = plan(followed, "latest")
     assert stretches(found) == [(1, 0, 10.5), (2, 10.5, 20.5)]
     assert (found.frame.timeline, found.wal_bytes) == (2, 20 * SIZE + SIZE // 2)
+    assert [len(stretch.pieces) for stretch in found.stretches] == [11, 10]
     assert found.to_json()["wal"]["timelines"][1]["begin"] == format_lsn(SWITCH)  # type: ignore[index,call-overload]
     assert found.histories == {2: f"1\t{format_lsn(SWITCH)}\tno recovery target specified\n"}
     assert found.reachable_at == at(SWITCH + 9 * SIZE) - timedelta(microseconds=1)

@@ -1,0 +1,137 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from typer.testing import CliRunner
+
+from dr_assets.cli import wal as command
+from dr_assets.cli.app import app
+from dr_assets.estate.errors import VaultError
+from dr_assets.estate.model import Dataset, Estate
+from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.vault import Vault
+
+SEGMENT = 1 << 20
+SYSTEM = 7001
+SEGMENT_NAME = "000000010000000000000000"
+
+
+class _Declared:
+    """As much of a declaration as the command looks at."""
+
+    name = "ledger"
+    vault = "primary"
+
+
+@pytest.fixture
+def vault() -> Vault:
+    """One and a half segments of timeline 1."""
+    vault = throwaway_vault()
+    previous = None
+    for first in range(0, SEGMENT + SEGMENT // 2, SEGMENT // 4):
+        prepared = vault.prepare(
+            dataset="ledger", stream="wal", kind="wal", system_id=str(SYSTEM), timeline=1, first=first,
+            last=first + SEGMENT // 4, begin_at=vault.clock(), end_at=vault.clock(),
+            plaintext=_page(first) + b"\1" * (SEGMENT // 4 - 40), previous=previous,
+            extra={"acknowledged_to": f"{first:016X}"},
+        )  # fmt: skip
+        vault.put(prepared.seal(), vault.locks.lock("ledger", "wal", vault.clock()))
+        previous = prepared.header.digest
+    return vault
+
+
+def _page(first: int) -> bytes:
+    """A long page header, of which only the segment size is looked at."""
+    return bytes(24) + SYSTEM.to_bytes(8, "little") + SEGMENT.to_bytes(4, "little") + bytes([first >> 18, 0x20, 0, 0])
+
+
+@pytest.fixture
+def get(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`get(name)`: the command's exit code, run in a data directory, of a standby unless said otherwise."""
+    (tmp_path / "global").mkdir()
+    (tmp_path / "global" / "pg_control").write_bytes(SYSTEM.to_bytes(8, "little") + bytes(100))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the command's own would end this process
+    monkeypatch.setattr(command, "estate_of", lambda _: cast("Estate", None))
+    monkeypatch.setattr(command, "dataset_of", lambda *_: cast("Dataset", _Declared()))
+    monkeypatch.setattr(command, "vault_of", lambda *_, **__: vault)
+
+    def run(name: str, *more: str, standby: bool = True) -> int:
+        (tmp_path / "standby.signal").unlink(missing_ok=True)
+        if standby:
+            (tmp_path / "standby.signal").touch()
+        args = [
+            "wal",
+            "get",
+            "ledger",
+            name,
+            "RECOVERYXLOG",
+            "--segment-bytes",
+            str(SEGMENT),
+            "--patience-s",
+            "0",
+            *more,
+        ]
+        return CliRunner().invoke(app, args).exit_code
+
+    return run
+
+
+def test_a_whole_segment_and_an_unfinished_one_are_written(get: Callable[..., int]) -> None:
+    """Exit 0 and a file of full size: the unfinished one has zeros behind what is stored."""
+    assert get(SEGMENT_NAME) == 0
+    assert Path("RECOVERYXLOG").stat().st_size == SEGMENT
+    assert get(SEGMENT_NAME[:-1] + "1") == 0
+    data = Path("RECOVERYXLOG").read_bytes()
+    assert len(data) == SEGMENT
+    assert data[SEGMENT // 2 - 1] == 1
+    assert not any(data[SEGMENT // 2 :])
+
+
+@pytest.mark.parametrize("name", [SEGMENT_NAME[:-1] + "2", "00000002.history", "0" * 24, SEGMENT_NAME + ".backup"])
+def test_what_is_not_stored_is_said_with_1_and_leaves_nothing(get: Callable[..., int], name: str) -> None:
+    """A standby asks again later, or looks elsewhere."""
+    assert get(name) == command.NOT_STORED
+    assert not list(Path().glob("RECOVERYXLOG*"))
+
+
+def test_damage_stops_the_server(get: Callable[..., int], vault: Vault) -> None:
+    """More than 125, so that nobody is promoted over WAL that is there and cannot be read."""
+    assert isinstance(vault.store, MemoryStore)
+    first = next(iter(vault.objects("ledger", "wal")))
+    row = vault.store.rows[str(first.key)][0]
+    assert row.data is not None
+    row.data = row.data[:-200] + bytes(200)
+    assert get(SEGMENT_NAME) == command.STOP
+    assert not list(Path().glob("RECOVERYXLOG*"))
+
+
+def test_a_hole_stops_the_server(get: Callable[..., int], vault: Vault) -> None:
+    """What lies behind it was acknowledged once."""
+    assert isinstance(vault.store, MemoryStore)
+    del vault.store.rows[str(list(vault.objects("ledger", "wal"))[2].key)]
+    assert get(SEGMENT_NAME) == command.STOP
+
+
+def test_a_vault_that_is_away_lets_a_standby_wait_and_stops_a_recovery(
+    get: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery would take 1 for the end of all WAL and promote."""
+
+    def away(*_: object, **__: object) -> None:
+        raise VaultError("vault.unreachable", "nobody answers", "look at it")
+
+    monkeypatch.setattr(MemoryStore, "list_level", away)
+    monkeypatch.setattr(MemoryStore, "list_versions", away)
+    assert get(SEGMENT_NAME) == command.NOT_STORED
+    assert get(SEGMENT_NAME, standby=False) == command.STOP
+
+
+def test_wrong_settings_stop_the_server(get: Callable[..., int]) -> None:
+    """Another segment size than the cluster's, or no cluster to ask for."""
+    assert get(SEGMENT_NAME, "--segment-bytes", str(2 * SEGMENT)) == command.STOP
+    (Path("global") / "pg_control").unlink()
+    assert get(SEGMENT_NAME) == command.STOP
