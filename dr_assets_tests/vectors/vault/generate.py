@@ -15,8 +15,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from dr_assets.stores.postgres.full_cut import FullDraft, Limits
+from dr_assets.vault import expiry_list
+from dr_assets.vault.expiry_list import EXPIRY_LIST, Doomed
 from dr_assets.vault.format import canonical
-from dr_assets.vault.format.segment import Sealed, prepare
+from dr_assets.vault.format.segment import Opened, Sealed, prepare
+from dr_assets.vault.full_segment import FULL, FULL_LIST, FullList
 from dr_assets.vault.keys.aead_wrap import kek_id_of
 from dr_assets.vault.keys.derive import DataKey
 from dr_assets.vault.keys.key_object import KeyObject
@@ -82,6 +86,7 @@ def objects() -> Iterator[tuple[str, Sealed, bytes]]:
         seal("chained", b"next", previous=first.header.digest, writer_epoch=7, extra=extra, timeline=0xFFFFFFFF),
         b"next",
     )
+    yield from rolled_up()
     parts: list[canonical.Json] = [{"key": str(first.key), "sha256": first.sha256, "size_bytes": len(first.data)}]
     body = canonical.encode({"parts": parts})
     yield "manifest", seal("manifest", body, stream="base", kind="manifest"), body
@@ -89,6 +94,27 @@ def objects() -> Iterator[tuple[str, Sealed, bytes]]:
     at = 1935543721123456
     place = {"stream": "facts-drill", "kind": "fact", "system_id": "0", "timeline": 0, "first": at, "last": at + 1}
     yield "fact", seal("fact", fact, **place), fact
+
+
+def rolled_up() -> Iterator[tuple[str, Sealed, bytes]]:
+    """Two micro-segments, their full segment and its list; the list of an expiry that removes them."""
+    begin, texts = 0x16B4000000, (pattern(3000), pattern(2000))
+    one = seal("micro-one", texts[0], first=begin, last=begin + 3000)
+    two = seal("micro-two", texts[1], first=begin + 3000, last=begin + 5000, previous=one.header.digest)
+    draft = FullDraft(Limits())
+    for sealed, text in zip((one, two), texts, strict=True):
+        draft.add(sealed.key, Opened(sealed.header, (text,)))
+        yield f"micro-{'one' if sealed is one else 'two'}", sealed, text
+    place = {"first": begin, "last": begin + 5000, "writer_epoch": 3}
+    full = seal("full", b"".join(texts), stream=FULL, extra=draft.extra(), **place)
+    yield "full", full, b"".join(texts)
+    listed = canonical.encode(FullList(full.key, full.header.digest, tuple(draft.covered)).to_json())
+    yield "full-list", seal("full-list", listed, stream=FULL_LIST, kind="manifest", **place), listed
+    doomed = [Doomed(sealed.key, ("v2", "v1"), "micro-segment beneath a full segment") for sealed in (one, two)]
+    removal = canonical.encode(expiry_list.to_json(doomed))
+    at = 1935543721123456
+    stands = {"stream": EXPIRY_LIST, "kind": "manifest", "system_id": "0", "timeline": 0, "first": at, "last": at + 1}
+    yield "expiry-list", seal("expiry-list", removal, **stands), removal
 
 
 def key_object() -> tuple[str, bytes]:

@@ -76,3 +76,32 @@ def test_the_independent_reader_is_independent_and_short() -> None:
         )
     }  # fmt: skip
     assert imported <= {"hashlib", "json", "typing", "zstandard", "cryptography"}
+
+
+def test_a_full_segment_is_held_to_its_micros_by_the_page_alone() -> None:
+    """Bytes, links, count, names and list, computed here from what the independent reader gets."""
+    opened = {}
+    for name in ("micro-one", "micro-two", "full", "full-list", "expiry-list"):
+        wanted = INDEX["objects"][f"{name}.bin"]
+        data = (FOLDER / f"{name}.bin").read_bytes()
+        opened[name] = (wanted, *reader.open_object(wanted["name"], data, DATA_KEYS, INDEX["public_keys"]))
+    micros = [opened["micro-one"], opened["micro-two"]]
+    full, header, plaintext = opened["full"]
+    assert plaintext == b"".join(row[2] for row in micros)
+    names = "".join(f"{row[0]['name']}\n" for row in micros)
+    assert header["extra"] == {
+        "acknowledged_to": header["last"],
+        "role": "roller",
+        "micro_count": "2",
+        "micro_keys_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "micro_last": micros[1][0]["header_digest"],
+    }
+    listed = json.loads(opened["full-list"][2])
+    assert listed == {
+        "full": full["name"],
+        "full_header": full["header_digest"],
+        "micros": [[row[0]["name"].rpartition("/")[2], row[0]["plaintext_sha256"]] for row in micros],
+    }
+    (stage,) = json.loads(opened["expiry-list"][2])["stages"]
+    (rows,) = stage["objects"].values()
+    assert [row[0] for row in rows] == [row[0]["name"].rpartition("/")[2] for row in micros]
