@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash bench-postgres damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-crash bench-postgres bench-day damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ lock: ## compile requirements.lock anew (wants uv)
 		--generate-hashes --no-emit-index-url --no-header -o infra/image/requirements.lock
 	rm build-pins.txt
 
-bench: bench-crash bench-postgres damage ## every measurement of this release
+bench: bench-crash bench-postgres bench-day damage ## every measurement of this release
 
 bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
 	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
@@ -47,6 +47,9 @@ bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids;
 bench-postgres: $(STAMP) ## beside pgBackRest and barman-cloud: backup, restore, PITR, archiving, lag, cost, memory
 	@sh scripts/install_bench_tools.sh >/dev/null
 	@$(BIN)/python -m benchmarks.postgres
+
+bench-day: $(STAMP) ## a day of WAL at one micro-segment a second: roll-up, and restore against full segments
+	@$(BIN)/python -m benchmarks.day_of_wal
 
 damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
 	@$(BIN)/python scripts/damage_trials.py --seeds 200
