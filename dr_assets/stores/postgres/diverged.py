@@ -23,6 +23,7 @@ from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import POSTGRES_EPOCH, SystemIdentity
 from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.wal import (
+    CONTINUES_RECORD,
     OVERWRITES_RECORD,
     PAGE_BYTES,
     RECORD_HEADER_BYTES,
@@ -52,6 +53,14 @@ _MAGIC_18 = 0xD118
 _STATS_BYTES, _STATS_BYTES_18 = 12, 16
 _HAS_DATABASE, _HAS_SUBTRANSACTIONS, _HAS_RELFILES, _HAS_INVALIDATIONS, _HAS_TWOPHASE = 1, 2, 4, 8, 16
 _HAS_DROPPED_STATS = 256
+
+
+class UnreadableWalError(Exception):
+    """What stands at `position` is no commit record, though it is marked as one. Stays within this room."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(format_lsn(position))
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +120,9 @@ def record_diverged(vault: Vault, dataset: str, system_id: str, history: History
 
 
 def find_commits(pieces: Iterable[tuple[int, bytes]], begin: int, segment_bytes: int) -> Iterator[Commit]:
-    """The commits in WAL from `begin`, where a record begins; `pieces` are (position, bytes), in order, without a gap.
+    """The commits in WAL from `begin`, where a record or a page begins; `pieces` are (position, bytes), in order.
 
-    A record that the last piece cuts is none. What is no WAL is read as whatever it looks like: raises nothing.
+    A record that the last piece cuts is none. Raises UnreadableWalError for what is no WAL.
     """
     walk = _Walk(segment_bytes)
     for position, data in pieces:
@@ -157,6 +166,8 @@ class _Walk:
         if parsed.info & OVERWRITES_RECORD:
             self._record.clear()
             self._skip = 0
+        elif parsed.info & CONTINUES_RECORD and not self._record and not self._skip:
+            self._skip = _aligned(parsed.remaining)  # begun before what is known
 
     def _parse(self, position: int, data: bytes) -> Iterator[Commit]:
         at = 0
@@ -192,17 +203,27 @@ class _Walk:
         if total_bytes < RECORD_HEADER_BYTES:  # the WAL ends here: zeros to the end of what is known
             self._idle_until = _FAR
             return None
-        self._skip = -(-total_bytes // _ALIGNMENT) * _ALIGNMENT - len(record)
+        self._skip = _aligned(total_bytes) - len(record)
         if manager == _RM_XLOG and info & 0xF0 == _SWITCH:
             self._idle_until, self._skip = segment_ceil(self._begin + total_bytes, self._segment_bytes), 0
             return None
         if manager != _RM_XACT or info & _OPERATION not in {_COMMIT, _COMMIT_PREPARED}:
             return None
+        try:
+            return self._commit(record, xid, is_prepared=info & _OPERATION == _COMMIT_PREPARED)
+        except (IndexError, struct.error, OverflowError):
+            raise UnreadableWalError(self._begin) from None
+
+    def _commit(self, record: bytes, xid: int, *, is_prepared: bool) -> Commit:
         data = _main_data(record)
         (at_us,) = struct.unpack_from("<q", data)
-        if info & _OPERATION == _COMMIT_PREPARED:
+        if is_prepared:
             xid = _prepared_xid(data, stats_bytes=_STATS_BYTES_18 if self._magic >= _MAGIC_18 else _STATS_BYTES)
         return Commit(self._begin, xid, POSTGRES_EPOCH + timedelta(microseconds=at_us))
+
+
+def _aligned(length: int) -> int:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT
 
 
 def _main_data(record: bytes) -> bytes:
@@ -252,10 +273,13 @@ def _examine(
 
     listed: list[Commit] = []
     total = 0
-    for commit in find_commits(opened(), switch, segment_bytes):
-        total += 1
-        if len(listed) < COMMITS_LISTED:
-            listed.append(commit)
+    try:
+        for commit in find_commits(opened(), switch, segment_bytes):
+            total += 1
+            if len(listed) < COMMITS_LISTED:
+                listed.append(commit)
+    except UnreadableWalError as error:
+        reached = error.position  # a list for people must not end the capture
     return tuple(listed), total, reached
 
 

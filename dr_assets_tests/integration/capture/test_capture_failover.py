@@ -14,6 +14,7 @@ from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.diverged import find_commits
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.preflight import preflight
+from dr_assets.stores.postgres.wal import PAGE_BYTES
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +144,9 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
         pieces = [(begin + at, wal[at : at + step]) for at in range(0, len(wal), step)]
         found = find_commits(pieces, begin, rig.SEGMENT_BYTES)
         assert [(format_lsn(commit.lsn), commit.xid) for commit in found] == commits
+    page = begin - begin % PAGE_BYTES + 3 * PAGE_BYTES
+    found = find_commits([(page, wal[page - begin :])], page, rig.SEGMENT_BYTES)
+    assert [format_lsn(commit.lsn) for commit in found] == [lsn for lsn, _ in commits if parse_lsn(lsn) > page]
     with rig.CaptureThread(vault, dataset, old.dsn()) as capture:
         error = capture.ended_with()
     assert isinstance(error, SourceError)
