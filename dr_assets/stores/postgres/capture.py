@@ -111,9 +111,14 @@ class Capture:
     @contextmanager
     def _opened_spool(self) -> Iterator[SpoolRecovery | None]:
         spool = self._dataset.spool
-        if spool is None or self._spool_dir is None:
+        if spool is None:
             yield None
             return
+        if self._spool_dir is None:
+            raise PolicyError(
+                "spool.no_folder", f"{self._dataset.name} declares a spool, and no folder for it was given",
+                f"set {spool.dir_env}, or declare no `spool`",
+            )  # fmt: skip
         self._spool = SpoolFolder(self._spool_dir, self._dataset.name, spool.max_bytes)
         try:
             yield SpoolRecovery(self._vault, self._dataset.name, self._spool)

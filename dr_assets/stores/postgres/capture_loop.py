@@ -406,7 +406,8 @@ class CaptureLoop:
     def _trouble(self) -> str | None:
         parts = self._parts
         guard = (parts.guard and parts.guard.newest.trouble, parts.durability and parts.durability.trouble)
-        troubles = (parts.stream.trouble, parts.putters.trouble, parts.watch.newest.trouble, self._fact_trouble, *guard)
+        vault = parts.putters.trouble or parts.putters.silence()
+        troubles = (parts.stream.trouble, vault, parts.watch.newest.trouble, self._fact_trouble, *guard)
         return "; ".join(trouble for trouble in troubles if trouble) or None
 
     def _durability(self) -> Durability:

@@ -28,6 +28,7 @@ from dr_assets.vault.vault import Receipt, Vault
 _TRANSIENT = frozenset({"vault.unreachable", "vault.refused", "vault.missing"})
 _BACKOFF_BEGIN_S = 0.2
 _BACKOFF_END_S = 2.0
+HANGS_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,12 @@ class Putters:
         self._abandoned = threading.Event()
         self.upload_errors = 0
         self.trouble: str | None = None
+
+    def silence(self) -> str | None:
+        """What to tell when a put has been under way for so long that the store seems to hang, without any error."""
+        if self.slowest_put_s(time.monotonic()) < HANGS_AFTER_S:
+            return None
+        return f"the vault has left a put without an answer for over {HANGS_AFTER_S:g} s"
 
     def fileno(self) -> int:
         """Becomes readable when an outcome is there, for select."""
