@@ -26,11 +26,13 @@ class Patroni:
         self.leads: PostgresServer | None = None
         self.timeline = 1
         self.status = 200
+        self.asked = 0
         self.location: str | None = None
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                stub.asked += 1
                 self.send_response(stub.status if self.path == "/cluster" else 404)
                 if stub.location is not None:
                     self.send_header("Location", stub.location)
@@ -86,6 +88,8 @@ def test_patroni_decides_who_is_followed(rig: ModuleType, cluster: Any, memory_v
         new.promote()
         written = rig.write_rows(new.dsn(), 100)
         capture.wait(lambda report: report.trouble and report.state == "reconnecting", "a source that is away")
+        asked = patroni.asked
+        capture.wait(lambda _: patroni.asked > asked + 4, "several attempts")
         assert capture.report.timeline == 1
         assert capture.report.stored_lsn < written
         patroni.leads, patroni.timeline = new, 2
