@@ -5,7 +5,6 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 
 import argparse
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -78,21 +77,10 @@ def _options(asked: argparse.Namespace) -> Options:
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Join the rows to those of earlier runs, with the machine they were taken on."""
+    """Join the rows to those of earlier runs."""
     old = json.loads(path.read_text()) if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    for each in (fresh := merged(old, rows)):
-        each["versions"] = (
-            {**each["versions"], "cores": str(os.cpu_count()), "memory": _memory()}
-            if any(each["what"] == row.what for row in rows)
-            else each["versions"]
-        )
-    path.write_text(json.dumps(fresh, indent=1) + "\n", encoding="utf-8")
-
-
-def _memory() -> str:
-    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{total_bytes / (1 << 30):.0f} GiB"
+    path.write_text(json.dumps(merged(old, rows), indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 What belongs here: backups and WAL that pieces share, whose turn it is, collecting rows. What stays out: the pieces.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,9 +73,15 @@ class Bench:
         return (*self.theirs, self.ours)
 
     def versions(self, *tools: Tool) -> dict[str, str]:
-        """What was measured, to be written beside each figure."""
+        """What was measured, and on what kind of machine, to be written beside each figure."""
         server = self.rig.primary.server.programs
-        said = {"PostgreSQL": ".".join(map(str, server.version)), "S3": "SeaweedFS, TLS"}
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        said = {
+            "PostgreSQL": ".".join(map(str, server.version)),
+            "S3": f"SeaweedFS {'.'.join(map(str, self.rig.region.programs.version))}, TLS",
+            "cores": str(os.cpu_count()),
+            "memory": f"{memory_bytes / (1 << 30):.0f} GiB",
+        }
         for tool in tools:
             said |= tool.versions
         return said

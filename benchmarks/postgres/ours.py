@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ class Ours:
         self._folder = rig.folder / f"ours-{tag}"
         self._declared = dict(declared or {})
         self.slot = f"dr_assets_{tag}"
-        self.versions: Mapping[str, str] = {"dr_assets": "this commit"}
+        self.versions: Mapping[str, str] = {"dr_assets": version("dr_assets")}
 
     def prepare(self) -> None:
         """Declarations, vault and keys."""
