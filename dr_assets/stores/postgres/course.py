@@ -55,11 +55,13 @@ class Course:
         """The bytes that lie on the course, each with its position, from opened pieces in order."""
         position = self.chain.begin
         for piece in pieces:
-            first = piece.header.first
-            end = min(piece.header.last, self.ends.get(piece.header.timeline, _FAR))
-            if end > position:
-                yield position, piece.plaintext[position - first : end - first]
-                position = end
+            first, end = piece.header.first, self.ends.get(piece.header.timeline, _FAR)
+            for data in piece.frames:
+                kept = data[max(0, position - first) : max(0, end - first)]
+                if kept:
+                    yield position, kept
+                    position += len(kept)
+                first += len(data)
 
     def stretches(self, pieces: Sequence[StoredObject], system_id: str, segment_bytes: int) -> tuple[Stretch, ...]:
         """`pieces`, the first ones of the chain, by timeline."""

@@ -79,9 +79,12 @@ class WalLayer:
                         continue  # written after the timeline was left
                     self._switch()
                 self._check(piece.header, piece.header.size_bytes)
-                data = memoryview(piece.plaintext)[: max(0, self._frame.end - piece.header.first)]
-                self._write(piece.header.first, data)
-                self._keep(piece.header.first, data)
+                first = piece.header.first
+                for data in piece.frames:
+                    view = memoryview(data)[: max(0, self._frame.end - first)]
+                    self._write(first, view)
+                    self._keep(first, view)
+                    first += len(data)
         finally:
             self._close()
         if self._position < self._frames[-1].end:
@@ -165,8 +168,6 @@ class WalLayer:
         return self._folder / segment_name(frame.timeline, begin, frame.segment_bytes)
 
     def _keep(self, first: int, data: memoryview) -> None:
-        if len(data) > _TAIL_BYTES:
-            first, data = first + len(data) - _TAIL_BYTES, memoryview(bytes(data[-_TAIL_BYTES:]))
         self._tail.append((first, data))
         self._tail_bytes += len(data)
         while len(self._tail) > 1 and self._tail_bytes - len(self._tail[0][1]) >= _TAIL_BYTES:
