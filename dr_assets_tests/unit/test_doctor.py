@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -80,9 +81,9 @@ def test_a_probe_that_hangs_costs_one_line_and_hides_nothing() -> None:
     told, bugs = examine([*hung, Probe("ledger", "well", look(Line("b", "ok", "fine")))], within_s=0.2)
     never.set()
     assert not bugs
-    assert [line.found for _, line in told] == [
-        *(text for n in range(8) for text in (f"found {n}", "no answer within 0.2 s")),
-        "fine",
+    assert [(line.verdict, line.found) for _, line in told] == [
+        *(pair for n in range(8) for pair in (("ok", f"found {n}"), ("bad", "no answer within 0.2 s"))),
+        ("ok", "fine"),
     ]
 
 
@@ -187,7 +188,7 @@ def test_an_unknown_dataset_is_refused(run: Run) -> None:
     assert "cli.unknown_dataset" in said.err
 
 
-def patient_of(estate: Estate, env: dict[str, str], **changed: object) -> Patient:
+def patient_of(estate: Estate, env: dict[str, str], **changed: Any) -> Patient:
     """The ledger with these variables and changes."""
     return Patient(estate, replace(estate.datasets["ledger"], **changed), env)
 
