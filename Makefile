@@ -51,6 +51,10 @@ bench-postgres: $(STAMP) ## beside pgBackRest and barman-cloud: backup, restore,
 bench-day: $(STAMP) ## a day of WAL at one micro-segment a second: roll-up, and restore against full segments
 	@$(BIN)/python -m benchmarks.day_of_wal
 
+bench-outage: $(STAMP) ## the object store hung, then slow, for ten minutes each: memory, spool, slot, alarms, catching up
+	@$(BIN)/python scripts/outage.py --how hung --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json
+	@$(BIN)/python scripts/outage.py --how slow --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json
+
 damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
 	@$(BIN)/python scripts/damage_trials.py --seeds 200
 
