@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash bench-postgres bench-day damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-crash bench-outage bench-postgres bench-day damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
