@@ -14,7 +14,7 @@ from dr_assets.cli import main
 from dr_assets.cli.doctor import command, settings
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, Verdict, worst
-from dr_assets.cli.doctor.patient import Patient
+from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
 from dr_assets.engines.ports import free_port
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import VaultError
@@ -167,6 +167,13 @@ def test_no_secret_is_ever_shown(run: Run, estate: Estate, key_files: dict[str, 
         assert secret not in said.out + said.err
     said = run("--within", "3s", env={"LEDGER_DSN": f"postgres://u:{secret}@/d?bad=%zz"})
     assert secret not in said.out + said.err
+
+
+def test_what_quotes_a_secret_all_the_same_is_blacked_out(estate: Estate) -> None:
+    """The second lock: a server's own words may hold what it was given."""
+    env = {"LEDGER_DSN": "host=db user=u password=hunter2x", "DR_VAULT_PRIMARY_SECRET_KEY": "s3cr3t/key"}
+    text = without_secrets("password hunter2x of s3cr3t/key is wrong", secrets_of(estate, env))
+    assert text == "password ******** of ******** is wrong"
 
 
 def test_refused_declarations_are_told_and_nothing_else_is_tried(run: Run, tmp_path: Path) -> None:
