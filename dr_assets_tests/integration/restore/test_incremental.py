@@ -28,9 +28,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def source(make_source: Callable[..., "Source"]) -> "Source":
-    """A PostgreSQL 17 that keeps summaries of its WAL, and a table whose rows are numbered."""
-    source = make_source(17, summarize_wal=True)
+def source(make_source: Callable[..., "Source"], request: pytest.FixtureRequest) -> "Source":
+    """A PostgreSQL 17 (or what the test asks for) that keeps summaries of its WAL; a table whose rows are numbered."""
+    source = make_source(getattr(request, "param", 17), summarize_wal=True)
     with_incrementals(source)
     source.sql("CREATE TABLE t (id int PRIMARY KEY, filler text)")
     source.sql("INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 4000) n")
@@ -117,6 +117,8 @@ def live(source: "Source", folder: Path) -> Lived:
     return Lived(backups, between, source.feed())
 
 
+# From 18 on pg_combinebackup links what did not change instead of copying it.
+@pytest.mark.parametrize("source", [17, 18], indirect=True)
 def test_a_full_with_its_incrementals_restores_to_the_end_and_to_a_time_between_them(
     source: "Source", engine_dir: Path, recover: Callable[..., Restored]
 ) -> None:
