@@ -40,6 +40,7 @@ from dr_assets.vault.vault import Vault
 _TICK_S = 0.25
 _STATUS_EVERY_S = 0.5
 _ZERO_LOSS_LINGER_S = 0.010
+_AT_ONCE = 3
 _PIECES_A_PUT = 6
 _PUTS_REMEMBERED = 16
 
@@ -186,14 +187,15 @@ class CaptureLoop:
             stream.wait(timeout_s, also_read=[self._parts.putters.fileno()])
 
     def _pace(self) -> None:
-        """Where commits wait for the vault, the first of them waits for no company, and those behind only for a while.
+        """Where commits wait for the vault, they wait for no company while few puts are under way, then for a little.
 
-        Every put costs CPU, so pieces follow each other at a fraction of a put's duration: the pipeline stays full, and
-        a commit's wait little longer than the put itself.
+        Every put costs CPU, so with some under way pieces follow each other at a fraction of a put's duration: the
+        pipeline stays full, and a commit's wait little longer than the put itself.
         """
         if self._parts.guard is not None:
             longest_s = min(_ZERO_LOSS_LINGER_S, self._parts.dataset.linger.total_seconds())
-            self._cutter.linger_s = min(longest_s, self._put_s / _PIECES_A_PUT) if self._prefix.in_flight else 0.0
+            gathering = self._prefix.in_flight >= _AT_ONCE
+            self._cutter.linger_s = min(longest_s, self._put_s / _PIECES_A_PUT) if gathering else 0.0
 
     def _may_read(self) -> bool:
         """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap."""

@@ -151,15 +151,15 @@ class SyncGuard:
         now_s = time.monotonic()
         look = look_at(connection, self._dataset.slot)
         wanted = self._rule.decide(look, now_s)
-        reason = self._reason(look, now_s)
+        reason, mode = self._reason(look, now_s), look.mode(self._dataset.slot)
         if wanted == DEGRADED or (wanted == SYNCHRONOUS and self._told_by == CAPTURE):
             change_to(connection, self._dataset.slot, wanted)
-            look = look_at(connection, self._dataset.slot)
+            mode = wanted
             if wanted == DEGRADED:
                 self._rule.degraded(now_s)
             else:
-                reason = "the vault has caught up"
-        self._note(connection, look, reason, now_s)
+                look, reason = look_at(connection, self._dataset.slot), "the vault has caught up"
+        self._note(connection, look, mode, reason, now_s)
 
     def _reason(self, look: Look, now_s: float) -> str:
         slot = self._dataset.slot
@@ -173,8 +173,7 @@ class SyncGuard:
             return f"synchronous_standby_names is {look.names}: others may confirm in place of {slot}"
         return f"synchronous_standby_names does not ask for {slot}"
 
-    def _note(self, connection: Connection, look: Look, reason: str, now_s: float) -> None:
-        mode = look.mode(self._dataset.slot)
+    def _note(self, connection: Connection, look: Look, mode: Mode, reason: str, now_s: float) -> None:
         if self._last is None or self._last.mode != mode:
             self._last = last_change(connection, self._dataset.name)
             if self._last is None or self._last.mode != mode:

@@ -43,7 +43,8 @@ _LOOK = """
 SELECT (SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'),
        pg_current_wal_flush_lsn()::text,
        (SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s),
-       (SELECT coalesce(active, false) FROM pg_replication_slots WHERE slot_name = %s)
+       (SELECT coalesce(active, false) FROM pg_replication_slots WHERE slot_name = %s),
+       clock_timestamp()
 """
 _LAST = """
 SELECT seq, mode, since, lsn, reason, told_by FROM dr_assets.durability WHERE dataset = %s ORDER BY seq DESC LIMIT 1
@@ -54,7 +55,7 @@ WHERE dataset = %s AND (seq > %s OR since > %s) ORDER BY seq LIMIT 100
 """
 _LOG = """
 INSERT INTO dr_assets.durability (dataset, mode, since, lsn, reason, told_by)
-VALUES (%s, %s, clock_timestamp(), %s, %s, %s)
+VALUES (%s, %s, %s, %s, %s, %s)
 RETURNING seq, mode, since, lsn, reason, told_by
 """
 
@@ -73,12 +74,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the source said: the setting, how far its WAL is flushed, how far our slot has confirmed."""
+    """What the source said at `at` of its clock: the setting, how far its WAL is flushed, our slot has confirmed."""
 
     names: SyncNames
     flushed_lsn: int
     vaulted_lsn: int
     is_streaming: bool
+    at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     def mode(self, name: str) -> Mode:
         """Whether a commit waits for us now."""
@@ -155,10 +157,12 @@ def look_at(connection: Connection, slot: str) -> Look:
     row = connection.execute(_LOOK, (slot, slot)).fetchone()
     if row is None:
         raise psycopg.DataError("the server did not answer")
-    names, flushed, vaulted, active = row
+    names, flushed, vaulted, active, at = row
+    if not isinstance(at, datetime):
+        raise psycopg.DataError("the server did not tell its time")
     return Look(
         parse_sync_names(str(names or "")), parse_lsn(str(flushed)), 0 if vaulted is None else parse_lsn(str(vaulted)),
-        bool(active),
+        bool(active), at.astimezone(UTC),
     )  # fmt: skip
 
 
@@ -209,13 +213,18 @@ def changes_after(connection: Connection, dataset: str, seq: int, since: datetim
 
 
 def log_change(connection: Connection, dataset: str, mode: Mode, look: Look, reason: str, told_by: str) -> Change:
-    """Log a change unless the newest row says the same: of two that look at once, one logs it. Raises psycopg.Error."""
+    """Log a change unless the newest row says the same: of two that look at once, one logs it. Raises psycopg.Error.
+
+    `look` is the last one before a degradation, the first one after the other change: what is promised is never more
+    than what held. Commits that waited are released by a degradation, so it counts from what was vaulted.
+    """
+    lsn = format_lsn(look.vaulted_lsn if mode == DEGRADED else look.flushed_lsn)
     with connection.transaction():
         connection.execute("LOCK TABLE dr_assets.durability IN SHARE ROW EXCLUSIVE MODE")
         newest = last_change(connection, dataset)
         if newest is not None and newest.mode == mode:
             return newest
-        row = connection.execute(_LOG, (dataset, mode, format_lsn(look.flushed_lsn), reason, told_by)).fetchone()
+        row = connection.execute(_LOG, (dataset, mode, look.at, lsn, reason, told_by)).fetchone()
     if row is None:
         raise psycopg.DataError("the server returned no row")
     return _change(row)
