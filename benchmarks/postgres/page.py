@@ -55,7 +55,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         verdict = {"held": "held", "missed": "**missed**"}.get(each["verdict"], "")
         cells = (each["what"], each["unit"], f"{each['ours']:g}", theirs, each["against"] or "", ratio)
         lines.append("| " + " | ".join((*cells, each["floor"] or "", verdict)) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _judged(rows)])
+
+
+def _judged(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence: which floors are missed, and by how much."""
+    missed = [
+        f"{each['what']}{' against ' + each['against'] if each['against'] else ''} "
+        f"({each['ours' if each['ratio'] is None else 'ratio']:g}, floor {each['floor']})"
+        for each in rows
+        if each["verdict"] == "missed"
+    ]
+    return f"Floors missed: {'; '.join(missed)}." if missed else "Every floor is held."
 
 
 def bars(rows: Sequence[Mapping[str, Any]]) -> str:
