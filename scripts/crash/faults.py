@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scripts.crash.kinds import Kind
 from scripts.crash.processes import CaptureProcess, acknowledged_bytes
-from scripts.crash.scene import Scene, wait_until
+from scripts.crash.scene import Scene, standby_at, wait_until
+
+_RECORD_BYTES: Final = 64 << 10
 
 
 @dataclass
@@ -130,7 +132,31 @@ def _fail_over(stage: Stage) -> Crash:
     """The primary dies, its standby is promoted; the capture follows, and then both die."""
     status = stage.capture.status
     stage.scene.server.kill()
-    return _after_promotion(stage, [datetime.now(UTC)], [status])
+    at = datetime.now(UTC)
+    if stage.kind.fed:
+        _feed(stage)
+    return _after_promotion(stage, [at], [status])
+
+
+def _feed(stage: Stage) -> None:
+    """Everything that was captured reaches the standby before it is promoted, though it never spoke to the primary.
+
+    The vault's end is often within a record, which no server replays: so wait until the standby stands still near it.
+    """
+    stored = _wait_settled(stage)
+    standby = stage.scene.standby
+    if standby is None:
+        raise RuntimeError("this round has no standby")
+    wait_until(lambda: standby_at(standby) > stored - _RECORD_BYTES, "the standby to be fed")
+    time.sleep(1.5)  # one more look of its own into the archive
+
+
+def _wait_settled(stage: Stage) -> int:
+    status = stage.capture.wait(
+        lambda status: status["state"] == "reconnecting" and status["stored_lsn"] == status["received_lsn"],
+        "what was received is stored",
+    )
+    return int(status["stored_lsn"])
 
 
 def _after_promotion(stage: Stage, at: list[datetime], statuses: list[dict[str, Any]]) -> Crash:
@@ -160,10 +186,7 @@ def settle(stage: Stage) -> None:
     A spool survives the process that wrote it: the next capture empties it into the vault, source or no source.
     """
     if stage.kind.what == "primary":
-        stage.capture.wait(
-            lambda status: status["state"] == "reconnecting" and status["stored_lsn"] == status["received_lsn"],
-            "what was received is stored",
-        )
+        _wait_settled(stage)
     elif stage.kind.what == "store":
         stage.capture.wait_stored(stage.scene.flushed(), "the backlog caught up")
     elif stage.kind.spool:

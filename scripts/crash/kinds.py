@@ -18,6 +18,7 @@ class Kind:
     share: int
     zero_loss: bool = False
     spool: bool = False
+    fed: bool = False  # the standby gets its WAL from the vault alone, so nothing but the vault can bring it level
 
     @property
     def switches(self) -> bool:
@@ -44,7 +45,8 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("outage, zero loss", "outage", 6, zero_loss=True),
     Kind("outage, spool, zero loss", "outage", 4, zero_loss=True, spool=True),
     Kind("switch-over, zero loss", "switch-over", 6, zero_loss=True),
-    Kind("fail-over, zero loss", "fail-over", 6, zero_loss=True),
+    Kind("fail-over, zero loss", "fail-over", 3, zero_loss=True),
+    Kind("fail-over, fed, zero loss", "fail-over", 3, zero_loss=True, fed=True),
 )
 
 

@@ -57,6 +57,7 @@ def run_round(scene: Scene, number: int, kind: Kind, seed: int) -> Round:
     if result.gaps:
         result.failures.append("a gap is on record")
     _leave(scene, number)
+    scene.rounds += 1
     result.round_s = round(time.monotonic() - began_s, 1)
     return result
 
@@ -64,12 +65,14 @@ def run_round(scene: Scene, number: int, kind: Kind, seed: int) -> Round:
 def _begin(scene: Scene, number: int, kind: Kind) -> CaptureProcess:
     """A capture that has caught up, in the round's mode, with a standby and a base backup where they are due."""
     scene.synchronize(None)
-    if kind.switches:
+    if kind.switches and not kind.fed:
         scene.add_standby(number)
     capture = CaptureProcess(scene, kind)
     try:
         capture.wait_stored(scene.flushed(), "everything stored")
-        if number % SNAPSHOT_EVERY == 0:
+        if kind.fed:
+            capture = _with_a_fed_standby(scene, number, kind, capture)
+        if scene.rounds % SNAPSHOT_EVERY == 0:
             taken = take_snapshot(scene.vault, scene.dataset(kind), scene.dsn)
             capture.wait_stored(taken.stop_lsn, "the base backup's WAL stored")
         if kind.zero_loss:
@@ -80,6 +83,15 @@ def _begin(scene: Scene, number: int, kind: Kind) -> CaptureProcess:
         capture.end()
         raise
     return capture
+
+
+def _with_a_fed_standby(scene: Scene, number: int, kind: Kind, capture: CaptureProcess) -> CaptureProcess:
+    """Such a standby needs what was captured; and the capture has to know of both servers."""
+    capture.end()
+    scene.add_standby(number, fed=True)
+    again = CaptureProcess(scene, kind)
+    again.wait_stored(scene.flushed(), "everything stored, with a standby")
+    return again
 
 
 def _is_synchronous(scene: Scene, name: str) -> bool:
@@ -163,6 +175,8 @@ def _judge(
         result.failures.append("zero loss lost acknowledged commits")
     if kind.zero_loss and result.durability != "synchronous":
         result.failures.append(f"commits did not wait for the vault: {result.durability}")
+    if kind.fed and result.diverged:
+        result.failures.append("the vault had commits that the standby it fed was promoted without")
     if kind.store_survives and lost:
         result.failures.append("a killed store cost acknowledged commits")
     if result.loss_window_ms > scene.dataset(kind).rpo.total_seconds() * 1000:
@@ -201,6 +215,9 @@ def _gaps(scene: Scene) -> int:
 
 def _leave(scene: Scene, number: int) -> None:
     """Remove what no later round needs."""
+    if scene.feeder is not None:
+        scene.feeder.close()
+        scene.feeder = None
     for folder in (f"sandbox-{number}", f"sandbox-{number}-old"):
         shutil.rmtree(scene.folder / folder, ignore_errors=True)
     while scene.retired:

@@ -23,8 +23,10 @@ from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.model import Dataset, Estate, Spool, ZeroLoss
 from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.postgres.wal_feed import WalFeed
 from dr_assets.vault.connect import init_vault, open_vault
 from dr_assets.vault.vault import Vault
+from scripts.crash.feeder import Feeder
 from scripts.crash.kinds import Kind
 
 DATASET: Final = "ledger"
@@ -56,6 +58,8 @@ class Scene:
     walked: dict[int, tuple[int, str | None]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     standby: PostgresServer | None = None
+    feeder: Feeder | None = None
+    rounds: int = 0
     retired: list[PostgresServer] = field(default_factory=list)
 
     def dataset(self, kind: Kind) -> Dataset:
@@ -90,18 +94,25 @@ class Scene:
                 connection.execute(sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {}").format(names))
                 connection.execute("SELECT pg_reload_conf()")
 
-    def add_standby(self, number: int) -> PostgresServer:
-        """A second server that streams from the primary and has caught up."""
-        name = f"node{number}"
-        standby = PostgresServer.standby_of(self.server, self.folder / name, slot=name, name=name)
+    def add_standby(self, number: int, *, fed: bool = False) -> PostgresServer:
+        """A second server that streams from the primary, or is `fed` by the vault, and has caught up once."""
+        name, box = f"node{number}", self.folder / f"box{number}"
+        settings = {"restore_command": Feeder.command(box), "wal_retrieve_retry_interval": "1s"} if fed else {}
+        standby = PostgresServer.standby_of(
+            self.server, self.folder / name, slot=None if fed else name, name=name, settings=settings
+        )
         self.stack.enter_context(standby)
-        standby.start()
-        deadline = time.monotonic() + 30
-        while _replayed(standby) < self.flushed():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the standby does not catch up: {standby.log_tail(5)}")
-            time.sleep(0.05)
         self.standby = standby
+        if fed:
+            standby.settings["primary_conninfo"] = ""
+            system_id = standby.pg_controldata()["Database system identifier"]
+            feed = WalFeed(self.vault, DATASET, system_id, segment_bytes=16 << 20)
+            self.feeder = Feeder(feed, box, standby.user)
+            self.stack.enter_context(self.feeder)
+        standby.start()
+        if not fed:
+            flushed = self.flushed()
+            wait_until(lambda: standby_at(standby) >= flushed, "the standby to catch up", timeout_s=30)
         return standby
 
     def switched(self) -> None:
@@ -134,9 +145,12 @@ def of_several(servers: list[PostgresServer]) -> str:
     return make_conninfo("", **{**every[0], **several, "target_session_attrs": "read-write"})
 
 
-def _replayed(standby: PostgresServer) -> int:
+def standby_at(standby: PostgresServer) -> int:
+    """How far a standby has received or, where it doesn't stream, replayed."""
     with psycopg.connect(standby.dsn(), autocommit=True) as connection:
-        row = connection.execute("SELECT coalesce(pg_last_wal_receive_lsn(), '0/0')::text").fetchone()
+        row = connection.execute(
+            "SELECT coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/0')::text"
+        ).fetchone()
     return parse_lsn(str(row[0] if row else ""))
 
 
