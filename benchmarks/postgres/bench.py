@@ -4,8 +4,10 @@ What belongs here: backups and WAL that pieces share, whose turn it is, collecti
 """
 
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -171,18 +173,24 @@ class Bench:
         self._wait_drained()
         self.rig.primary.archive_with("")
 
-    def fresh_source(self, tag: str, **declared: Any) -> Ours:
+    def fresh_source(self, tag: str) -> Ours:
         """Another vault of ours whose chain begins here, or the one of that name."""
         if tag not in self._sources:
-            source = Ours(self.rig, tag, declared=declared)
+            source = Ours(self.rig, tag)
             source.prepare()
             source.prime()
             self._sources[tag] = source
         return self._sources[tag]
 
-    def forget_source(self, tag: str) -> None:
-        """Its slot goes."""
-        self._sources.pop(tag).forget()
+    @contextmanager
+    def passing_source(self, **declared: Any) -> Iterator[Ours]:
+        """A vault of ours for one measurement, with nothing to catch up with; its slot goes at the end."""
+        source = Ours(self.rig, secrets.token_hex(3), declared=declared)
+        source.prepare()
+        try:
+            yield source
+        finally:
+            source.forget()
 
     def check(self, tool: Tool, came: Came, wanted: Mapping[str, int]) -> None:
         """Raises ToolError when a restored copy is not the one that was asked for."""

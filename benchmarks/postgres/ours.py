@@ -17,6 +17,7 @@ import yaml
 
 from benchmarks.postgres.rig import Came, Rig, answered, base_environment, remove
 from benchmarks.postgres.running import Process, Ran, ToolError, run
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.declarations import default_defs_dir
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.vault.connect import CA_ENV
@@ -101,11 +102,12 @@ class Ours:
         return self._wait(lambda: self.stored() is not None, capture, "streaming", every_s)
 
     def forget(self) -> None:
-        """Drop the slot, so that the server keeps nothing for it any longer."""
-        self._rig.primary.ask(
-            "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = %s",
-            (self.slot,),
-        )
+        """Drop the slot as soon as its capture has let go, so that the server keeps nothing for it any longer."""
+        primary = self._rig.primary
+        active = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s AND active"
+        wait_until(lambda: primary.ask(active, (self.slot,)) == 0, timeout_s=30, what=f"{self.slot} let go")
+        drop = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = %s"
+        primary.ask(drop, (self.slot,))
 
     def _wait(self, done: Callable[[], bool], capture: Process, what: str, every_s: float) -> float:
         deadline_s = time.monotonic() + _WAIT_S

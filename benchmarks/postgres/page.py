@@ -62,7 +62,7 @@ def _judged(rows: Sequence[Mapping[str, Any]]) -> str:
     """One sentence: which floors are missed, and by how much."""
     missed = [
         f"{each['what']}{' against ' + each['against'] if each['against'] else ''} "
-        f"({each['ours' if each['ratio'] is None else 'ratio']:g}, floor {each['floor']})"
+        f"({each['ratio' if each['floor'].endswith(' x') else 'ours']:g}, floor {each['floor']})"
         for each in rows
         if each["verdict"] == "missed"
     ]

@@ -50,7 +50,7 @@ def cost(bench: Bench) -> None:
         "bare": nullcontext,
         "pg_receivewal": lambda: _receivewal(bench),
         bench.pgbackrest.name: lambda: _archiving(bench, bench.pgbackrest),
-        bench.ours.name: lambda: _capturing(bench, bench.ours),
+        bench.ours.name: lambda: _capturing(bench),
         ZERO_LOSS: lambda: _zero_loss(bench),
         ZERO_LOSS_MANY: lambda: _zero_loss(bench),
     }
@@ -103,9 +103,9 @@ def _peaks(bench: Bench, peaks: Runs, size: str, source: Ours) -> None:
 
 
 def _lag_of_ours(bench: Bench, runs: Runs) -> None:
-    primary, ours = bench.rig.primary, bench.ours
+    primary = bench.rig.primary
     primary.checkpoint()
-    with _capturing(bench, ours) as capture, PositionWatch(primary.dsn, "streamed", ours.slot) as watch:
+    with _capturing(bench) as (ours, capture), PositionWatch(primary.dsn, "streamed", ours.slot) as watch:
         begin_s = time.monotonic()
         tps = primary.bench("-T", str(bench.options.load_s), "-R", str(LAG_TPS))
         end_s = time.monotonic()
@@ -136,11 +136,11 @@ def _note(runs: Runs, name: str, lags: list[float], tps: float) -> None:
 
 
 @contextmanager
-def _capturing(bench: Bench, source: Ours) -> Iterator[Process]:
-    """The capture runs and has caught up."""
-    with source.capture() as capture:
+def _capturing(bench: Bench) -> Iterator[tuple[Ours, Process]]:
+    """A capture runs and has caught up."""
+    with bench.passing_source() as source, source.capture() as capture:
         source.wait_stored(bench.rig.primary.flushed, capture)
-        yield capture
+        yield source, capture
         capture.stop()
 
 
@@ -148,13 +148,16 @@ def _capturing(bench: Bench, source: Ours) -> Iterator[Process]:
 def _zero_loss(bench: Bench) -> Iterator[None]:
     """Commits wait for the vault: our capture is the primary's synchronous standby."""
     primary = bench.rig.primary
-    primary.set("synchronous_standby_names", "dr_assets_zero")  # first, or the capture refuses to promise anything
-    try:
-        source = bench.fresh_source("zero", durability="zero_loss", on_capture_loss="block")
-        with _capturing(bench, source):
-            yield
-    finally:
-        primary.set("synchronous_standby_names", "")
+    with bench.passing_source(durability="zero_loss", on_capture_loss="block") as source:
+        primary.set("synchronous_standby_names", source.slot)  # first, or the capture refuses to promise anything
+        try:
+            with source.capture() as capture:
+                source.wait_stored(primary.flushed, capture)
+                yield
+                primary.set("synchronous_standby_names", "")
+                capture.stop()
+        finally:
+            primary.set("synchronous_standby_names", "")
 
 
 @contextmanager
