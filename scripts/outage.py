@@ -35,7 +35,7 @@ from scripts.outage.door import Door, Mode
 from scripts.outage.watching import MIB, Phases, Sample, as_dicts, judged, sample, verdicts
 
 _BEFORE_S: Final = 20.0
-_PICTURE_ROWS: Final = 120
+_PICTURE_ROWS: Final = 60
 
 
 @dataclass
@@ -110,7 +110,10 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             **_restored(scene, ack_dir),
         }  # fmt: skip
     row["failures"] = verdicts(row)
-    row["versions"] = {"postgres": scene.server.programs.describe(), "python": platform.python_version()}
+    row["versions"] = {
+        "postgres": ".".join(map(str, scene.server.programs.version)),
+        "python": platform.python_version(),
+    }
     row["cores"] = os.cpu_count()
     row["looks"] = as_dicts(watch.samples, max(1, len(watch.samples) // _PICTURE_ROWS))
     return row
@@ -171,7 +174,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--spool-mib", type=int, default=64, help="the spool's limit; 0 for no spool")
     parser.add_argument("--slot-mib", type=int, default=512, help="max_slot_wal_keep_size")
-    parser.add_argument("--slow-kib-s", type=int, default=64, help="what a slow store lets through")
+    parser.add_argument("--slow-kib-s", type=int, default=16, help="what a slow store lets through")
     parser.add_argument("--level-kib", type=int, default=1024, help="being so little behind counts as level")
     parser.add_argument("--zero-loss", action="store_true")
     parser.add_argument("--degrade-after", type=float, default=None, help="seconds; with --zero-loss (default: block)")

@@ -134,8 +134,11 @@ def verdicts(row: dict[str, Any]) -> list[str]:
 
 
 def as_dicts(samples: list[Sample], every: int) -> list[dict[str, Any]]:
-    """Every so many looks, for a picture of the run."""
-    return [dataclasses.asdict(one) for one in samples[::every]]
+    """Every so many looks, for a picture of the run; of warnings and trouble only that there were any."""
+    return [
+        {**dataclasses.asdict(one), "warnings": len(one.warnings), "trouble": one.trouble is not None}
+        for one in samples[::every]
+    ]
 
 
 def _mib(size_bytes: float) -> float:
