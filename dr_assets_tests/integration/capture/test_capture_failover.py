@@ -248,7 +248,7 @@ def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
     put = vault.store.put
 
     def held(key: str, *args: Any) -> Any:
-        assert back.wait(60)
+        assert back.wait(300)
         return put(key, *args)
 
     with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:

@@ -68,7 +68,7 @@ def test_a_slot_lost_under_a_running_capture_is_on_record_behind_a_slow_vault(
     put = vault.store.put
 
     def held(key: str, *args: Any) -> Any:
-        assert hold.wait(60)
+        assert hold.wait(300)
         return put(key, *args)
 
     vault.store.put = held
