@@ -54,7 +54,9 @@ def verify_command(
     if not report.ok:
         raise typer.Exit(DAMAGED)
     if witness is not None and known is not None:
-        known.merged(report.witness).save(witness)
+        # As it was at an earlier time the vault may lack what is known since: then nothing is forgotten.
+        moved = known.merged(report.witness) if moment else known.moved_on(report.witness, opened.estate, dataset)
+        moved.save(witness)
 
 
 def _verify_with_progress(

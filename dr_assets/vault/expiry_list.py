@@ -1,6 +1,7 @@
 """Expiry lists: which objects an expiry is about to remove, sealed before the first is.
 
-What belongs here: the list's content. What stays out: choosing what to remove (stores/postgres/expire.py).
+What belongs here: the list's content, and reading lists. What stays out: choosing what to remove
+(stores/postgres/expiry_plan.py).
 
 A list is worked off stage by stage: a stage is begun once the one before is done, so that whatever a kill leaves
 behind never looks whole.
@@ -10,8 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, malformed
 from dr_assets.vault.format.keys import ObjectKey
+from dr_assets.vault.format.sizes import plaintext_limit
+from dr_assets.vault.vault import Vault
 
 EXPIRY_LIST: Final = "expiry-list"
 EXPIRY: Final = "expiry"
@@ -42,6 +46,14 @@ def to_json(rows: Sequence[Doomed]) -> dict[str, Json]:
             for stage, places in stages.items()
         ]
     }
+
+
+def expiry_lists(vault: Vault, dataset: str) -> Iterator[list[Doomed]]:
+    """The rows of every list of a dataset, oldest first, opened and verified. Raises what `Vault.open` raises."""
+    for obj in vault.objects(dataset, EXPIRY_LIST):
+        name = str(obj.key)
+        body = canonical.decode(vault.open(obj).plaintext, limit_bytes=plaintext_limit(EXPIRY_LIST), what=name)
+        yield list(parse_expiry_list(body, name=name))
 
 
 def parse_expiry_list(body: Mapping[str, Json], *, name: str) -> Iterator[Doomed]:

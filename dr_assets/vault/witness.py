@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.vault.expiry_list import expiry_lists
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.vault import Vault
 
@@ -67,6 +68,18 @@ class Witness:
         """The newer of both at each place."""
         return Witness.of([*self.newest.values(), *other.newest.values()])
 
+    def moved_on(self, seen: "Witness", estate: str, dataset: str | None) -> "Witness":
+        """What is known after a verification of this estate (and dataset) that found everything in order.
+
+        What it did not see again has expired on record, and must not be asked for when that record has expired too.
+        """
+        others = [
+            key
+            for key in self.newest.values()
+            if key.estate != estate or (dataset is not None and key.dataset != dataset)
+        ]
+        return Witness.of([*others, *seen.newest.values()])
+
 
 def check_witness(vault: Vault, witness: Witness) -> None:
     """Raise VaultError `vault.older_than_witness` when a witnessed object isn't there any more: names it.
@@ -81,8 +94,15 @@ def check_witness(vault: Vault, witness: Witness) -> None:
         except VaultError as error:
             if error.code != "vault.missing":
                 raise
+            if _has_expired(vault, key):
+                continue
             raise VaultError(
                 "vault.older_than_witness",
                 f"{key} was seen in this vault once and is gone",
                 "the vault was set back or emptied: restore from a replica, or give --as-of and no witness knowingly",
             ) from None
+
+
+def _has_expired(vault: Vault, key: ObjectKey) -> bool:
+    """Whether an expiry list that was sealed names it; only asked for what is gone, and lists are few."""
+    return any(row.key == key for listed in expiry_lists(vault, key.dataset) for row in listed)

@@ -25,6 +25,7 @@ from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import ThrowawayRetention, throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
+from dr_assets.vault.witness import check_witness
 from dr_assets_tests.unit.test_rollup import T0, Clock, Wal
 
 DAY = timedelta(days=1)
@@ -336,3 +337,22 @@ def test_parts_without_a_manifest_go_once_their_lock_is_over() -> None:
     life.clock.now += 17 * DAY
     plan = plan_expiry(life.vault, "ledger")
     assert plan.by_stage()[LEFT_PART][0] == 2
+
+
+def test_a_witness_does_not_miss_what_expired_on_record(grown: Life) -> None:
+    """Neither before a restore nor in a verification, which then forgets it; what is gone otherwise is missed."""
+    life = grown.twin()
+    witness = verify(life.vault).witness
+    life.expire()
+    gone = [key for key in witness.newest.values() if str(key) not in life.store.rows]
+    assert gone
+    check_witness(life.vault, witness)
+    report = verify(life.vault, witness=witness)
+    assert report.errors == ()
+    moved = witness.moved_on(report.witness, "casino", None)
+    assert not set(gone) & set(moved.newest.values())
+    assert witness.moved_on(report.witness, "other", None).newest.keys() >= witness.newest.keys()
+    newest = next(key for key in moved.newest.values() if key.stream == "wal")
+    del life.store.rows[str(newest)]
+    with pytest.raises(VaultError, match="older_than_witness"):
+        check_witness(life.vault, moved)

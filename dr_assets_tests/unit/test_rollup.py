@@ -313,3 +313,17 @@ def test_a_piece_that_fits_by_accident_is_not_rolled_up() -> None:
     assert roll(vault).rolled_to == 7000
     chain = stored_wal(vault, "ledger", "7", 1, 5000)
     assert content(vault, chain) == wal.expected(5000, 7300)
+
+
+def test_a_run_of_pieces_that_joins_by_position_alone_is_not_rolled_up() -> None:
+    """Where names leave no choice the links are seen as the pieces are opened, and a break is told."""
+    vault = vault_of(Clock())
+    wal = Wal(vault)
+    wal.put(5)
+    stranger = Wal(vault, position=wal.position, previous="ab" * 32)
+    stranger.put(8)
+    wal.tell(stored=stranger.position)
+    (only,) = roll_streams(vault, "ledger", limits=SMALL)
+    assert only.fulls == 0
+    assert only.trouble is not None
+    assert only.trouble.startswith("rollup.hole")
