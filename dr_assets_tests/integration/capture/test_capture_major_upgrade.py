@@ -15,6 +15,7 @@ from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import run_child
 from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.postgres.capture_facts import latest_anchor
+from dr_assets.stores.postgres.expire import plan_expiry
 from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.objective import rpo_trouble, stream_of
@@ -63,7 +64,7 @@ def restored_rows(vault: Any, dataset: Any, target: Target, into: Path) -> tuple
 def test_an_upgraded_primary_begins_a_stream_of_its_own_and_leaves_the_old_one_restorable(
     rig: ModuleType, engine_dir: Path, postgres_programs: Callable[[int], Programs], memory_vault: Any
 ) -> None:
-    """The new system is captured at once, is red until a base backup of it is there, and both can be restored."""
+    """The new system is captured at once, is red until it has a base backup; both are kept and can be restored."""
     dataset = rig.make_dataset()
     vault = memory_vault(dataset)
     with PostgresServer(engine_dir / "old", postgres_programs(15), settings=SETTINGS) as old:
@@ -92,6 +93,11 @@ def test_an_upgraded_primary_begins_a_stream_of_its_own_and_leaves_the_old_one_r
     assert after is not None
     assert after.system_id != before.system_id
     assert set(old_pieces) < {str(obj.key) for obj in vault.objects(dataset.name, "wal")}
+    told = latest_fact(vault, dataset.name, "timeline")
+    assert told is not None
+    assert (told.body["system_id"], told.body["parent"]) == (after.system_id, None)
+    plan = plan_expiry(vault, dataset.name)
+    assert (len(plan.kept), plan.rows, plan.troubles) == (2, [], [])
     assert restored_rows(vault, dataset, Target("latest"), engine_dir / "newest") == (17, 25)
     old_end = Target.parse(f"lsn:{format_lsn(before.stored)}")
     assert restored_rows(vault, dataset, old_end, engine_dir / "oldest") == (15, 20)
