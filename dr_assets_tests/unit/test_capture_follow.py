@@ -1,10 +1,12 @@
 """Which stream a capture goes on with, by what lies in the vault and what a server's history says."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dr_assets.cli.context import patroni_of
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.dsn import dsn_of_node, node_dsns, parse_dsn, primary_dsn
@@ -204,3 +206,16 @@ def test_endpoints_in_plaintext_or_with_credentials_are_refused(text: str) -> No
 def test_endpoints_are_base_urls() -> None:
     """With or without a slash at the end, on loopback also without TLS."""
     assert parse_urls("https://db1:8008/, http://127.0.0.1:8008") == ("https://db1:8008", "http://127.0.0.1:8008")
+
+
+def test_a_declared_patroni_that_the_environment_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would say who leads, and the operator thinks that somebody does; without a declaration there is none."""
+    monkeypatch.delenv("PATRONI_URLS", raising=False)
+    declared: Any = SimpleNamespace(name="ledger", patroni_env="PATRONI_URLS")
+    with pytest.raises(PolicyError) as caught:
+        patroni_of(declared)
+    assert caught.value.code == "cli.patroni_missing"
+    monkeypatch.setenv("PATRONI_URLS", "https://db1:8008,https://db2:8008")
+    assert patroni_of(declared) == ("https://db1:8008", "https://db2:8008")
+    declared.patroni_env = None
+    assert patroni_of(declared) == ()
