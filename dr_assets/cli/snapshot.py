@@ -42,7 +42,7 @@ def snapshot(
             bar.update(task, completed=progress.received_bytes, total=progress.estimated_bytes)
 
         result = take_snapshot(vault, declared, dsn, incremental=incremental, progress=show)
-    typer.echo(json.dumps(_to_json(result), indent=2) if as_json else _text(result))
+    typer.echo(json.dumps(to_json(result), indent=2) if as_json else to_text(result))
 
 
 def preflight(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOption = False) -> None:
@@ -57,7 +57,8 @@ def preflight(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOp
         raise typer.Exit(UNFIT)
 
 
-def _to_json(result: SnapshotResult) -> dict[str, object]:
+def to_json(result: SnapshotResult) -> dict[str, object]:
+    """What `--json` prints; sizes in bytes, `mb_s` in units of 10^6 bytes."""
     return {
         "snapshot_id": result.snapshot_id,
         "kind": result.kind,
@@ -79,7 +80,8 @@ def _to_json(result: SnapshotResult) -> dict[str, object]:
     }
 
 
-def _text(result: SnapshotResult) -> str:
+def to_text(result: SnapshotResult) -> str:
+    """What people read."""
     built_on = f", incremental {result.depth} on {result.parent_snapshot_id}" if result.depth else ""
     instead = f"\na full in place of an incremental: {result.why_full}" if result.why_full else ""
     return (
