@@ -198,7 +198,7 @@ def forget_peak() -> None:
 
 def measured(vault: Vault, source: Source, work: Path, runs: int, pieces: int, store: str) -> Iterator[dict[str, Any]]:
     """Every row of the result."""
-    versions = f"python {platform.python_version()}, {store}"
+    versions = f"python {platform.python_version()}, {store}, {pieces} micro-segments"
 
     def row(what: str, ours: float, theirs: float | None, unit: str) -> dict[str, Any]:
         ratio = None if not theirs else round(ours / theirs, 3)
