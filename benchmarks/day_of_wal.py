@@ -214,13 +214,12 @@ def measured(vault: Vault, source: Source, work: Path, runs: int, pieces: int, s
 
     mib = (source.end - source.begin) / _MIB
     yield row(f"WAL of the day, in {pieces} micro-segments", mib, None, "MiB")
+    within = "and of the store within it" if store == "memory" else "the interpreter and its libraries included"
     forget_peak()
     begin_s = time.perf_counter()
     done = roll_up(vault, "ledger")
     yield row(f"roll-up of the day into {done.fulls} full segments", time.perf_counter() - begin_s, None, "s")
-    yield row(
-        "roll-up: peak memory of the process (the interpreter and its libraries included)", peak_mib(), None, "MiB"
-    )
+    yield row(f"roll-up: peak memory of the process, {within}", peak_mib(), None, "MiB")
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(runs):
