@@ -77,7 +77,7 @@ def restore(bench: Bench) -> None:
 
 
 def archive(bench: Bench) -> None:
-    """WAL that lies waiting, drained: MB/s from the order (theirs) or from where the resident capture streams (ours)."""
+    """WAL that lies waiting, drained: MB/s from the order (theirs) or from the resident capture's connection (ours)."""
     wal = bench.ensure_wal()
     single = PgBackRest(bench.rig, asynchronous=False)
     runs = Runs()
