@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
+
+from dr_assets.estate.errors import DrError
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import restore
 from dr_assets.stores.postgres.target import Target
@@ -36,21 +40,39 @@ from scripts.crash.kinds import KINDS, Kind, laid_out, named
 from scripts.crash.processes import CaptureProcess
 from scripts.crash.rounds import run_round
 from scripts.crash.scene import DATASET, Scene, open_scene
-from scripts.crash.table import HEAD, Round, line, whole
+from scripts.crash.table import HEAD, Round, failed, line, whole
 
 BATCH: Final = 10
+# What keeps a round from its end: somebody waited in vain, a server or a vault that refuses, a process that stays.
+_TROUBLE: Final = (RuntimeError, DrError, psycopg.Error, subprocess.TimeoutExpired, OSError)
 Tell = Callable[[str], None]
 
 
-def run_batch(folder: Path, kinds: list[Kind], first: int, *, rate: float, seed: int, tell: Tell) -> dict[str, Any]:
-    """Rounds in one estate, numbered from `first`; their rows and what the last look at the vault found."""
+def run_batch(kinds: list[Kind], first: int, *, rate: float, seed: int, tell: Tell) -> dict[str, Any]:
+    """Rounds numbered from `first`; their rows and what the last look at each vault found.
+
+    One estate for all of them, or another one after a round that could not be ended: that one has failed, the rest
+    are run all the same.
+    """
     rows: list[Round] = []
-    with open_scene(folder, rate=rate) as scene:
-        for number, kind in enumerate(kinds, start=first):
-            rows.append(run_round(scene, number, kind, seed))
-            tell(line(rows[-1]))
-        final = _final(scene, [row.number for row in rows])
-    return {"rounds": [dataclasses.asdict(row) for row in rows], "final": final}
+    finals: list[dict[str, Any]] = []
+    while len(rows) < len(kinds):
+        with tempfile.TemporaryDirectory(prefix="dr-assets-crash-", dir="/var/tmp") as folder:
+            Path(folder).chmod(0o711)  # the engines run as another user
+            begun = len(rows)
+            try:
+                with open_scene(Path(folder), rate=rate) as scene:
+                    for number, kind in enumerate(kinds[begun:], start=first + begun):
+                        rows.append(run_round(scene, number, kind, seed))
+                        tell(line(rows[-1]))
+                    finals.append(_final(scene, [row.number for row in rows[begun:]]))
+            except _TROUBLE as error:
+                if len(rows) == len(kinds):  # it was the last look that failed
+                    rows[-1].failures.append(f"the last look at the estate: {error}")
+                else:
+                    rows.append(failed(first + len(rows), kinds[len(rows)], seed, error))
+                tell(line(rows[-1]))
+    return {"rounds": [dataclasses.asdict(row) for row in rows], "finals": finals}
 
 
 def _final(scene: Scene, numbers: list[int]) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def run(
         own = laid[first : first + BATCH]
         batch = _kept(path, own)
         if batch is None:
-            batch = _in_a_folder(own, first, rate=rate, seed=seed, tell=tell)
+            batch = run_batch(own, first, rate=rate, seed=seed, tell=tell)
             path.write_text(json.dumps(batch), encoding="utf-8")
         else:
             tell(f"{first:>5} … {first + len(own) - 1}: done before, kept in {path}")
@@ -104,7 +126,7 @@ def run(
     rows = [Round(**row) for batch in batches for row in batch["rounds"]]
     about = {"rounds": rounds, "seed": seed, "rate_per_s": rate, "began_at": began_at.isoformat(timespec="seconds"),
              "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}  # fmt: skip
-    return whole(rows, [batch["final"] for batch in batches], about)
+    return whole(rows, [final for batch in batches for final in batch["finals"]], about)
 
 
 def _kept(path: Path, kinds: list[Kind]) -> dict[str, Any] | None:
@@ -112,14 +134,8 @@ def _kept(path: Path, kinds: list[Kind]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     batch: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    same = [row["kind"] for row in batch["rounds"]] == [kind.name for kind in kinds]
+    same = "finals" in batch and [row["kind"] for row in batch["rounds"]] == [kind.name for kind in kinds]
     return batch if same else None
-
-
-def _in_a_folder(kinds: list[Kind], first: int, *, rate: float, seed: int, tell: Tell) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="dr-assets-crash-", dir="/var/tmp") as folder:
-        Path(folder).chmod(0o711)  # the engines run as another user
-        return run_batch(Path(folder), kinds, first, rate=rate, seed=seed, tell=tell)
 
 
 def main() -> int:

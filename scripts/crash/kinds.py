@@ -58,15 +58,7 @@ def named(names: str) -> tuple[Kind, ...]:
 
 def laid_out(rounds: int, kinds: tuple[Kind, ...] = KINDS) -> list[Kind]:
     """So many rounds by the kinds' shares, every kind before any comes again: a short run sees all of them."""
-    total = sum(kind.share for kind in kinds)
-    due: dict[str, float] = {kind.name: 0.0 for kind in kinds}
     laid = list(kinds[:rounds])
-    for kind in laid:
-        due[kind.name] -= 1.0
     while len(laid) < rounds:
-        for kind in kinds:
-            due[kind.name] += kind.share / total
-        chosen = max(kinds, key=lambda kind: due[kind.name])
-        due[chosen.name] -= 1.0
-        laid.append(chosen)
+        laid.append(min(kinds, key=lambda kind: laid.count(kind) / kind.share))
     return laid

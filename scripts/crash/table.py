@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.crash.kinds import KINDS
+from scripts.crash.kinds import KINDS, Kind
 
 
 @dataclass
@@ -54,6 +54,15 @@ class Round:
     def within_bound(self) -> bool:
         """Whether no more was lost than what can be under way at any moment."""
         return self.loss_window_ms <= self.bound_ms
+
+
+def failed(number: int, kind: Kind, seed: int, error: BaseException) -> Round:
+    """A round that had no end, and so says nothing but why."""
+    nothing: dict[str, Any] = dict.fromkeys(("acknowledged", "lost", "warned", "warned_lost", "diverged"), 0)
+    times = ("loss_window_ms", "linger_ms", "seal_ms", "slowest_put_ms", "outage_ms", "bound_ms")
+    nothing |= dict.fromkeys(times, 0.0)
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+    return Round(number=number, kind=kind.name, zero_loss=kind.zero_loss, seed=seed, failures=[why], **nothing)
 
 
 HEAD = (
