@@ -60,7 +60,7 @@ class CaptureOptions:
     rearm_after_s: float = 5.0
     report_every_s: float = 5.0
     position_fact_every_s: float = 300.0
-    putters: int = 4
+    putters: int = 8
     zero_loss_putters: int = 16
     in_flight_cap_bytes: int = 8 * PIECE_CAP_BYTES
     give_up_s: float = 3600.0

@@ -114,7 +114,7 @@ def test_where_commits_may_go_on_they_do_and_wait_again_when_the_vault_has_caugh
     rig: ModuleType, source: Any, memory_vault: Any
 ) -> None:
     """`degrade_after`: armed by the capture, let go while the vault is dead, armed again; each change a sealed fact."""
-    dataset, dsn = zero_loss(rig, 1.0), source.dsn()
+    dataset, dsn = zero_loss(rig, 3.0), source.dsn()
     vault = memory_vault(dataset)
     gate = Gate(vault)
     with rig.CaptureThread(vault, dataset, dsn, rearm_after_s=0.5) as capture, writer(dsn) as commit:
@@ -145,7 +145,7 @@ def test_a_guard_outside_lets_commits_go_on_when_the_capture_is_gone(
     rig: ModuleType, source: Any, memory_vault: Any
 ) -> None:
     """With no capture at all a commit waits at first; the guard ends that, logs it, and the next capture seals it."""
-    dataset, dsn = zero_loss(rig, 0.5), source.dsn()
+    dataset, dsn = zero_loss(rig, 3.0), source.dsn()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn, rearm_after_s=0.1) as capture:
         capture.wait(lambda report: report.durability == "synchronous", "armed")
@@ -156,6 +156,7 @@ def test_a_guard_outside_lets_commits_go_on_when_the_capture_is_gone(
     stop = threading.Event()
     guard = SyncGuard(dsn, dataset, told_by=OUTSIDE)
     watching = threading.Thread(target=guard.run, args=(stop, told.append))
+    assert asked(dsn) == f'FIRST 1 ("{dataset.slot}")'
     with writer(dsn) as commit:
         assert commit(1) is None
         watching.start()
