@@ -55,9 +55,13 @@ class Tail:
         """Position of the first byte that is known."""
         return self.end - self.zeros - len(self.data)
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: memoryview | bytes) -> None:
         """The stream goes on with `data`."""
         self.end += len(data)
+        if len(data) >= TAIL_BYTES and data[-1]:
+            self.data, self.zeros = bytes(data[-TAIL_BYTES:]), 0
+            return
+        data = bytes(data)
         said = data.rstrip(b"\0")
         if not said:
             self.zeros += len(data)
@@ -66,7 +70,7 @@ class Tail:
             said = self.data + bytes(min(self.zeros, TAIL_BYTES)) + said
         self.data, self.zeros = said[-TAIL_BYTES:], len(data) - len(data.rstrip(b"\0"))
 
-    def differs_at(self, begin: int, data: bytes) -> int | None:
+    def differs_at(self, begin: int, data: memoryview | bytes) -> int | None:
         """The first position at which `data` is not what is known; what lies beyond the end is not judged."""
         data = data[: max(0, self.end - begin)]
         offset = begin - self.begin

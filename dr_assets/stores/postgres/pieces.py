@@ -57,7 +57,7 @@ class Cutter:
     position: int
     linger_s: float
     behind_bytes: int = 0
-    _parts: list[bytes] = field(default_factory=list)
+    _parts: list[memoryview | bytes] = field(default_factory=list)
     _arrivals: list[Arrival] = field(default_factory=list)
     _seen: int = 0
     _stride: int = 1

@@ -64,12 +64,15 @@ class SlotPosition:
 
 @dataclass(frozen=True, slots=True)
 class WalData:
-    """A piece of WAL: `begin` is the position of its first byte, `server_end` how far the server's WAL reached."""
+    """A piece of WAL: `begin` is the position of its first byte, `server_end` how far the server's WAL reached.
+
+    `data` lies where libpq put it: a catch-up moves gigabytes, and each copy of them is paid in the one thread.
+    """
 
     begin: int
     server_end: int
     sent_at: datetime
-    data: bytes
+    data: memoryview | bytes
 
     @property
     def end(self) -> int:
@@ -108,6 +111,7 @@ class ReplicationConnection:
         self.pgconn = pgconn
         self.dsn = dsn
         self._unread: list[StreamMessage] = []
+        self._failure: ConnectionLostError | ServerRefusedError | None = None
 
     @classmethod
     def open(cls, dsn: str, *, application_name: str = "dr-assets", connect_timeout_s: int = 10) -> Self:
@@ -247,10 +251,13 @@ class ReplicationConnection:
     def receive(self, limit_bytes: int) -> list[StreamMessage]:
         """The messages of the WAL stream that have arrived, until they hold `limit_bytes`; never waits.
 
-        What arrived before the connection broke is still handed out. Raises ConnectionLostError,
+        What arrived before the connection broke is still handed out; the next call raises. Raises ConnectionLostError,
         ServerRefusedError when the server ended the stream with an error.
         """
         messages, self._unread = self._unread, []
+        if self._failure is not None and not messages:
+            failure, self._failure = self._failure, None
+            raise failure
         if messages and isinstance(messages[-1], StreamDone):
             return messages
         taken_bytes = 0
@@ -264,13 +271,22 @@ class ReplicationConnection:
                     break
                 messages.append(decode_stream_message(data))
                 taken_bytes += size
-        except psycopg.OperationalError as error:
-            raise self._lost(error) from None
+        except (psycopg.OperationalError, ConnectionLostError, ServerRefusedError) as error:
+            self.fail_later(self._lost(error) if isinstance(error, psycopg.Error) else error)
+            return messages or self.receive(limit_bytes)
         return messages
+
+    def fail_later(self, failure: ConnectionLostError | ServerRefusedError) -> None:
+        """Give an error back: the next `receive` that has nothing to hand out raises it."""
+        self._failure = failure
 
     def unread(self, message: StreamMessage) -> None:
         """Give a message back: the next `receive` hands it out first."""
         self._unread.append(message)
+
+    def is_readable(self) -> bool:
+        """Whether the server has sent more than was taken from the socket."""
+        return bool(select.select([self.pgconn.socket], [], [], 0)[0])
 
     def read_socket(self) -> None:
         """Take from the socket what is there, for `receive` to hand out. Raises ConnectionLostError."""
@@ -290,6 +306,7 @@ class ReplicationConnection:
 
     def end_stream(self, *, timeout_s: float = 5) -> None:
         """End the WAL stream from our side and wait for the server to agree. Raises ConnectionLostError."""
+        self._failure = None
         self._unread.clear()  # of the stream that ends: the next one may begin elsewhere
         try:
             self.pgconn.put_copy_end()
@@ -368,7 +385,7 @@ def decode_stream_message(data: memoryview | bytes) -> StreamMessage:
     kind = bytes(data[:1])
     if kind == b"w":
         begin, server_end, sent_us = _WAL_HEADER.unpack_from(data)
-        return WalData(begin, server_end, _from_postgres_us(sent_us), bytes(data[_WAL_HEADER.size :]))
+        return WalData(begin, server_end, _from_postgres_us(sent_us), data[_WAL_HEADER.size :])
     if kind == b"k":
         server_end, sent_us, reply_requested = _KEEPALIVE.unpack_from(data)
         return Keepalive(server_end, _from_postgres_us(sent_us), bool(reply_requested))

@@ -186,6 +186,34 @@ def refusal(place: Place, error: ServerRefusedError) -> SourceError | Connection
     return ConnectionLostError(f"the server said {error.sqlstate}: {error.message}")
 
 
+def _take(connection: ReplicationConnection) -> tuple[list[StreamMessage], ConnectionLostError | None]:
+    """Up to a piece of what is there, and why there will be no more; of a broken connection, all it had brought.
+
+    Far behind, the socket never holds more than a fraction of a piece, and a round of the capture costs the same for
+    little as for much: so it is read again for as long as the server keeps up.
+    """
+    messages: list[StreamMessage] = []
+    taken_bytes = 0
+    while True:
+        broken: ConnectionLostError | None = None
+        try:
+            connection.read_socket()
+        except ConnectionLostError as error:
+            broken = error
+        try:
+            arrived = connection.receive(limit_bytes=_ALL if broken else PIECE_BYTES - taken_bytes)
+        except (ConnectionLostError, ServerRefusedError) as error:
+            if not messages:
+                raise
+            connection.fail_later(error)  # what had arrived comes first
+            return messages, None
+        messages += arrived
+        taken_bytes += sum(len(message.data) for message in arrived if isinstance(message, WalData))
+        is_done = bool(messages) and isinstance(messages[-1], StreamDone)
+        if broken or is_done or taken_bytes >= PIECE_BYTES or not connection.is_readable():
+            return messages, broken
+
+
 class SourceStream:
     """A stream that comes back after its source was away, at the same position or not at all."""
 
@@ -222,13 +250,8 @@ class SourceStream:
             if self._ended is not None:
                 raise self._ended
             return []
-        broken: ConnectionLostError | None = None
         try:
-            connection.read_socket()
-        except ConnectionLostError as error:
-            broken = error
-        try:
-            messages = connection.receive(limit_bytes=_ALL if broken else PIECE_BYTES)
+            messages, broken = _take(connection)
         except (ConnectionLostError, ServerRefusedError) as error:
             self._broke(error)
             return []
