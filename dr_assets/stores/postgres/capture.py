@@ -23,6 +23,7 @@ from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, 
 from dr_assets.stores.postgres.diverged import record_diverged
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
 from dr_assets.stores.postgres.heartbeat import Heartbeat
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.overlap import DivergedError
 from dr_assets.stores.postgres.protocol import SystemIdentity
@@ -94,6 +95,7 @@ class Capture:
         that is merely away is waited for, once the capture has started, and a promotion is followed.
         """
         signer = self._signer()
+        keep_freed_memory()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
         with self._opened_spool() as spooled:
@@ -179,7 +181,7 @@ class Capture:
         stream = SourceStream(place, taken.connection, taken.tail, application_name=self._dataset.slot, nodes=nodes)
         epoch = end.writer_epoch + 1
         heartbeat = self._heartbeat(signer, place.identity, epoch)
-        with self._parts(place, stream, heartbeat) as parts:
+        with self._parts(place, stream, heartbeat, server_timeline=taken.history.timeline) as parts:
             record_timeline(self._vault, name, place.identity.system_id, taken.own_history, self._clock())
             started = StoredEnd(end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
             record_capture(self._vault, name, "started", started.anchor(place.identity))
@@ -187,7 +189,7 @@ class Capture:
                 parts.watch.start()
             self._note_diverged(parts.beside, taken)
             loop = CaptureLoop(parts, end, epoch)
-            parts.standbys.start(lambda: loop.stored)
+            parts.standbys.start(lambda: loop.stored, lambda: stream.serving)
             try:
                 loop.run(stop)
                 self._count_everything()
@@ -208,7 +210,9 @@ class Capture:
         beside.give(note)
 
     @contextmanager
-    def _parts(self, place: Place, stream: SourceStream, heartbeat: Heartbeat) -> Iterator[LoopParts]:
+    def _parts(
+        self, place: Place, stream: SourceStream, heartbeat: Heartbeat, *, server_timeline: int
+    ) -> Iterator[LoopParts]:
         name, vault, identity = self._dataset.name, self._vault, place.identity
         with ExitStack() as stack:
             stack.callback(stream.close)
@@ -240,6 +244,7 @@ class Capture:
                 Nodes(self._dsn, self._patroni),
                 slot=self._dataset.slot,
                 system_id=identity.system_id,
+                timeline=server_timeline,
                 zero_loss=self._dataset.zero_loss is not None,
             )
             stack.callback(standbys.stop)

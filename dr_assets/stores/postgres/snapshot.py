@@ -31,6 +31,7 @@ from dr_assets.stores.postgres.basebackup import (
 )
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.heartbeat import source_clock
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.incremental import (
     Choice,
     Ground,
@@ -160,6 +161,7 @@ def take_snapshot(
     and `snapshot.no_incrementals`. Records a `snapshot` fact.
     """
     begin_s = time.monotonic()
+    keep_freed_memory()
     vault.check_clock()
     source = _ask(dsn)
     choice = _choose(vault, dataset, dsn, source) if incremental else Choice(None)
