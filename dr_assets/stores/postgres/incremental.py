@@ -18,12 +18,19 @@ from dr_assets.estate.errors import PolicyError, SourceError, VaultError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest, Parent
+from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
 from dr_assets.stores.postgres.clip import STORE_TROUBLE
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.fetch import opened_in_order
+from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.layers import BaseLayer, layers_of
+from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
+from dr_assets.stores.postgres.objective import stream_of, unfollowed
 from dr_assets.stores.postgres.parts import PART_BYTES
+from dr_assets.vault.facts import Fact, latest_fact
+from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import BASE
+from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -88,15 +95,18 @@ def choose_ground(
 ) -> Choice:
     """The newest base backup of this cluster, if an incremental may build on it.
 
-    One that is damaged or lacks parts is not built on; whatever keeps the vault from answering is raised.
+    One that is damaged, lacks parts, or may be of a history that the source has left is not built on: on one timeline
+    PostgreSQL can't tell the two apart. Whatever keeps the vault from answering is raised.
     """
     found = sorted(vault.objects(dataset.name, BASE, system_id=system_id), key=lambda obj: (obj.modified_at, obj.key))
     newest = [obj for obj in found if obj.key.system_id == system_id][-1:]
     if not newest:
         return Choice(None, "the vault holds no base backup of this cluster to build on")
     try:
-        manifest = base_manifest.decode(vault.open(newest[0]).plaintext, name=str(newest[0].key))
+        opened = vault.open(newest[0])
+        manifest = base_manifest.decode(opened.plaintext, name=str(newest[0].key))
         why_full = _unfit(manifest, dataset, server_version, data_checksums=data_checksums)
+        why_full = why_full or _left_behind(vault, dataset.name, manifest, opened)
         return Choice(None, why_full) if why_full else Choice(Ground(layers_of(vault, manifest, newest[0])))
     except VaultError as error:
         if error.code in STORE_TROUBLE:
@@ -113,6 +123,34 @@ def _unfit(manifest: BaseManifest, dataset: Dataset, server_version: int, *, dat
     if manifest.data_checksums != data_checksums:
         return f"data checksums were switched since base backup {manifest.snapshot_id}"
     return None
+
+
+def _left_behind(vault: Vault, dataset: str, manifest: BaseManifest, opened: Opened) -> str | None:
+    """Why the parent may be of another history than what the source writes now; None when nothing says so.
+
+    A gap on record counts unless the parent is wholly of what came after it, by position and by time: a source that was
+    set back has the same system, timeline and perhaps positions. A gap that turned out to be none costs one full.
+    """
+    gap = latest_fact(vault, dataset, GAP)
+    if gap is not None and not _is_wholly_behind(manifest, gap):
+        return f"base backup {manifest.snapshot_id} isn't wholly behind the gap of {gap.at.isoformat()}"
+    anchor = latest_anchor(vault, dataset)
+    if anchor is None or anchor.system_id != manifest.system_id:
+        return None  # nothing was captured of this system yet
+    body: dict[str, Json] = {"system_id": manifest.system_id, "timeline": manifest.timeline}
+    body |= {"start_lsn": format_lsn(manifest.start_lsn), "stop_lsn": format_lsn(manifest.stop_lsn)}
+    parent = Fact("snapshot", manifest.begin_at, body, opened.header.key(""), opened.header)
+    stream = stream_of(anchor)
+    return unfollowed(stream, parent, left_on_the_way(vault, dataset, stream, parent))
+
+
+def _is_wholly_behind(manifest: BaseManifest, gap: Fact) -> bool:
+    if manifest.begin_at <= gap.at:
+        return False
+    if gap.body["system_id"] != manifest.system_id:
+        return True  # positions of two systems don't compare
+    ends = [str(position) for name in ("chain_end", "available") if (position := gap.body.get(name)) is not None]
+    return all(manifest.start_lsn >= parse_lsn(end) for end in ends)
 
 
 def backup_manifest_of(vault: Vault, ground: Ground) -> Iterator[bytes]:

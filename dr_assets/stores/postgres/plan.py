@@ -30,6 +30,7 @@ from dr_assets.stores.postgres.lineage import (
     require_current,
 )
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.one_history import require_one_history
 from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import segment_begin
@@ -148,8 +149,8 @@ def plan_restore(
     Raises PolicyError: `restore.no_base_backup`, `restore.target_too_old`, `restore.target_beyond`, and when the source
     has left what would come back: `restore.other_system`, `restore.newer_timeline`, `restore.older_timeline`,
     `restore.abandoned_timeline`. VaultError: `restore.not_usable_yet` (the WAL up to a backup's stop LSN is not
-    stored), `restore.hole`, `restore.no_such_timeline`, and whatever the vault says of a damaged manifest when no other
-    base backup can be used.
+    stored), `restore.hole`, `restore.layers_apart`, `restore.no_such_timeline`, and what the vault says of a damaged
+    manifest when no other base backup can be used.
     """
     search = _Search(vault, dataset, target, as_of, timeline)
     for stored in search.base_backups():
@@ -203,6 +204,7 @@ class _Search:
         begin = segment_begin(manifest.start_lsn, manifest.segment_bytes)
         course = find_course(self._vault, self._dataset, manifest.system_id, way.legs, begin, as_of=self._as_of)
         self._require_usable(manifest, course.chain)
+        require_one_history(self._vault, self._dataset, layers, as_of=self._as_of)
         pieces = self._pieces(manifest, way, course)
         if pieces is None:
             return None
