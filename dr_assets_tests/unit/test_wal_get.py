@@ -10,6 +10,10 @@ from dr_assets.cli import wal as command
 from dr_assets.cli.app import app
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
+from dr_assets.stores.postgres.lineage import TIMELINE
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
@@ -114,6 +118,55 @@ def test_a_hole_stops_the_server(get: Callable[..., int], vault: Vault) -> None:
     assert isinstance(vault.store, MemoryStore)
     del vault.store.rows[str(list(vault.objects("ledger", "wal"))[2].key)]
     assert get(SEGMENT_NAME) == command.STOP
+
+
+@pytest.mark.parametrize(("vanished_from", "name"), [(SEGMENT, "1"), (SEGMENT + SEGMENT // 4, "1"), (0, "0")])
+def test_acknowledged_wal_that_vanished_stops_the_server(
+    get: Callable[..., int], vault: Vault, vanished_from: int, name: str
+) -> None:
+    """Neither "not stored" nor zeros: a standby would be promoted without commits that were acknowledged."""
+    assert isinstance(vault.store, MemoryStore)
+    stored = SEGMENT + SEGMENT // 2
+    record_capture(vault, "ledger", "position", Anchor(str(SYSTEM), 1, 0, stored, None, None, 1, None))
+    assert get(SEGMENT_NAME[:-1] + "1") == 0
+    assert get(SEGMENT_NAME[:-1] + "2") == command.NOT_STORED
+    for obj in list(vault.objects("ledger", "wal")):
+        if obj.key.first >= vanished_from:
+            del vault.store.rows[str(obj.key)]
+    Path("RECOVERYXLOG").unlink()
+    assert get(SEGMENT_NAME[:-1] + name) == command.STOP
+    assert not list(Path().glob("RECOVERYXLOG*"))
+
+
+def test_what_was_acknowledged_behind_a_switch_is_not_missed(get: Callable[..., int], vault: Vault) -> None:
+    """The old primary's WAL beyond the switch belongs to nobody's way."""
+    record_switch(vault, SEGMENT + SEGMENT // 2)
+    record_capture(vault, "ledger", "position", Anchor(str(SYSTEM), 1, 0, 2 * SEGMENT, None, None, 1, None))
+    assert get(SEGMENT_NAME[:-1] + "1") == 0
+
+
+def test_an_old_timeline_ends_where_a_newer_one_of_unknown_origin_is_stored(
+    get: Callable[..., int], vault: Vault
+) -> None:
+    """Two histories contradict one another: what is before the newer one's first piece is given, nothing behind it."""
+    prepared = vault.prepare(
+        dataset="ledger", stream="wal", kind="wal", system_id=str(SYSTEM), timeline=2, first=SEGMENT + SEGMENT // 4,
+        last=2 * SEGMENT, begin_at=vault.clock(), end_at=vault.clock(), plaintext=bytes(3 * SEGMENT // 4),
+    )  # fmt: skip
+    record_switch(vault, SEGMENT + SEGMENT // 4)
+    vault.put(prepared.seal(), vault.locks.lock("ledger", "wal", vault.clock()))
+    assert get(SEGMENT_NAME[:-1] + "1") == 0
+    record_switch(vault, SEGMENT + SEGMENT // 2)
+    assert get(SEGMENT_NAME) == 0
+    assert get(SEGMENT_NAME[:-1] + "1") == command.STOP
+
+
+def record_switch(vault: Vault, position: int) -> None:
+    """A capture's word on where timeline 2 left timeline 1."""
+    history = f"1\t0/{position:X}\tno recovery target specified\n"
+    body: dict[str, Json] = {"system_id": str(SYSTEM), "timeline": 2, "parent": 1, "history": history}
+    body |= {"switch_lsn": f"0/{position:X}", "followed_at": "2026-03-01T00:00:00.000000Z"}
+    record_fact(vault, "ledger", TIMELINE, body)
 
 
 def test_a_vault_that_is_away_lets_a_standby_wait_and_stops_a_recovery(

@@ -9,19 +9,22 @@ timeline after it had left it is never given: a standby would follow into what n
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.capture_facts import anchor_of
 from dr_assets.stores.postgres.clip import require_whole
 from dr_assets.stores.postgres.course import Course, find_course
 from dr_assets.stores.postgres.fetch import opened_wal
+from dr_assets.stores.postgres.full_segments import first_stored, stored_timelines
 from dr_assets.stores.postgres.history import History, Leg
 from dr_assets.stores.postgres.lineage import known_histories
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.wal import parse_long_header
+from dr_assets.vault.format.keys import TIMELINE_END
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -49,7 +52,8 @@ class WalFeed:
     def fetch(self, name: str, into: Path) -> int:
         """Write the file `name` to `into`; how many of its bytes are stored WAL, the rest are zeros.
 
-        Raises NotStoredError, and VaultError `restore.hole` when WAL is missing before some that was stored,
+        Raises NotStoredError, and VaultError `restore.hole` when WAL is missing that was acknowledged or lies before
+        some that is stored, `wal.unknown_history` when a newer timeline may have begun before the file's end,
         `wal.other_segment_size`, and whatever the vault says of damage. Nothing is left at `into` then.
         """
         segment, history = _SEGMENT.fullmatch(name), _HISTORY.fullmatch(name)
@@ -101,23 +105,52 @@ class WalFeed:
         wanted = end if legs[-1].end is None else min(end, legs[-1].end)
         if course.chain.end >= wanted:
             return course
+        acknowledged = self._acknowledged(legs)  # before the listing, so that what it speaks of must be in that
         course = find_course(self._vault, self._dataset, self._system_id, legs, begin)
         if course.broken is not None:
             raise course.broken
-        require_whole(self._vault, course.chain, None)
+        require_whole(self._vault, course.chain, acknowledged)
         return course
+
+    def _acknowledged(self, legs: Sequence[Leg]) -> int:
+        """How far along this way captures said that everything is stored; 0 when none did."""
+        stored = 0
+        for leg in legs:
+            anchor = anchor_of(self._vault, self._dataset, self._system_id, leg.timeline)
+            if anchor is not None:
+                stored = max(stored, anchor.stored if leg.end is None else min(anchor.stored, leg.end))
+        return stored
 
     def _legs(self, timeline: int, begin: int) -> list[Leg]:
         """The timelines whose bytes the file of `timeline` at `begin` holds, the last one cut where it was left."""
         histories = known_histories(self._vault, self._dataset, self._system_id)
         own = histories.get(timeline, History(timeline, (), ""))
         legs = [Leg(number, end) for number, end in own.switches if begin < end < begin + self._segment_bytes]
+        self._require_known(timeline, begin + self._segment_bytes, histories)
         left = _left_at(timeline, histories.values())
         if left is not None and left <= begin:
             raise NotStoredError(
                 f"the source left timeline {timeline} at {format_lsn(left)}, before {format_lsn(begin)}"
             )
         return [*legs, Leg(timeline, left)]
+
+    def _require_known(self, timeline: int, end: int, histories: Mapping[int, History]) -> None:
+        """Refuse what may be abandoned: a newer timeline is stored from before `end` on, and where it came from isn't.
+
+        A known history of a still newer one tells it all the same, and a first timeline has none.
+        """
+        known = max([1, timeline, *histories])
+        for number in stored_timelines(self._vault, self._dataset, self._system_id):
+            if not known < number < TIMELINE_END:
+                continue
+            first = first_stored(self._vault, self._dataset, self._system_id, number)
+            if first is not None and first.key.first < end:
+                raise VaultError(
+                    "wal.unknown_history",
+                    f"WAL of timeline {number} is stored from {format_lsn(first.key.first)} on, and no history, or two "
+                    f"that contradict one another, of where it left timeline {timeline}",
+                    f"take a base backup of timeline {number}: it brings the history along; `dr-assets vault verify`",
+                )
 
     def _check_head(self, piece: memoryview) -> None:
         if len(piece) < _LONG_HEADER_BYTES:
