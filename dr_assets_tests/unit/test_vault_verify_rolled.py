@@ -12,7 +12,8 @@ from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
-from dr_assets.vault.verify.rolled import Covered, HashBag, Slices
+from dr_assets.vault.verify.rolled import Slices
+from dr_assets.vault.verify.tallied import Covered, HashBag
 from dr_assets_tests.unit.test_rollup import SMALL, T0, Clock, Wal, vault_of
 
 

@@ -14,22 +14,20 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.beneath_fulls import Fulls, Prover, fulls_over
 from dr_assets.stores.postgres.capture_facts import CAPTURE, latest_anchor
 from dr_assets.stores.postgres.full_put import Stream
 from dr_assets.stores.postgres.recovery_window import BaseBackup, WalNeeds, base_backups, is_usable, kept_backups
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.rollup import streams_of
 from dr_assets.stores.postgres.rollup_run import ROLL_UP
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, Doomed
 from dr_assets.vault.facts import SYSTEM_ID, facts
 from dr_assets.vault.format.keys import WAL, fact_stream, part_stream, prefix_of
-from dr_assets.vault.full_segment import FULL, FULL_LIST, are_contiguous
+from dr_assets.vault.full_segment import FULL, FULL_LIST
 from dr_assets.vault.inventory import INVENTORY
 from dr_assets.vault.retention import MICRO_LOCK
 from dr_assets.vault.storage.versions import Name
-from dr_assets.vault.vault import StoredObject, Vault
-from dr_assets.vault.verify.rolled import list_of, slices_of
+from dr_assets.vault.vault import Vault
 
 LIMIT: Final = 20_000  # names of one list: what a kill leaves to be done again, and what is in memory
 MANIFEST: Final = "manifest of a base backup outside the recovery window"
@@ -93,7 +91,8 @@ class Planner:
         self._limit = limit
         self._micro_age = micro_age  # no micro can be younger when its lock ends, so none younger is asked for it
         self._locked: dict[int, datetime] = {}
-        self._read_back: set[int] = set()
+        self._unproven: set[int] = set()
+        self._doubts: list[str] = []  # why, over all plans
         self._chosen: set[int] = set()
         self._plan = ExpiryPlan(dataset, vault.clock(), vault.clock())
 
@@ -120,6 +119,7 @@ class Planner:
             self._facts()
         except _EnoughError:
             plan.has_more = True
+        plan.troubles += dict.fromkeys(self._doubts)
         return plan
 
     # -- base backups -----------------------------------------------------------------------------------------------
@@ -155,45 +155,37 @@ class Planner:
     # -- WAL --------------------------------------------------------------------------------------------------------
 
     def _beneath_fulls(self, stream: Stream) -> None:
-        """Micros within a full that was opened whole, just now, and holds what its list says."""
+        """Micros that are proven, just now, to be held by a full that can be opened."""
         micros = iter(self._names(WAL, stream))
         name = next(micros, None)
-        for full in self._vault.objects(stream.dataset, FULL, system_id=stream.system_id, timeline=stream.timeline):
+        for fulls in () if name is None else fulls_over(self._vault, stream, _first(name), self._doubts):
             beneath: list[Name] = []
-            while name is not None and name.key is not None and name.key.first < full.key.last:
-                if name.key.first >= full.key.first and name.key.last <= full.key.last:
+            while name is not None and _first(name) < fulls.last:
+                if _first(name) >= fulls.first and _last(name) <= fulls.last:
                     beneath.append(name)
                 name = next(micros, None)
-            aged = [one for one in beneath if self._plan.now - _put_at(one) >= self._micro_age]
-            rows = self._unlocked(MICRO, aged)
-            if rows and self._is_read_back(full):
-                self._plan.rows += rows
+            self._take_held(fulls, beneath)
             if len(self._plan.rows) >= self._limit:
                 raise _EnoughError
             if name is None:
                 return
 
-    def _is_read_back(self, full: StoredObject) -> bool:
-        """Whether a full can be opened and holds, slice by slice, what its list says its micros held."""
-        if hash(str(full.key)) in self._read_back:
-            return True
-        try:
-            opened, listed = self._vault.open(full), list_of(self._vault, full.key)
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-            self._plan.troubles.append(f"{full.key} keeps its micro-segments: {error.code}: {error.found}")
-            return False
-        if listed is None or not are_contiguous([row.key for row in listed.covered], full.key.first, full.key.last):
-            self._plan.troubles.append(f"{full.key} keeps its micro-segments: it has no list")
-            return False
-        slices = slices_of(listed)
-        slices.update(opened.plaintext)
-        if slices.digests != [row.plaintext_sha256 for row in listed.covered]:
-            self._plan.troubles.append(f"{full.key} keeps its micro-segments: it does not hold their bytes")
-            return False
-        self._read_back.add(hash(str(full.key)))
-        return True
+    def _take_held(self, fulls: Fulls, beneath: Iterable[Name]) -> None:
+        """What isn't proven stays until the WAL there is no longer needed; in this run nobody asks for it again."""
+        aged = [
+            one
+            for one in beneath
+            if self._plan.now - _put_at(one) >= self._micro_age and hash(one.text) not in self._unproven
+        ]
+        rows = self._unlocked(MICRO, aged)
+        if not rows:
+            return
+        free = {row.key for row in rows}
+        held = Prover(self._vault, self._doubts).held(fulls, [name for name in aged if name.key in free])
+        self._plan.rows += [row for row in rows if row.key in held]
+        left = {hash(str(key)) for key in free - held}
+        self._chosen -= left
+        self._unproven |= left
 
     def _old_wal(self, streams: Iterable[Stream], needs: WalNeeds) -> None:
         for stage, kind in ((OLD_WAL, WAL), (OLD_FULL, FULL)):
@@ -287,6 +279,10 @@ def _before(backup: BaseBackup) -> str:
 def _put_at(name: Name) -> datetime:
     """When the newest version was put: nobody is in a hurry with what somebody touched lately."""
     return max(row.modified_at for row in name.versions)
+
+
+def _first(name: Name) -> int:
+    return 0 if name.key is None else name.key.first
 
 
 def _last(name: Name) -> int:

@@ -8,6 +8,7 @@ clock, or cover more micros than a list should name. It is due once that next on
 closed off with what is left.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Opened
-from dr_assets.vault.full_segment import FULL_LIMIT_BYTES, Covered, extra_of
+from dr_assets.vault.full_segment import FULL_LIMIT_BYTES, MICRO_KEYS, Covered, extra_of
 from dr_assets.vault.inventory import digest_of
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, format_position
 
@@ -85,6 +86,12 @@ class FullDraft:
         if self.first is None or self.last is None:
             raise ValueError("an empty draft")
         return self.first, self.last
+
+    def makes(self, header: Header) -> bool:
+        """Whether a full with this header holds the same bytes of the same micros."""
+        keys_sha256 = digest_of(str(row.key) for row in self.covered)
+        own = (hashlib.sha256(self.data).hexdigest(), keys_sha256)
+        return own == (header.plaintext_sha256, header.extra.get(MICRO_KEYS))
 
     def take(self) -> bytes:
         """The plaintext; it is gone from here, for it is large."""

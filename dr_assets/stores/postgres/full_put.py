@@ -130,7 +130,11 @@ class Committer:
                 self._listener(FullStored(self._stream, last.last, len(draft.covered), size_bytes))
 
     def _put_by_another(self, draft: FullDraft) -> tuple[ObjectKey, Header] | None:
-        """The full of another roller at our place. Raises OvertakenError when it is cut elsewhere."""
+        """The full of another roller at our place. Raises OvertakenError when it is cut elsewhere.
+
+        One of the same ends that holds other bytes or names other micros is none of an honest roller: ours is put
+        beside it, and that is told as trouble.
+        """
         first, last = draft.ends
         for obj in self._listed(FULL, first.first):
             if obj.key.first != first.first:
@@ -140,7 +144,9 @@ class Committer:
                 continue
             if header.last != last.last or continued_by(header) != last.digest:
                 raise OvertakenError(str(obj.key))
-            return obj.key, header
+            if draft.makes(header):
+                return obj.key, header
+            self._roll.trouble = f"rollup.contested: {obj.key} holds other bytes than its micro-segments do"
         return None
 
     def _put(self, draft: FullDraft) -> tuple[ObjectKey, Header]:

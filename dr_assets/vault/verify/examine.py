@@ -203,7 +203,8 @@ def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> d
     """Open every frame; keep the plaintext only of what is small and says something about other objects."""
     header = envelope.header
     digest, kept = hashlib.sha256(), bytearray()
-    listed = list_of(vault, header.key("")) if header.stream == FULL else None
+    full = ObjectKey.parse(name) if header.stream == FULL else None
+    listed = None if full is None else list_of(vault, full, header)
     slices = None if listed is None else slices_of(listed)
     keep = header.kind in {"manifest", "fact"} and header.size_bytes <= BODY_LIMIT_BYTES
     for plaintext in open_frames(data, envelope, unlock(header, vault.keys.key_of, name=name).secret, name=name):

@@ -1,88 +1,28 @@
 """What full segments and expiry lists account for: WAL held twice, and what was removed on record.
 
-What belongs here: positions covered, digests of slices, names in few bytes. What stays out: judging chains (chains.py)
-and everything else that is tallied (tally.py).
+What belongs here: lists, digests of slices, removals. What stays out: what lies beneath a full (beneath.py), judging
+chains (chains.py) and everything else that is tallied (tally.py).
 """
 
 import hashlib
-from array import array
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.chain import Hole
 from dr_assets.vault.expiry_list import parse_expiry_list
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.sizes import plaintext_limit
-from dr_assets.vault.full_segment import FULL, FULL_LIST, FullList, are_contiguous, parse_full_list
+from dr_assets.vault.full_segment import FULL, FULL_LIST, MICRO_KEYS, FullList, are_contiguous, parse_full_list
+from dr_assets.vault.inventory import digest_of
 from dr_assets.vault.vault import Vault
+from dr_assets.vault.verify.beneath import Beneath, Made, micro_place
 from dr_assets.vault.verify.report import Finding
-
-
-class HashBag:
-    """Hashes of texts, eight bytes each; Python salts them anew in each process, so nobody can prepare collisions."""
-
-    def __init__(self) -> None:
-        self._hashes = array("q")
-        self._is_sorted = True
-
-    def add(self, text: str) -> None:
-        """Take one down."""
-        self._hashes.append(hash(text))
-        self._is_sorted = False
-
-    def __contains__(self, text: str) -> bool:
-        """Whether it was added."""
-        if not self._is_sorted:
-            self._hashes = array("q", sorted(self._hashes))
-            self._is_sorted = True
-        wanted = hash(text)
-        at = bisect_left(self._hashes, wanted)
-        return at < len(self._hashes) and self._hashes[at] == wanted
-
-    def __iter__(self) -> Iterator[int]:
-        """The hashes."""
-        return iter(self._hashes)
-
-
-@dataclass(slots=True)
-class Covered:
-    """Positions that something else accounts for; ranges that touch are one."""
-
-    _ranges: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, begin: int, end: int) -> None:
-        """[begin, end) is accounted for."""
-        at = bisect_left(self._ranges, (begin, end))
-        while at > 0 and self._ranges[at - 1][1] >= begin:
-            at -= 1
-        while at < len(self._ranges) and self._ranges[at][0] <= end:
-            known = self._ranges.pop(at)
-            begin, end = min(begin, known[0]), max(end, known[1])
-        insort(self._ranges, (begin, end))
-
-    def holds(self, begin: int, end: int) -> bool:
-        """Whether all of [begin, end) is."""
-        return not self.missing_of(Hole(begin, end))
-
-    def missing_of(self, hole: Hole) -> list[Hole]:
-        """What of `hole` isn't; nothing of an empty one that lies at a covered position."""
-        left: list[Hole] = []
-        at = hole.begin
-        for begin, end in self._ranges:
-            if end <= at or begin >= hole.end:
-                continue
-            if begin > at:
-                left.append(Hole(at, begin))
-            at = end
-        if at < hole.end:
-            left.append(Hole(at, hole.end))
-        return left
+from dr_assets.vault.verify.tallied import HashBag
 
 
 @dataclass(slots=True)
@@ -139,14 +79,10 @@ class Expired:
 class Rolled:
     """Fulls and their lists: each full has one, and what lists say of micros holds for those that are there."""
 
-    _fulls: dict[str, ObjectKey] = field(default_factory=dict)
-    _listed: set[tuple[str, int, int]] = field(default_factory=set)
+    beneath: Beneath = field(default_factory=Beneath)
+    _listed: set[Made] = field(default_factory=set)
     _names: HashBag = field(default_factory=HashBag)
     _pairs: HashBag = field(default_factory=HashBag)
-
-    def note_full(self, name: str, key: ObjectKey) -> None:
-        """A full that is whole and believed."""
-        self._fulls[name] = key
 
     def note_list(self, name: str, key: ObjectKey, body: Mapping[str, Json]) -> Iterator[Finding]:
         """A list; `malformed` when it is none."""
@@ -158,20 +94,20 @@ class Rolled:
         if not are_contiguous([row.key for row in listed.covered], key.first, key.last):
             yield Finding("malformed", name, None, "the micro-segments on it don't cover its positions")
             return
-        self._listed.add((listed.full.place, key.first, key.last))
+        micro_keys = micro_keys_of(listed)
+        self._listed.add(Made(micro_place(key), key.first, key.last, micro_keys))
         for row in listed.covered:
             self._names.add(str(row.key))
             self._pairs.add(f"{row.key} {row.plaintext_sha256}")
+            self.beneath.note_listed(row.key, micro_keys)
 
     def agrees(self, name: str, plaintext_sha256: str) -> bool:
         """Whether a micro is on no list, or on one with this digest."""
         return name not in self._names or f"{name} {plaintext_sha256}" in self._pairs
 
     def findings(self) -> Iterator[Finding]:
-        """Fulls without a list."""
-        for name, key in self._fulls.items():
-            if (key.place, key.first, key.last) not in self._listed:
-                yield Finding("unfinished", name, None, "no list names the micro-segments it holds: roll-up goes on")
+        """Fulls without a list, and fulls of other micro-segments than those that were captured."""
+        return self.beneath.findings(self._listed)
 
 
 class Slices:
@@ -196,23 +132,38 @@ class Slices:
                 self._left = self._sizes[len(self.digests)] if len(self.digests) < len(self._sizes) else 0
 
 
-def list_of(vault: Vault, full: ObjectKey) -> FullList | None:
-    """The list of what lies at a full's positions; None if there is none to be believed. Raises VaultError."""
+def list_of(vault: Vault, full: ObjectKey, header: Header) -> FullList | None:
+    """The list of the full with this header: its own, else that of a full of the same micro-segments.
+
+    None if there is none to be believed: one of other micro-segments than the full's header counted is none of its.
+    Raises VaultError.
+    """
+    same: FullList | None = None
     for obj in vault.objects(
         full.dataset, FULL_LIST, system_id=full.system_id, timeline=full.timeline, start_after_position=full.first
     ):
         if obj.key.first != full.first:
-            return None
+            break
         if obj.key.last != full.last:
             continue
         try:
             plaintext = vault.open(obj).plaintext
             body = canonical.decode(plaintext, limit_bytes=plaintext_limit(FULL), what=str(obj.key))
-            return parse_full_list(body, name=str(obj.key))
+            listed = parse_full_list(body, name=str(obj.key))
         except VaultError as error:
             if error.code in {"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"}:
                 raise
-    return None
+            continue
+        if micro_keys_of(listed) == header.extra.get(MICRO_KEYS):
+            if listed.full == full:
+                return listed
+            same = same or listed
+    return same
+
+
+def micro_keys_of(listed: FullList) -> str:
+    """What the header of the full with this list says under `MICRO_KEYS`."""
+    return digest_of(str(row.key) for row in listed.covered)
 
 
 def slices_of(listed: FullList) -> Slices:

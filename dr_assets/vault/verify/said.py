@@ -13,7 +13,7 @@ from dr_assets.vault.chain import Hole
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import TIMELINE_END, ObjectKey, fact_stream, prefix_of
 from dr_assets.vault.prefix import parse_position
-from dr_assets.vault.verify.rolled import Covered
+from dr_assets.vault.verify.tallied import Covered
 
 CAPTURE: Final = fact_stream("capture")
 GAP: Final = fact_stream("gap")
@@ -74,11 +74,6 @@ def place_spoken_of(key: ObjectKey, body: Mapping[str, Json]) -> str | None:
     if not 0 <= timeline < TIMELINE_END:
         return None
     return prefix_of(key.estate, key.dataset, WAL, system_id, timeline)
-
-
-def micro_place(key: ObjectKey) -> str:
-    """The place of the micro-segments beneath a full segment or its list."""
-    return prefix_of(key.estate, key.dataset, WAL, key.system_id, key.timeline)
 
 
 def position_of(value: Json) -> int | None:

@@ -22,11 +22,12 @@ from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
 from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
+from dr_assets.vault.verify.beneath import micro_place
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import Examined
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import Expired, Rolled
-from dr_assets.vault.verify.said import WAL, Said, micro_place, place_spoken_of
+from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
 from dr_assets.vault.witness import Witness
 
 CLAIM_DEPTH: Final = 32
@@ -136,8 +137,10 @@ class Tally:
             said = self._said[micro_place(key)]
             said.covered.add(key.first, key.last)
             said.joints.setdefault(key.last, set()).add(continued_by(header))
-            self._rolled.note_full(item.name, key)
-        elif not self._rolled.agrees(item.name, header.plaintext_sha256):
+            self._rolled.beneath.note_full(item.name, key, header)
+            return
+        self._rolled.beneath.note_micro(item.name, key)
+        if not self._rolled.agrees(item.name, header.plaintext_sha256):
             detail = "its full segment's list has another digest of its bytes"
             self.findings.append(Finding("rolled_wrong", item.name, None, detail))
 
@@ -147,6 +150,8 @@ class Tally:
             if key.stream in {WAL, FULL}:
                 self._said[key.place].covered.add(key.first, key.last)
                 self._said[micro_place(key)].covered.add(key.first, key.last)
+            if key.stream == WAL:
+                self._rolled.beneath.note_removed(key)
 
     def _unfinished_expiries(self) -> Iterator[Finding]:
         for name, left in self._expired.unfinished(self._there):
