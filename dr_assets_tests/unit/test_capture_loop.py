@@ -114,7 +114,7 @@ def loop_over(
         parts = LoopParts(
             vault=vault, dataset=ledger(), identity=HERE, stream=cast("Any", stream), putters=putters,
             watch=cast("Any", watch), facts=Aside("facts"), listening=Aside("listening"), beside=Aside("beside"),
-            standbys=StandbySlots(Nodes(""), slot="s", system_id=HERE.system_id),
+            standbys=StandbySlots(Nodes(""), slot="s", system_id=HERE.system_id, timeline=HERE.timeline),
             listener=listener,
             metrics=NoMetrics(), clock=vault.clock, options=settings,
         )  # fmt: skip

@@ -156,6 +156,7 @@ class CaptureLoop:
         """What one of the threads beside this one raised."""
         parts = self._parts
         guarding = None if parts.guard is None else parts.guard.error
+        guarding = guarding or (None if parts.durability is None else parts.durability.error)
         beside = parts.beside.error or parts.standbys.error
         return parts.watch.error or parts.listening.error or parts.facts.error or beside or guarding
 
@@ -213,6 +214,9 @@ class CaptureLoop:
         stream, stopping_since_s = self._parts.stream, self._parts.watch.stopping_since_s
         if stopping_since_s is not None:
             stream.give_way(stopping_since_s)
+        elsewhere = self._parts.standbys.take_elsewhere()
+        if elsewhere is not None:
+            stream.leave(elsewhere.why, elsewhere.timeline)
         if stream.connection is None and stream.retry_in_s() == 0.0:
             stream.try_again(self._cutter.position)
         self._state = "reconnecting" if stream.connection is None else "streaming"

@@ -36,6 +36,7 @@ class Nodes:
         self._patroni = tuple(patroni)
         self._told: list[str] = []
         self._resting: dict[str, float] = {}
+        self._leader: str | None = None
         self.trouble: str | None = None
 
     @property
@@ -50,9 +51,15 @@ class Nodes:
     def members(self) -> list[str]:
         """A DSN for each server that is known, Patroni asked anew."""
         if self._patroni:
+            self._leader = None
             with suppress(PatroniSilentError):
                 self._note(find_members(self._patroni))
         return self.dsns()
+
+    @property
+    def told_leader(self) -> str | None:
+        """The DSN of whom Patroni named as the leader when it was asked last; None where it named nobody."""
+        return self._leader
 
     def rest(self, dsn: str, for_s: float) -> None:
         """Don't connect to this server for a while."""
@@ -85,13 +92,14 @@ class Nodes:
             self.trouble = f"patroni says nothing, every known server is asked instead: {error}"
             return self.dsns()
         self._note(members)
-        chosen = leader(members)
-        if chosen is None:
+        if self._leader is None:
             raise ConnectionLostError(f"patroni knows no leader among {', '.join(member.name for member in members)}")
-        return [dsn_of_node(self._dsn, chosen.host, chosen.port)]
+        return [self._leader]
 
     def _note(self, members: Sequence[Member]) -> None:
         self._told = [dsn_of_node(self._dsn, member.host, member.port) for member in members]
+        chosen = leader(members)
+        self._leader = None if chosen is None else dsn_of_node(self._dsn, chosen.host, chosen.port)
 
     def _newest(self, dsns: list[str], application_name: str, connect_timeout_s: int) -> ReplicationConnection:
         with ThreadPoolExecutor(len(dsns), thread_name_prefix="nodes") as pool:

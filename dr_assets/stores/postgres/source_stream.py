@@ -223,6 +223,7 @@ class SourceStream:
         self._place = place
         self._nodes = nodes
         self._ended: TimelineEndError | None = None
+        self._oldest_timeline = place.identity.timeline
         self._tail = tail
         self._application_name = application_name
         self._connection: ReplicationConnection | None = connection
@@ -238,6 +239,12 @@ class SourceStream:
     def connection(self) -> ReplicationConnection | None:
         """The live connection, None while the source is away."""
         return self._connection
+
+    @property
+    def serving(self) -> str | None:
+        """The DSN of the server that the stream comes from, None while it is away; any thread may ask."""
+        connection = self._connection
+        return None if connection is None else connection.dsn
 
     def receive(self) -> list[StreamMessage]:
         """What has arrived, never waiting; nothing while the source is away.
@@ -286,6 +293,17 @@ class SourceStream:
         """
         if self._connection is not None and time.monotonic() - stopping_since_s > GIVE_WAY_AFTER_S:
             self._done(StreamDone())
+
+    def leave(self, why: str, timeline: int) -> None:
+        """The primary is elsewhere, on `timeline` or a newer one: this server is confirmed nothing any more.
+
+        From then on a server on an older timeline is none to come back to. Where the stream is down already, that is
+        all that changes.
+        """
+        self._oldest_timeline = max(self._oldest_timeline, timeline)
+        if self._connection is not None:
+            log.warning("%s", why)
+            self.lost(why, _BACKOFF_BEGIN_S)  # a round of the loop passes, so that a report says it
 
     def paused(self) -> None:
         """Nobody listens for now, so silence is ours and not the server's."""
@@ -368,8 +386,8 @@ class SourceStream:
             raise other_source(identity, expected)
         if connection.is_standby:
             raise ConnectionLostError(f"{describe_dsn(connection.dsn)} is a standby now")
-        if identity.timeline < expected.timeline:
-            raise ConnectionLostError(str(older_timeline(identity, expected.timeline)))
+        if identity.timeline < self._oldest_timeline:
+            raise ConnectionLostError(str(older_timeline(identity, self._oldest_timeline)))
         if identity.timeline > expected.timeline:
             raise TimelineEndError(expected.timeline, identity.timeline, None)
         slot = connection.read_slot(self._place.slot)

@@ -1,7 +1,8 @@
 """The capture's slot on the standbys: made and moved on, so that whichever is promoted has kept the WAL we need.
 
-What belongs here: a thread that looks after those slots, and what an operator should know of them beforehand. What
-stays out: which servers there are (nodes.py), the slot on the primary (resume.py, slot.py).
+What belongs here: a thread that looks after those slots and sees when another server has become the primary, and what
+an operator should know of them beforehand. What stays out: which servers there are (nodes.py), the slot on the primary
+(resume.py, slot.py), leaving it (source_stream.py).
 
 A standby doesn't copy physical slots from its primary. One of its own, left behind at what the vault holds, keeps the
 WAL from there on; left alone it would keep it for ever.
@@ -9,6 +10,7 @@ WAL from there on; left alone it would keep it for ever.
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
@@ -24,7 +26,12 @@ INTERVAL_S = 10.0
 # code, severity, found, hint
 Judgement = tuple[str, Literal["error", "warning", "advice"], str, str]
 
-_WHO = "SELECT system_identifier::text, pg_is_in_recovery() FROM pg_control_system()"
+# The control file may name the timeline before until the first checkpoint of a promoted server is over.
+_WHO = """
+SELECT system_identifier::text,
+       CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
+FROM pg_control_system()
+"""
 _CREATE = "SELECT pg_create_physical_replication_slot(%s, true)"
 # A slot can't be moved beyond what its server has replayed, nor back.
 _ADVANCE = """
@@ -41,30 +48,49 @@ WHERE sender.application_name NOT IN (%s, 'pg_basebackup', 'pg_receivewal')
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The primary is another server than the one we stream from. `timeline` is the oldest that it may be on."""
+
+    why: str
+    timeline: int
+
+
 class StandbySlots:
     """Looks after the slots on all standbys every `interval_s` until `stop`.
 
-    What `start` is given tells up to where the vault holds the stream. `warnings` name the standbys whose promotion
-    might leave a gap, and why. What nobody foresaw ends the thread and is in `error`.
+    What `start` is given tells up to where the vault holds the stream, and from which server (its DSN) it comes now.
+    `timeline` is the one that this server writes to. `warnings` name the standbys whose promotion might leave a gap,
+    and other primaries. What nobody foresaw ends the thread and is in `error`.
     """
 
     def __init__(
-        self, nodes: Nodes, *, slot: str, system_id: str, zero_loss: bool = False, interval_s: float | None = None
+        self,
+        nodes: Nodes,
+        *,
+        slot: str,
+        system_id: str,
+        timeline: int,
+        zero_loss: bool = False,
+        interval_s: float | None = None,
     ) -> None:
         self._nodes = nodes
         self._slot = slot
         self._system_id = system_id
+        self._timeline = timeline
         self._zero_loss = zero_loss
         self._stored: Callable[[], int] = lambda: 0
+        self._serving: Callable[[], str | None] = lambda: None
+        self._elsewhere: Elsewhere | None = None
         self._interval_s = INTERVAL_S if interval_s is None else interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"standbys-{slot}", daemon=True)
         self.warnings: tuple[str, ...] = ()
         self.error: BaseException | None = None
 
-    def start(self, stored: Callable[[], int]) -> None:
+    def start(self, stored: Callable[[], int], serving: Callable[[], str | None] = lambda: None) -> None:
         """Begin, if there may be standbys at all."""
-        self._stored = stored
+        self._stored, self._serving = stored, serving
         if self._nodes.are_several:
             self._thread.start()
 
@@ -74,14 +100,45 @@ class StandbySlots:
         if self._thread.ident is not None:
             self._thread.join(timeout=15)
 
+    def take_elsewhere(self) -> Elsewhere | None:
+        """Whether the last look found the primary elsewhere; told once for each look."""
+        found, self._elsewhere = self._elsewhere, None
+        return found
+
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
                 found = [self._look(dsn) for dsn in self._nodes.members()]
+                found.append(self._told_elsewhere())
                 self.warnings = tuple(warning for warning in found if warning)
                 self._stop.wait(self._interval_s)
         except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
             self.error = error
+
+    def _told_elsewhere(self) -> str | None:
+        """Patroni's word counts even where we can't reach whom it names: then ours is the one that was cut off."""
+        leader, serving = self._nodes.told_leader, self._serving()
+        if leader is None or serving is None or leader == serving:
+            return None
+        why = f"patroni names {describe_dsn(leader)} the leader, the stream came from {describe_dsn(serving)}"
+        self._elsewhere = self._elsewhere or Elsewhere(why, self._timeline)
+        return why
+
+    def _judge_primary(self, dsn: str, timeline: int) -> str | None:
+        """What a primary of our system means; where Patroni names a leader, nobody else is gone to."""
+        name = describe_dsn(dsn)
+        if timeline > self._timeline and self._nodes.told_leader not in (None, dsn):
+            return f"{name} takes writes on the newer timeline {timeline}, and patroni names another leader: stop it"
+        if timeline > self._timeline:
+            why = (
+                f"{name} was promoted to timeline {timeline}, the server of the stream is on {self._timeline}: it is "
+                "left, what it goes on committing belongs to no future"
+            )
+            self._elsewhere = Elsewhere(why, timeline)
+            return why
+        if timeline < self._timeline:
+            return f"{name} takes writes on timeline {timeline}, which was left for {self._timeline}: stop it"
+        return None
 
     def _look(self, dsn: str) -> str | None:
         """Make or move the slot of one server, if it is a standby of ours; what speaks against its promotion."""
@@ -90,8 +147,11 @@ class StandbySlots:
         name = describe_dsn(dsn)
         try:
             with connect(dsn, application_name="dr-assets standby slot") as connection:
-                if connection.execute(_WHO).fetchone() != (self._system_id, True):
+                system_id, writes_to = connection.execute(_WHO).fetchone() or (None, None)
+                if system_id != self._system_id:
                     return None
+                if writes_to is not None:
+                    return self._judge_primary(dsn, int(str(writes_to), 16))
                 return self._tend(connection, name)
         except psycopg.Error as error:
             said = masked(str(error), dsn)

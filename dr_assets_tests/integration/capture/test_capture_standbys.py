@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dr_assets.stores.postgres import standbys
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.standbys import StandbySlots
@@ -20,11 +21,19 @@ SLOT = "dr_ledger_kept"
 def looked_after(cluster: Any, stored: Callable[[], int], *, zero_loss: bool = False) -> Iterator[StandbySlots]:
     """Slots that are looked after ten times a second."""
     system_id = cluster.execute(cluster.servers[0], "SELECT system_identifier::text FROM pg_control_system()")[0][0]
-    slots = StandbySlots(Nodes(cluster.dsn()), slot=SLOT, system_id=system_id, zero_loss=zero_loss, interval_s=0.1)
+    slots = StandbySlots(
+        Nodes(cluster.dsn()), slot=SLOT, system_id=system_id, timeline=1, zero_loss=zero_loss, interval_s=0.1
+    )
     slots.start(stored)
     yield slots
     slots.stop()
     assert slots.error is None
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standbys are looked at five times a second."""
+    monkeypatch.setattr(standbys, "INTERVAL_S", 0.2)
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -88,3 +97,29 @@ def test_a_standby_that_would_lose_something_is_named(rig: Any, cluster: Any) ->
     with looked_after(cluster, lambda: stored) as slots:
         until(lambda: slots.warnings)
         assert str(full.password) not in slots.warnings[0]
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_primary_that_was_promoted_past_is_left_though_it_lives(rig: Any, cluster: Any, memory_vault: Any) -> None:
+    """Nothing breaks when a network splits: the old primary streams on. The capture goes to the new one, and says so.
+
+    What the old one commits from then on is confirmed by nobody.
+    """
+    old = cluster.servers[0]
+    new = cluster.standby(old)
+    dataset = rig.make_dataset()
+    vault = memory_vault(dataset)
+    with rig.CaptureThread(vault, dataset, cluster.dsn()) as capture:
+        capture.wait_stored(rig.write_rows(old.dsn(), 100))
+        cluster.wait_streaming(old)
+        new.promote()
+        target = rig.write_rows(new.dsn(), 1000)
+        capture.wait(lambda report: report.timeline == 2 and report.stored_lsn >= target, "the new primary's commits")
+        assert any("was promoted to timeline 2" in f"{report.trouble}{report.warnings}" for report in capture.reports)
+        confirmed = "SELECT restart_lsn::text, active FROM pg_replication_slots"
+        before = cluster.execute(old, confirmed)
+        assert before[0][1] is False
+        rig.write_rows(old.dsn(), 1000)
+        capture.wait(lambda report: any(f":{old.port}/" in said for said in report.warnings), "the old one named")
+        assert cluster.execute(old, confirmed) == before
+    cluster.assert_joined(vault, dataset, {1: None, 2: new})
