@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,7 +85,8 @@ class SpoolFolder:
             self._sync_folder()
         except OSError as error:
             self.trouble = f"the spool's disk took nothing: {error.strerror}"
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that takes nothing may let nothing go; the next start removes it
+                unfinished.unlink(missing_ok=True)
             return False
         with self._mutex:
             self._sizes[sealed.key] = len(sealed.data)
@@ -114,8 +116,15 @@ class SpoolFolder:
         return split_head(head)[0]
 
     def drop(self, key: ObjectKey) -> None:
-        """Remove a piece that the vault holds, or that is of no use."""
-        self._path(key).unlink(missing_ok=True)
+        """Remove a piece that the vault holds, or that is of no use; `trouble` when the disk doesn't let go of it.
+
+        What stays still counts as used, and the next start looks at it again.
+        """
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            self.trouble = f"the spool's disk let go of nothing: {error.strerror}"
+            return
         with self._mutex:
             self._sizes.pop(key, None)
 
@@ -143,14 +152,12 @@ class SpoolFolder:
     def _open(self) -> int:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._require_private()
             lock_file = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
             for left in self.folder.glob(f"*{_UNFINISHED}"):
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise _unusable(self.folder, error.strerror or "") from None
-        if self.folder.stat().st_mode & 0o022:
-            os.close(lock_file)
-            raise _unusable(self.folder, "others may write there")
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -159,6 +166,14 @@ class SpoolFolder:
                 "spool.in_use", f"{self.folder} is another capture's spool", "one dataset has one capture on a host"
             ) from None
         return lock_file
+
+    def _require_private(self) -> None:
+        """Before anything is written there: an owner may change what others can't."""
+        found = self.folder.stat()
+        if found.st_uid != os.geteuid():
+            raise _unusable(self.folder, f"user {found.st_uid} owns it, the capture runs as {os.geteuid()}")
+        if found.st_mode & 0o022:
+            raise _unusable(self.folder, "others may write there")
 
     def _sync_folder(self) -> None:
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
