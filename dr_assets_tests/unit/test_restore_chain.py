@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,6 +149,26 @@ def test_a_capture_s_own_fact_convicts_a_chain_that_ends_too_early() -> None:
     assert require_whole(vault, chain_of(vault), 3 * SIZE) == []
     with pytest.raises(VaultError, match="missing"):
         require_whole(vault, chain_of(vault), 3 * SIZE + 1)
+
+
+@pytest.mark.parametrize("stream", ["wal", "full"])
+def test_an_altered_copy_of_ours_beyond_the_end_stops_nothing(stream: str) -> None:
+    """It lies under the name of what it became, as anybody can do; bytes that aren't their name's were altered here."""
+    vault = throwaway_vault()
+    segments = rolled(vault)
+    source = segments[0] if stream == "full" else segments[-1]
+    data = bytearray(vault.fetch(source))
+    data[-120] ^= 1  # within the content: the trailer's digest and signature are another's now
+    digest = hashlib.sha256(data).hexdigest()
+    key = f"{vault.estate}/ledger/{stream}/7/00000001/{20 * SIZE:016X}-{20 * SIZE + 100:016X}-"
+    lock = vault.locks.lock("ledger", "wal", vault.clock())
+    vault.store.put(f"{key}{digest[:32]}", bytes(data), digest, lock)
+    notes = require_whole(vault, stored_wal(vault, "ledger", "7", 1, 0), 20 * SIZE)
+    assert ["not ours" in note for note in notes] == [True]
+    vault.store.put(f"{key}{'ab' * 16}", bytes(data), digest, lock)
+    with pytest.raises(VaultError) as caught:
+        require_whole(vault, stored_wal(vault, "ledger", "7", 1, 0), 20 * SIZE)
+    assert caught.value.code == "restore.hole"
 
 
 def test_pieces_in_flight_without_a_word_are_believed_up_to_a_bound() -> None:

@@ -72,7 +72,7 @@ def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
     ever acknowledged upstream, and the next capture goes on from before it. `stored` is how far a capture's own fact
     says that everything was stored; None when it said nothing.
     """
-    notes = [_unless_damaged(chain, obj, reason) for obj, reason in chain.unreadable]
+    notes = [_unless_damaged(vault, chain, obj, reason) for obj, reason in chain.unreadable]
     claimed = max(stored or 0, _claimed(vault, chain.orphans))
     if claimed > chain.end:
         raise VaultError(
@@ -90,19 +90,30 @@ def require_whole(vault: Vault, chain: Chain, stored: int | None) -> list[str]:
     return notes
 
 
-def _unless_damaged(chain: Chain, obj: StoredObject, reason: str) -> str:
+def _unless_damaged(vault: Vault, chain: Chain, obj: StoredObject, reason: str) -> str:
     """A note about a piece at the chain's end that cannot be believed. Raises VaultError when it was one of ours.
 
-    Anybody who may write can put rubbish under a fitting name, and must not stop a restore with it. But bytes that
-    are not those their own name was made for were altered.
+    Anybody who may write can put rubbish under a fitting name, and must not stop a restore with it: an altered copy of
+    one of ours, too, under the name of what it became. But bytes that are not those their own name was made for were
+    altered after they were stored.
     """
-    if not reason.startswith(_ALTERED):
+    if not reason.startswith(_ALTERED) or _is_as_named(vault, obj):
         return f"{obj.key} is not ours and not used: {reason.splitlines()[0]}"
     raise VaultError(
         "restore.hole",
         f"the last WAL is damaged: {reason.splitlines()[0]}",
         f"restore from another vault; or, knowing that later commits are lost, to lsn:{format_lsn(chain.end)}",
     )
+
+
+def _is_as_named(vault: Vault, obj: StoredObject) -> bool:
+    try:
+        vault.fetch(obj)
+    except VaultError as error:
+        if error.code in STORE_TROUBLE:
+            raise
+        return False
+    return True
 
 
 def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
