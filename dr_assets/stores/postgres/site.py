@@ -122,7 +122,8 @@ def keep(site: Site, held: Mapping[str, bytes], limits: Mapping[str, str], user:
     """Turn a cleanly stopped, promoted cluster into one that people can start; returns its data directory.
 
     `held` are the source's settings files, `limits` what prepared transactions and standbys of it must not have less
-    of. The mark goes last.
+    of. The replay ran without fsync, so the configuration that makes the cluster startable comes when all else is on
+    disk, and the mark goes when that is, too.
     """
     settings = site.home / _SOURCE_SETTINGS
     settings.mkdir(mode=0o700)
@@ -136,9 +137,11 @@ def keep(site: Site, held: Mapping[str, bytes], limits: Mapping[str, str], user:
     if site.home != site.into:
         _move(site)
     data_dir = site.into / _DATA
-    _replace(data_dir / "postgresql.conf", conf.encode(), user)
     os.sync()
+    _replace(data_dir / "postgresql.conf", conf.encode(), user)
+    _flush(data_dir / "postgresql.conf", data_dir)
     (site.into / MARK).unlink()
+    _flush(site.into)
     return data_dir
 
 
@@ -185,6 +188,16 @@ def _move(site: Site) -> None:
             link.unlink()
             link.symlink_to(site.into / _TABLESPACES / link.name)
     shutil.rmtree(site.home)
+
+
+def _flush(*paths: Path) -> None:
+    """Files or folders onto the disk, in this order."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _replace(path: Path, data: bytes, user: RunAs) -> None:
