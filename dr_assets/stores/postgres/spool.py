@@ -128,6 +128,11 @@ class SpoolFolder:
         with self._mutex:
             self._sizes.pop(key, None)
 
+    def names(self) -> list[ObjectKey]:
+        """The names of what lies there, whole or not; no file is read. Raises OSError."""
+        found = (path.name.removesuffix(_SUFFIX) for path in self.folder.glob(f"*{_SUFFIX}"))
+        return sorted(key for name in found if (key := ObjectKey.parse(name.replace(",", "/"))) is not None)
+
     def scan(self) -> tuple[list[Spooled], list[Spooled]]:
         """What an earlier run left: whole pieces in the order of their keys, and torn ones."""
         whole, torn = [], []
