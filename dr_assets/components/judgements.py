@@ -5,7 +5,7 @@ vault and Dagster's events; the event log is no witness, since the web UI has no
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -91,8 +91,15 @@ def judge_verified(report: VerifyReport) -> Judgement:
 
 
 def judge_locked(report: VerifyReport) -> Judgement:
-    """Whether every object's lock was read back and holds."""
-    return _judge_findings(report, [each for each in report.errors if each.kind == UNLOCKED], "locked")
+    """Whether every object's lock was read back and holds, or was over when it was due to be."""
+    unlocked = [each for each in report.errors if each.kind == UNLOCKED]
+    judged = _judge_findings(report, unlocked, "locked")
+    over = report.objects_total - report.objects_locked
+    if not judged.passed or not over:
+        return judged
+    return replace(
+        judged, reason=f"{report.objects_locked} objects locked; the locks of {over} more are over as planned"
+    )
 
 
 def judge_contiguous(

@@ -1,9 +1,11 @@
 """Verification of full segments: one chain over fulls and micros, the same bytes in both, nothing missed beneath."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
+from dr_assets.components.judgements import judge_locked
 from dr_assets.stores.postgres.rollup_run import roll_up
 from dr_assets.vault.chain import Hole
 from dr_assets.vault.format import canonical
@@ -162,6 +164,29 @@ def test_a_full_without_its_list_is_unfinished() -> None:
     assert found(vault) == [("unfinished", str(full.key))]
     roll_up(vault, "ledger", limits=SMALL)
     assert found(vault) == []
+
+
+def test_micros_that_no_full_took_over_are_unlocked_once_their_short_lock_is_over() -> None:
+    """A roller that died leaves WAL unprotected that is due to be locked for longer. What nobody needs is only told."""
+    clock = Clock()
+    vault = vault_of(clock)
+    wal = Wal(vault)
+    wal.put(21)
+    wal.tell()
+    roll_up(vault, "ledger", limits=SMALL)
+    late = Wal(vault, position=6000, previous="ab" * 32, epoch=0)
+    late.put(1, stored=False)
+    orphan = Wal(vault, position=9000, previous="cd" * 32, epoch=0)
+    orphan.put(1, stored=False)
+    wal.put(3)
+    wal.tell()
+    clock.now += timedelta(days=15)
+    assert [key for kind, key in found(vault) if kind == "unlocked"] == micros(vault, 7000, 7400)
+    report = verify(vault)
+    assert not judge_locked(report).passed
+    clock.now += timedelta(days=3650)
+    assert "unlocked" not in dict(found(vault))
+    assert judge_locked(verify(vault)).reason.startswith("0 objects locked; the locks of ")
 
 
 def test_positions_covered_are_put_together_and_taken_out_of_holes() -> None:

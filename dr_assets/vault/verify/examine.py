@@ -28,6 +28,7 @@ from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import list_of, slices_of
 
 LOCK_TOLERANCE: Final = timedelta(minutes=10)  # between the moment a lock was reckoned from and the put
+LOCK_EXPIRED: Final = "lock_expired"
 BODY_LIMIT_BYTES: Final = 64 << 20
 
 _WAIT_FOR_A_PERSON: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
@@ -228,7 +229,7 @@ def _judge_lock(vault: Vault, key: ObjectKey, blob: Blob, header: Header | None,
     if lock is None:
         return [Finding("unlocked", text, blob.head.version_id, "has no retention lock")]
     if lock.retain_until <= now:
-        return [Finding("lock_expired", text, blob.head.version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
+        return [Finding(LOCK_EXPIRED, text, blob.head.version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
     if header is None:
         return []
     # A micro-segment may have the long lock or the short one, as long as it had one of the two (docs/decisions/0070).

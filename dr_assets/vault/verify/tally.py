@@ -8,12 +8,13 @@ each process, so nobody can prepare names that collide.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.chain import Hole
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
@@ -24,7 +25,7 @@ from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_invento
 from dr_assets.vault.retention import Kind, LockRules
 from dr_assets.vault.verify.beneath import micro_place
 from dr_assets.vault.verify.chains import ChainWatch
-from dr_assets.vault.verify.examine import Examined
+from dr_assets.vault.verify.examine import LOCK_EXPIRED, LOCK_TOLERANCE, Examined
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import Expired, Rolled
 from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
@@ -64,6 +65,7 @@ class Tally:
         self._counted: dict[str, _Counted] = {}
         self._expired = Expired()
         self._rolled = Rolled()
+        self._ended: list[tuple[ObjectKey, Finding]] = []
         self._said: defaultdict[str, Said] = defaultdict(Said)
         self._watches: dict[str, ChainWatch] = {}
 
@@ -72,6 +74,8 @@ class Tally:
         self.findings += item.findings
         if item.key is None:
             return
+        if item.key.stream == WAL and any(finding.kind == LOCK_EXPIRED for finding in item.findings):
+            self._note_ended(item, item.key)
         self.objects_total += 1
         self.objects_locked += item.locked
         self.size_bytes += item.size_bytes
@@ -91,6 +95,7 @@ class Tally:
         findings += [*self._rolled.findings(), *self._unfinished_expiries()]
         for place in sorted(self._watches.keys() | self._said.keys()):
             findings += self._watch(place).findings(self._rules, self._now)
+        findings += self._unprotected(findings)
         for key in witness.newest.values() if witness else ():
             if key.estate == estate and dataset in {None, key.dataset} and not self._is_accounted_for(key):
                 detail = "was witnessed in this vault: the vault is older than the witness"
@@ -143,6 +148,27 @@ class Tally:
         if not self._rolled.agrees(item.name, header.plaintext_sha256):
             detail = "its full segment's list has another digest of its bytes"
             self.findings.append(Finding("rolled_wrong", item.name, None, detail))
+
+    def _note_ended(self, item: Examined, key: ObjectKey) -> None:
+        """A micro whose short lock is over, though its WAL has to be locked for longer and no full holds it."""
+        header = item.header
+        if header is None or self._rolled.beneath.is_covered(key):
+            return
+        until = self._rules.lock(key.dataset, "wal", header.sealed_at).retain_until
+        if self._now < until - LOCK_TOLERANCE:
+            version_id = None if item.obj is None else item.obj.version_id
+            detail = (
+                f"its lock is over, no full segment holds it, and its WAL is due to be locked until {until:%Y-%m-%d}"
+            )
+            self._ended.append((key, Finding("unlocked", item.name, version_id, detail)))
+
+    def _unprotected(self, findings: Sequence[Finding]) -> Iterator[Finding]:
+        """Those of which recovery may depend: no roller holds what lost a fork, was left over, or lies in a gap."""
+        unused = {finding.key for finding in findings if finding.kind in {"fork", "orphan"}}
+        for key, finding in self._ended:
+            in_gap = self._said[key.place].is_gap(Hole(key.first, key.last))
+            if finding.key not in unused and not in_gap and finding.key not in self._expired.names:
+                yield finding
 
     def _note_removals(self, item: Examined) -> None:
         """What was removed on record is nowhere missed."""
