@@ -80,16 +80,21 @@ def latest_anchor(vault: Vault, dataset: str, *, as_of: datetime | None = None) 
     return None if fact is None else _anchor(fact)
 
 
-def anchor_of(vault: Vault, dataset: str, system_id: str, timeline: int) -> Anchor | None:
-    """The newest anchor of one stream; the dataset may have been captured from elsewhere since. Raises VaultError."""
-    newest = latest_anchor(vault, dataset)
+def anchor_of(
+    vault: Vault, dataset: str, system_id: str, timeline: int, *, as_of: datetime | None = None
+) -> Anchor | None:
+    """The newest anchor of one stream; the dataset may have been captured from elsewhere since.
+
+    `as_of` is the store's clock. Raises VaultError.
+    """
+    newest = latest_anchor(vault, dataset, as_of=as_of)
     if newest is None or (newest.system_id, newest.timeline) == (system_id, timeline):
         return newest
     for window in (*_WINDOWS, None):
-        begin = None if window is None else vault.clock() - window
+        begin = None if window is None else (as_of or vault.clock()) - window
         own = [
             anchor
-            for anchor in map(_anchor, facts(vault, dataset, CAPTURE, begin))
+            for anchor in map(_anchor, facts(vault, dataset, CAPTURE, begin, as_of=as_of))
             if (anchor.system_id, anchor.timeline) == (system_id, timeline)
         ]
         if own:

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.postgres.full_segments import first_stored, stored_wal
+from dr_assets.stores.postgres.as_of import stored_wal_as_of
+from dr_assets.stores.postgres.full_segments import first_stored
 from dr_assets.stores.postgres.history import Leg
 from dr_assets.stores.postgres.lay_wal import WalFrame
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -35,7 +36,8 @@ class Course:
     """`chain` joins the timelines' chains; its last one's holes, orphans and unreadable pieces are told.
 
     `begins` and `ends` are where each timeline was begun and left, absent for the first one's begin and the last one's
-    end. `broken` is why the chain doesn't lead over a switch behind which more is stored.
+    end, unless what was stored as of then ends within a piece that was put later. `broken` is why the chain doesn't
+    lead over a switch behind which more is stored.
     """
 
     chain: Chain
@@ -82,7 +84,7 @@ def find_course(
     chains: list[Chain] = []
     broken: VaultError | None = None
     for index, leg in enumerate(legs):
-        chain = _cut(stored_wal(vault, dataset, system_id, leg.timeline, begin, as_of=as_of), leg.end)
+        chain = _cut(stored_wal_as_of(vault, dataset, system_id, leg.timeline, begin, as_of), leg.end)
         if chain.segments or not index:
             chains.append(chain)
         if leg.end is not None and chain.end >= leg.end:
@@ -96,7 +98,7 @@ def find_course(
     return Course(
         _join(chains),
         begins={later.timeline: earlier.end for earlier, later in pairwise(legs) if earlier.end is not None},
-        ends={leg.timeline: leg.end for leg in legs if leg.end is not None},
+        ends={leg.timeline: leg.end for leg in legs if leg.end is not None} | _cut_ends(chains),
         broken=broken,
     )
 
@@ -114,6 +116,12 @@ def _cut(chain: Chain, end: int | None) -> Chain:
         orphans=tuple(obj for obj in chain.orphans if obj.key.first < end),
         unreadable=tuple(row for row in chain.unreadable if row[0].key.first < end),
     )
+
+
+def _cut_ends(chains: Sequence[Chain]) -> dict[int, int]:
+    """Where a chain ends within its last piece."""
+    lasts = ((chain.segments[-1].key, chain.end) for chain in chains if chain.segments)
+    return {key.timeline: end for key, end in lasts if key.last > end}
 
 
 def _join(chains: Sequence[Chain]) -> Chain:
