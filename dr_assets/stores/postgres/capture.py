@@ -98,10 +98,10 @@ class Capture:
         keep_freed_memory()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
-        with self._opened_spool() as spooled:
+        with self._opened_spool(stop.is_set) as spooled:
             self._taking = Taking(
                 self._vault, self._dataset.name, self._dataset.slot, accept_gap=self._options.accept_gap,
-                patience_s=self._options.patience_s, spooled=spooled,
+                patience_s=self._options.patience_s, spooled=spooled, stopped=stop.is_set,
             )  # fmt: skip
             self._capture(Nodes(self._dsn, self._patroni), spooled, signer, stop)
 
@@ -111,7 +111,7 @@ class Capture:
             _rescue(spooled, error)
 
     @contextmanager
-    def _opened_spool(self) -> Iterator[SpoolRecovery | None]:
+    def _opened_spool(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[SpoolRecovery | None]:
         spool = self._dataset.spool
         if spool is None:
             yield None
@@ -123,7 +123,7 @@ class Capture:
             )  # fmt: skip
         self._spool = SpoolFolder(self._spool_dir, self._dataset.name, spool.max_bytes)
         try:
-            yield SpoolRecovery(self._vault, self._dataset.name, self._spool)
+            yield SpoolRecovery(self._vault, self._dataset.name, self._spool, stopped=stopped)
         finally:
             self._spool.close()
 

@@ -3,8 +3,8 @@
 What belongs here: which pieces continue what the vault holds, putting those, dropping the rest with a reason on record.
 What stays out: the files (spool.py), streaming on from where that ends (taking.py).
 
-If the source died these pieces are the only copy of their bytes, so they are put whether it answers or not. Only where
-it answers, and we hold its slot, is anything dropped that the vault does not hold.
+If the source died, or has removed that WAL, these pieces are the only copy of their bytes, so they are put whether it
+answers or not. Only where it answers, and we hold its slot, is anything dropped that the vault does not hold.
 """
 
 import logging

@@ -3,9 +3,11 @@
 What belongs here: the order of the looks at source and vault until a stream runs that may be captured, and the refusals
 on the way. What stays out: which stream that is (follow.py, resume.py), capturing it (capture.py).
 
-Nothing is written to the vault's streams before we hold the slot; a refusal is on record before it is raised.
+Nothing is written to the vault's streams before we have held the slot; a refusal is on record before it is raised.
+What an earlier run left on the spool is put while no stream runs: a server that is being stopped would wait for us.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -68,12 +70,20 @@ class _Side:
     forked: ForkedError | None
 
 
+class _AgainError(Exception):
+    """The chain's end moved, by our own doing: look again."""
+
+
+class _StoppedError(Exception):
+    """A stop came while the spool was being put."""
+
+
 class Taking:
-    """Takes the place of one dataset's capture, again after every switch."""
+    """Takes the place of one dataset's capture, again after every switch, until `stopped`."""
 
     def __init__(
         self, vault: Vault, dataset: str, slot: str, *, accept_gap: bool, patience_s: float,
-        spooled: SpoolRecovery | None = None,
+        spooled: SpoolRecovery | None = None, stopped: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset
@@ -81,19 +91,26 @@ class Taking:
         self._accept_gap = accept_gap
         self._patience_s = patience_s
         self._spooled = spooled
+        self._stopped = stopped
+        self._spool_is_put = False
 
-    def take(self, nodes: Nodes) -> Taken:
+    def take(self, nodes: Nodes) -> Taken | None:
         """Become the slot's one consumer, at the position where the vault's chain ends. Raises SourceError, VaultError.
 
+        None when a stop came while an earlier run's spool was put, which may take as long as the vault is slow.
         Until we hold the slot another capture may still have been storing, so the chain's end is looked at again. That
         a gap is accepted holds for the first time only.
         """
+        self._spool_is_put = False
         connection = open_source(nodes, self._slot_name)
         try:
             dsn = connection.dsn
             with source_errors(dsn), connect(dsn, application_name="dr-assets capture") as session:
                 taken = self._take(session, connection)
                 ensure_heartbeat_table(session)
+        except _StoppedError:
+            connection.close()
+            return None
         except BaseException:
             connection.close()
             raise
@@ -107,10 +124,12 @@ class Taking:
                 side = self._side(session, connection)
                 stream = find_stream(self._vault, self._dataset, side.server, side.history)
                 place = Place(connection.dsn, self._slot_name, stream.identity, segment_bytes)
-                taken = self._join(session, connection, place, stream, side)
-                if self._is_still_the_end(taken.place.identity, taken.end) and not self._put_spooled(taken):
-                    return taken
-                connection.end_stream()
+                with suppress(_AgainError):
+                    taken = self._join(session, connection, place, stream, side)
+                    if self._is_still_the_end(taken.place.identity, taken.end):
+                        self._empty_spool(taken)
+                        return taken
+                    connection.end_stream()
         except ConnectionLostError as error:
             raise _unreachable(str(error)) from None
         except ServerRefusedError as error:
@@ -119,15 +138,37 @@ class Taking:
             ) from None
         raise _unreachable(f"the chain moved under us {_START_ATTEMPTS} times: another capture comes and goes")
 
-    def _put_spooled(self, taken: Taken) -> bool:
-        """Put what an earlier run left on the spool, being the one consumer now. Whether the chain's end moved."""
-        if self._spooled is None:
-            return False
+    def _empty_spool(self, taken: Taken) -> None:
+        """Put what an earlier run left, having been the one consumer; then, being it again, drop the rest.
+
+        Raises _AgainError when something was put.
+        """
+        self._put_spooled(taken.connection)
+        if self._spooled is None or self._spooled.is_empty:
+            return
 
         def alive() -> None:
             taken.connection.send_status(vaulted=taken.end.end, now=self._vault.clock())
 
-        return self._spooled.put_back(drop_rest=True, alive=alive) > 0
+        if self._spooled.put_back(drop_rest=True, alive=alive):
+            taken.connection.end_stream()
+            raise _AgainError
+        self._give_up_if_stopped()
+
+    def _put_spooled(self, connection: ReplicationConnection) -> None:
+        """Once, what continues a stored chain, and without a stream. Raises _AgainError if there was a spool to put."""
+        if self._spooled is None or self._spool_is_put or self._spooled.is_empty:
+            return
+        with suppress(ServerRefusedError):  # that the WAL is gone, perhaps
+            connection.end_stream()
+        self._spooled.put_back(drop_rest=False)
+        self._give_up_if_stopped()
+        self._spool_is_put = True
+        raise _AgainError
+
+    def _give_up_if_stopped(self) -> None:
+        if self._stopped():
+            raise _StoppedError
 
     def _side(self, session: Connection, connection: ReplicationConnection) -> _Side:
         row = session.execute("SELECT pg_is_in_recovery()").fetchone()
@@ -171,6 +212,7 @@ class Taking:
             return ensure_slot(connection, status, self._slot_name, accept_gap=self._accept_gap)
         except SourceError as error:
             if error.code == "source.slot_lost":
+                self._rescue(error)
                 end = find_stored_end(self._vault, self._dataset, identity)
                 self.record_lost_slot(identity, 0 if end is None else end.end, error)
             raise
@@ -195,7 +237,16 @@ class Taking:
             return taken
         return self._behind_gap(taken, side, available)
 
+    def _rescue(self, error: SourceError) -> None:
+        """The source has removed WAL: what is spooled may be the only copy, and the chain ends behind it."""
+        if self._spooled is None:
+            return
+        stored = self._spooled.put_back(drop_rest=False)
+        self._give_up_if_stopped()
+        error.add_note(f"{stored} pieces that were spooled are in the vault now; no other copy may exist")
+
     def _behind_gap(self, taken: Taken, side: _Side, available: int) -> Taken:
+        self._put_spooled(taken.connection)
         identity, end = taken.place.identity, taken.end
         why = "the slot was made after the chain's end: it had been dropped, or others moved it"
         record_gap(self._vault, self._dataset, Gap(identity.system_id, identity.timeline, end.end, available, why))
