@@ -9,6 +9,8 @@ from dr_assets.stores.postgres.course import Course, find_course
 from dr_assets.stores.postgres.history import Leg
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.verify import verify
+from dr_assets_tests.unit.test_expire import Life
 from dr_assets_tests.unit.test_rollup import SIZE, Clock, Wal, roll, vault_of
 
 BEGIN, THEN = 5000, 5000 + 25 * SIZE
@@ -77,3 +79,24 @@ def test_without_as_of_nothing_is_cut(wal: Wal) -> None:
     course = course_of(wal, None)
     assert course.ends == {}
     assert content(wal, course) == wal.expected(BEGIN, wal.position)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_verify_as_of_misses_what_was_lost_and_not_what_expired_on_record(is_lost: bool) -> None:
+    """Micro-segments of then are gone, the fulls that hold them came later; where neither is there, it is a hole."""
+    life = Life()
+    for _ in range(5):
+        life.a_day()
+    then = life.clock.now + timedelta(seconds=1)
+    for _ in range(15):
+        life.a_day()
+    if is_lost:
+        full = next(obj for obj in life.vault.objects("ledger", FULL) if obj.modified_at > then - timedelta(days=3))
+        for stream in (FULL, "wal"):
+            for obj in list(life.vault.objects("ledger", stream)):
+                if obj.key.first == full.key.first:
+                    del life.store.rows[str(obj.key)]
+    life.expire()
+    assert sum(1 for _ in life.vault.objects("ledger", "wal", as_of=then)) <= 2 * is_lost
+    assert ("hole" in {finding.kind for finding in verify(life.vault, as_of=then).errors}) == is_lost
+    assert is_lost or verify(life.vault, as_of=then).errors == ()

@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.keys import KEYS, prefix_of
+from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
+from dr_assets.vault.format.keys import KEYS, fact_stream, prefix_of
+from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.storage.versions import Name, look, scan
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify.examine import Examined, examine
@@ -20,6 +22,8 @@ from dr_assets.vault.verify.said import WAL
 from dr_assets.vault.verify.tally import Tally
 from dr_assets.vault.witness import Witness
 
+# What accounts, later, for what is not there any more: fulls in place of micros, and what was removed on record.
+_ACCOUNTS: Final = (FULL, EXPIRY_LIST, fact_stream(EXPIRY))
 WORKERS: Final = 4  # each holds one object; two cores are busy with four since half of the time is waiting
 Progress = Callable[[int, int], None]
 
@@ -35,10 +39,11 @@ def verify(
 ) -> VerifyReport:
     """Re-read every object of the estate (or of one dataset) and everything that objects say of each other.
 
-    `as_of` judges the vault as it was then by the store's clock. What `witness` knows must be there. `progress` is
-    called with the number of names examined and with their total, for which they are listed twice. Raises VaultError
-    when the store can't be read, and `vault.wrong_key` when no key at all can be unwrapped: then nothing can be said
-    about anything.
+    `as_of` judges the vault as it was then by the store's clock, by what of then is still there; what has expired since
+    is not missed where a later full segment holds it or an expiry list names it. What `witness` knows must be there.
+    `progress` is called with the number of names examined and with their total, for which they are listed twice. Raises
+    VaultError when the store can't be read, and `vault.wrong_key` when no key at all can be unwrapped: then nothing can
+    be said about anything.
     """
     begin_s = time.monotonic()
     vault = vault.anew()
@@ -46,6 +51,9 @@ def verify(
     tally = Tally(vault.locks, now)
     direct, folders = _folders(vault, dataset, as_of)
     _require_keys(vault, folders, as_of)
+    if as_of is not None:
+        for item in _examined(vault, _later(vault, dataset, as_of), vault.clock(), workers):
+            tally.account_for(item)
     total = sum(1 for _ in _names(vault, direct, folders, as_of)) if progress else 0
     for done, item in enumerate(_examined(vault, _names(vault, direct, folders, as_of), now, workers), start=1):
         tally.add(item)
@@ -81,6 +89,16 @@ def _names(vault: Vault, direct: list[Name], folders: list[str], as_of: datetime
     yield from direct
     for folder in folders:
         yield from scan(vault.store, folder, as_of=as_of)
+
+
+def _later(vault: Vault, dataset: str | None, as_of: datetime) -> Iterator[Name]:
+    """What accounts for expired objects and was put after `as_of`."""
+    _, folders = _folders(vault, dataset, None)
+    for folder in folders:
+        if folder.rstrip("/").rpartition("/")[2] in _ACCOUNTS:
+            for name in scan(vault.store, folder):
+                if name.versions and min(version.modified_at for version in name.versions) > as_of:
+                    yield name
 
 
 def _require_keys(vault: Vault, folders: Iterable[str], as_of: datetime | None) -> None:

@@ -89,6 +89,18 @@ class Tally:
         else:
             self._add_sound(item, item.key)
 
+    def account_for(self, item: Examined) -> None:
+        """Something put after the moment that is judged: it tells where WAL of then is now, and nothing else."""
+        key, header = item.key, item.header
+        if key is None or header is None or item.obj is None:
+            return
+        if key.stream == FULL:
+            self._said[micro_place(key)].covered.add(key.first, key.last)
+        elif key.stream == EXPIRY_LIST:
+            self._note_removals(item)
+        else:
+            self._expired.note_fact(item.body or {}, header.begin_at)
+
     def judge(self, witness: Witness | None, estate: str, dataset: str | None) -> list[Finding]:
         """All findings, those of the single objects included."""
         findings = [*self.findings, *self._repeated(), *self._sets(), *self._missing_claims(), *self._counts()]
