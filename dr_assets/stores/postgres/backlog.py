@@ -7,12 +7,14 @@ read back, the roller extends the lock of every micro that has less than half of
 replicated and in the transparency log is not asked yet: neither exists (`is_settled` is where they will be asked).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final, Literal
 
+from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.full_put import Stream
 from dr_assets.stores.postgres.rollup import newest_full, streams_of
 from dr_assets.vault.format.header import Header
@@ -23,6 +25,7 @@ from dr_assets.vault.vault import StoredObject, Vault
 HALF: Final = MICRO_LOCK / 2
 BEHIND: Final = timedelta(hours=6)  # a full spans an hour at most, so something keeps the roller from its work
 _WORKERS: Final = 16
+_CHUNK: Final = 1024
 
 Colour = Literal["green", "yellow", "red"]
 
@@ -110,7 +113,9 @@ def extend_waiting(vault: Vault, dataset: str) -> int:
 
 
 def _rolled_to(vault: Vault, stream: Stream) -> int | None:
-    newest = newest_full(vault, stream)
+    latest = latest_anchor(vault, stream.dataset)
+    is_own = latest is not None and (latest.system_id, latest.timeline) == (stream.system_id, stream.timeline)
+    newest = newest_full(vault, stream, latest if is_own else None)
     return newest[1].last if newest is not None and is_settled(newest[1]) else None
 
 
@@ -123,5 +128,13 @@ def _extend_short(vault: Vault, dataset: str, objects: Iterable[StoredObject], n
             return False
         return vault.ensure_locked(obj, lock)
 
+    return in_chunks(extend, objects)
+
+
+def in_chunks(extend: Callable[[StoredObject], bool], objects: Iterable[StoredObject]) -> int:
+    """For how many `extend` said yes; of the listing, only a chunk is in memory."""
+    extended, todo = 0, iter(objects)
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="extend") as pool:
-        return sum(pool.map(extend, objects))
+        while chunk := list(islice(todo, _CHUNK)):
+            extended += sum(pool.map(extend, chunk))
+    return extended

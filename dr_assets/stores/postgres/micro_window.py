@@ -48,17 +48,21 @@ class MicroWindow:
         self._fill()
         return next((obj for obj in self._names if obj.key.first >= position), None)
 
-    def chain(self, position: int, joint: str | None, *, strict: bool = False) -> tuple[StoredObject, ...]:
+    def chain(
+        self, position: int, joint: str | None, *, strict: bool = False, until: int | None = None
+    ) -> tuple[StoredObject, ...]:
         """What continues `joint` at exactly `position`, as far as the window reaches. Raises VaultError.
 
         `joint` None is the begin of a chain. Unless `strict`, names decide where they leave no choice: whoever opens
-        the pieces must see that they join, and ask again strictly where they don't.
+        the pieces must see that they join, and ask again strictly where they don't. `until` leaves out what ends
+        beyond it, so that no piece up to there wins a fork by what follows it.
         """
         self._fill()
-        begins = [obj for obj in self._names if obj.key.first == position and self._follows(obj, joint)]
+        names = [obj for obj in self._names if until is None or obj.key.last <= until]
+        begins = [obj for obj in names if obj.key.first == position and self._follows(obj, joint)]
         if not begins and joint is None:  # what came before may have been on record and is gone
-            begins = [obj for obj in self._names if obj.key.first == position]
-        beyond = [obj for obj in self._names if obj.key.first > position]
+            begins = [obj for obj in names if obj.key.first == position]
+        beyond = [obj for obj in names if obj.key.first > position]
         return resolve([*begins, *beyond], self.header, position, strict=strict).segments
 
     def drop_below(self, position: int) -> None:

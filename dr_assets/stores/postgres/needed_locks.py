@@ -8,10 +8,9 @@ Locks are made for the plan: a base backup each interval. When base backups stop
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Final
 
+from dr_assets.stores.postgres.backlog import in_chunks
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.recovery_window import BaseBackup, WalNeeds, base_backups, is_usable, kept_backups
 from dr_assets.stores.postgres.rollup import streams_of
@@ -20,8 +19,6 @@ from dr_assets.vault.full_segment import FULL, FULL_LIST
 from dr_assets.vault.retention import SLACK
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import StoredObject, Vault
-
-_WORKERS: Final = 16
 
 
 def extend_needed(vault: Vault, dataset: str) -> int:
@@ -69,5 +66,4 @@ def _extend(vault: Vault, dataset: str, objects: Iterable[StoredObject], now: da
             return False
         return vault.ensure_locked(obj, lock)
 
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="extend") as pool:
-        return sum(pool.map(extend, objects))
+    return in_chunks(extend, objects)

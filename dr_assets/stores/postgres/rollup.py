@@ -8,6 +8,7 @@ so whatever the newest full of a stream is, all before it is whole, and a run ma
 at the same places by every roller, so two at once, or one again, make no more than duplicates.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from dr_assets.stores.postgres.micro_window import MicroWindow
 from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.header import Header
+from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.full_segment import FULL, continued_by, continues
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.said import position_of
 
+_CLAIMS_READ: Final = 64  # at most, where a full ends behind the newest fact: captures say more often how far they are
 _CLAIMING_PIECES: Final = 8  # headers at a chain's end that are asked how far all was stored
 
 
@@ -103,7 +106,10 @@ class _Roller:
 
     def _start(self) -> _Start | None:
         """Behind the newest full; where there is none, at the first chain's begin. None for a stream without WAL."""
-        newest = newest_full(self._vault, self._stream)
+        beyond: list[StoredObject] = []
+        newest = newest_full(self._vault, self._stream, self._anchor, beyond)
+        if beyond:
+            self._roll.trouble = f"rollup.beyond: {beyond[0].key} ends beyond all that was ever stored, and is ignored"
         if newest is None:
             first = self._window(0).first()
             if first is None:
@@ -172,9 +178,10 @@ class _Roller:
         """What the next full holds; None when it is not due yet. Raises VaultError for a piece that can't be opened."""
         for strict in (False, True):
             chain = window.chain(position, joint, strict=strict)
-            end = chain[-1].key.last if chain else position
+            usable = self._acknowledged(chain, window, position, joint, strict=strict)
+            ours = chain if tuple(chain[: len(usable)]) == tuple(usable) else usable
+            end = ours[-1].key.last if ours else position
             self._later = self._chain_behind(end) if window.is_whole else None
-            usable = self._acknowledged(chain, window)
             closed = window.is_whole and (self._closed or self._later is not None)
             if not self._is_due(usable, window, closed=closed):
                 return None
@@ -199,14 +206,22 @@ class _Roller:
             )
         return later
 
-    def _acknowledged(self, chain: Sequence[StoredObject], window: MicroWindow) -> Sequence[StoredObject]:
-        """Those below the position up to which captures said that all is stored: a later one can't leave it again."""
+    def _acknowledged(
+        self, chain: Sequence[StoredObject], window: MicroWindow, position: int, joint: str | None, *, strict: bool
+    ) -> Sequence[StoredObject]:
+        """The chain up to the position up to which captures said that all is stored: it can't leave that again.
+
+        What reaches farther has no say in it: a dead writer's pieces, never acknowledged, may reach farther than those
+        of the writer that went on from before them.
+        """
         stored = 0 if self._anchor is None else self._anchor.stored
         for obj in chain[-_CLAIMING_PIECES:]:
             header = _believed(window.header, obj)
             if header is not None:
                 stored = max(stored, parse_position(header.extra.get(ACKNOWLEDGED_TO, "")) or 0)
-        return [obj for obj in chain if obj.key.last <= stored]
+        if not chain or chain[-1].key.last <= stored:
+            return chain
+        return window.chain(position, joint, strict=strict, until=stored)
 
     def _is_due(self, usable: Sequence[StoredObject], window: MicroWindow, *, closed: bool) -> bool:
         if not usable:
@@ -232,10 +247,14 @@ class _Roller:
         return MicroWindow(self._vault, stream.dataset, stream.system_id, stream.timeline, position)
 
 
-def newest_full(vault: Vault, stream: Stream) -> tuple[StoredObject, Header] | None:
+def newest_full(
+    vault: Vault, stream: Stream, anchor: Anchor | None, beyond: list[StoredObject] | None = None
+) -> tuple[StoredObject, Header] | None:
     """The full that reaches farthest and can be believed; all before it was whole when it was made.
 
-    A chain that begins anew always begins behind the one before it, so the farthest is of the newest chain.
+    A chain that begins anew always begins behind the one before it, so the farthest is of the newest chain. One that
+    ends beyond all that `anchor`, the stream's own, or a micro-segment behind it says was stored is made of nothing:
+    it is passed over, and added to `beyond`.
     """
     best: tuple[StoredObject, Header] | None = None
     names = vault.objects(stream.dataset, FULL, system_id=stream.system_id, timeline=stream.timeline)
@@ -243,9 +262,26 @@ def newest_full(vault: Vault, stream: Stream) -> tuple[StoredObject, Header] | N
         if best is not None and obj.key.last < best[0].key.last:
             break
         header = _believed(vault.header, obj)
-        if header is not None and (best is None or header.writer_epoch > best[1].writer_epoch):
-            best = obj, header
+        if header is None or (best is not None and header.writer_epoch <= best[1].writer_epoch):
+            continue
+        if anchor is not None and obj.key.last > anchor.stored and not _is_claimed(vault, stream, anchor, obj.key.last):
+            if beyond is not None:
+                beyond.append(obj)
+            continue
+        best = obj, header
     return best
+
+
+def _is_claimed(vault: Vault, stream: Stream, anchor: Anchor, position: int) -> bool:
+    """Whether one of the last pieces behind an anchor says that all up to `position` was stored."""
+    behind = vault.objects(
+        stream.dataset, WAL, system_id=stream.system_id, timeline=stream.timeline, start_after_position=anchor.stored
+    )
+    for obj in reversed(deque(behind, maxlen=_CLAIMS_READ)):
+        header = _believed(vault.header, obj)
+        if header is not None and (parse_position(header.extra.get(ACKNOWLEDGED_TO, "")) or 0) >= position:
+            return True
+    return False
 
 
 def _believed(header_of: Callable[[StoredObject], Header], obj: StoredObject) -> Header | None:
