@@ -6,18 +6,16 @@ What belongs here: sealing the source's log of changes, once each, and reading i
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.aside import Aside
-from dr_assets.stores.postgres.sync_standby import Change
+from dr_assets.stores.postgres.sync_standby import Change, Sealed
 from dr_assets.vault.facts import latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json, format_time, parse_time
 from dr_assets.vault.vault import Vault
 
 DURABILITY: Final = "durability"
-_NOTHING = (0, datetime(1970, 1, 1, tzinfo=UTC))
 
 
 class DurabilityFacts:
@@ -32,8 +30,13 @@ class DurabilityFacts:
         self._sealed = _newest(vault, dataset)
         self.trouble: str | None = None
 
-    def sealed(self) -> tuple[int, datetime]:
-        """Number and time of the newest change that is a fact."""
+    @property
+    def error(self) -> BaseException | None:
+        """What sealing raised that is not the vault's being away."""
+        return self._aside.error
+
+    def sealed(self) -> Sealed:
+        """Up to which number and time changes are facts, and the newest's mode."""
         with self._mutex:
             return self._sealed
 
@@ -66,14 +69,15 @@ class DurabilityFacts:
         }
         record_fact(self._vault, self._dataset, DURABILITY, body)
         with self._mutex:
-            self._sealed = (change.seq, change.since)
+            # The number follows a server that was set back; a time that fell behind would give older rows again.
+            self._sealed = Sealed(change.seq, max(change.since, self._sealed.since), change.mode)
 
 
-def _newest(vault: Vault, dataset: str) -> tuple[int, datetime]:
+def _newest(vault: Vault, dataset: str) -> Sealed:
     fact = latest_fact(vault, dataset, DURABILITY)
     if fact is None:
-        return _NOTHING
+        return Sealed()
     seq, since = fact.body.get("seq"), fact.body.get("since")
     if not isinstance(seq, int):
-        return _NOTHING
-    return seq, parse_time(since, f"{fact.key}: since")
+        return Sealed()
+    return Sealed(seq, parse_time(since, f"{fact.key}: since"), str(fact.body.get("mode")))

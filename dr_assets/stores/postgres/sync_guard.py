@@ -1,17 +1,18 @@
 """A thread that sees to it that commits wait for the vault, and never longer than was declared.
 
 What belongs here: when to look, acting on the rule's word, and what the newest look said. What stays out: the rule and
-the SQL (sync_standby.py), sealing the changes (durability_facts.py).
+the SQL (sync_standby.py), the proof (sync_probe.py), sealing the changes (durability_facts.py).
 
 It runs in two places: in the capture, which also makes commits wait again once it has caught up, and in the resident
-`dr-assets sync-guard`, which only lets go: a capture that died can't do that for itself.
+`dr-assets sync-guard`, which only lets go: a capture that died can't do that for itself. Only the capture says that
+commits wait, and only once it has seen one wait (sync_probe.py); until then they count as degraded.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import psycopg
@@ -20,6 +21,7 @@ from dr_assets.estate.errors import SourceError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.dsn import masked
 from dr_assets.stores.postgres.session import Connection, connect
+from dr_assets.stores.postgres.sync_probe import why_unproven
 from dr_assets.stores.postgres.sync_standby import (
     DEGRADED,
     SYNCHRONOUS,
@@ -27,6 +29,7 @@ from dr_assets.stores.postgres.sync_standby import (
     Look,
     Mode,
     Rule,
+    Sealed,
     change_to,
     changes_after,
     ensure_durability_table,
@@ -41,7 +44,8 @@ OUTSIDE: Final = "sync-guard"
 _LONGEST_INTERVAL_S = 1.0
 _SHORTEST_INTERVAL_S = 0.1
 _WEAK_EVERY_S = 60.0
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_PROBE_S = 1.0
+_SHORTEST_PROBE_S = 0.25
 _OUTSIDE_GUARDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
 
 
@@ -65,6 +69,8 @@ class Guarded:
 class SyncGuard:
     """Looks every second at most, and four times within what commits may wait, until `stop`.
 
+    `locate` tells before each new connection which server is the primary now, as its DSN; it may raise SourceError.
+
     `sealed` tells the newest change that is a fact already, and `seal` takes those that are not; only the capture has
     them. What nobody foresaw ends the thread and is in `error`.
     """
@@ -77,12 +83,14 @@ class SyncGuard:
         told_by: str,
         rearm_after_s: float = 5.0,
         seal: Callable[[list[Change]], None] | None = None,
-        sealed: Callable[[], tuple[int, datetime]] = lambda: (0, _LONG_AGO),
+        sealed: Callable[[], Sealed] = Sealed,
+        locate: Callable[[], str] | None = None,
     ) -> None:
         if dataset.zero_loss is None:
             raise ValueError(dataset.name)
         degrade_after = dataset.zero_loss.degrade_after
         self._dsn = dsn
+        self._locate = locate
         self._dataset = dataset
         self._told_by = told_by
         self._degrade_after_s = None if degrade_after is None else degrade_after.total_seconds()
@@ -95,6 +103,9 @@ class SyncGuard:
         self._weak: tuple[str, ...] = ()
         self._weak_due_s = 0.0
         self._last: Change | None = None
+        self._own: Change | None = None
+        self._found: Mode | None = None
+        self._unproven: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run_aside, name=f"sync-{dataset.name}", daemon=True)
         self.newest = Guarded()
@@ -140,6 +151,8 @@ class SyncGuard:
                 connection.close()
 
     def _connect(self) -> Connection:
+        if self._locate is not None:
+            self._dsn = self._locate()
         outside = self._told_by == OUTSIDE
         name = guard_application_name(self._dataset.name) if outside else "dr-assets durability"
         connection = connect(self._dsn, application_name=name, connect_timeout_s=3)
@@ -148,18 +161,37 @@ class SyncGuard:
         return connection
 
     def _look(self, connection: Connection) -> None:
-        now_s = time.monotonic()
-        look = look_at(connection, self._dataset.slot)
-        wanted = self._rule.decide(look, now_s)
-        reason, mode = self._reason(look, now_s), look.mode(self._dataset.slot)
+        now_s, slot = time.monotonic(), self._dataset.slot
+        look = look_at(connection, slot)
+        mode = look.mode(slot)
+        if self._found == SYNCHRONOUS and mode == DEGRADED:
+            self._rule.degraded(now_s)  # somebody else let go, which is a flap like one of our own
+        wanted, reason = self._rule.decide(look, now_s), self._reason(look, now_s)
         if wanted == DEGRADED or (wanted == SYNCHRONOUS and self._told_by == CAPTURE):
-            change_to(connection, self._dataset.slot, wanted)
+            change_to(connection, slot, wanted)
             mode = wanted
             if wanted == DEGRADED:
                 self._rule.degraded(now_s)
             else:
-                look, reason = look_at(connection, self._dataset.slot), "the vault has caught up"
+                look, reason = look_at(connection, slot), "the vault has caught up"
+        self._found, self._unproven = mode, None
+        if mode == SYNCHRONOUS and self._is_news(connection, mode):
+            mode, look, reason = self._prove(connection, look, reason)
         self._note(connection, look, mode, reason, now_s)
+
+    def _prove(self, connection: Connection, look: Look, reason: str) -> tuple[Mode, Look, str]:
+        """What may be logged: that commits wait, from a look after one was seen to; degraded until then."""
+        slot = self._dataset.slot
+        if self._told_by != CAPTURE:
+            return DEGRADED, look, "no capture has seen commits wait yet"
+        within_s = min(_LONGEST_PROBE_S, max(_SHORTEST_PROBE_S, self._interval_s))
+        alone = len(look.names.names) == 1
+        why_not = why_unproven(self._dsn, connection, slot, alone=alone, within_s=within_s)
+        if why_not is None:
+            proven = look_at(connection, slot)
+            return proven.mode(slot), proven, reason
+        self._unproven = f"commits do not count as synchronous yet: {why_not}"
+        return DEGRADED, look, self._unproven
 
     def _reason(self, look: Look, now_s: float) -> str:
         slot = self._dataset.slot
@@ -173,18 +205,36 @@ class SyncGuard:
             return f"synchronous_standby_names is {look.names}: others may confirm in place of {slot}"
         return f"synchronous_standby_names does not ask for {slot}"
 
-    def _note(self, connection: Connection, look: Look, mode: Mode, reason: str, now_s: float) -> None:
+    def _is_news(self, connection: Connection, mode: Mode) -> bool:
+        """Whether `mode` is to be logged: the log says otherwise, or what is sealed does and nothing is to follow.
+
+        After a failover the newest fact may be of a row that never reached the server that is asked now.
+        """
         if self._last is None or self._last.mode != mode:
             self._last = last_change(connection, self._dataset.name)
-            if self._last is None or self._last.mode != mode:
-                self._last = log_change(connection, self._dataset.name, mode, look, reason, self._told_by)
+        if self._last is None or self._last.mode != mode:
+            return True
+        sealed = self._sealed()  # once: it moves on in another thread
+        if self._last == self._own or sealed.mode in (None, mode):
+            return False
+        return not changes_after(connection, self._dataset.name, sealed)
+
+    def _note(self, connection: Connection, look: Look, mode: Mode, reason: str, now_s: float) -> None:
+        is_news, last = self._is_news(connection, mode), self._last
+        if is_news or last is None:
+            last = self._last = self._own = log_change(
+                connection, self._dataset.name, mode, look, reason, self._told_by, after=last
+            )
         if self._seal is not None:
-            unsealed = changes_after(connection, self._dataset.name, *self._sealed())
+            sealed = self._sealed()
+            unsealed = changes_after(connection, self._dataset.name, sealed)
+            if not unsealed and sealed.mode not in (None, mode):
+                unsealed = [last]  # by a clock that is behind the other server's
             if unsealed:
                 self._seal(unsealed)
         self._look_for_weak(connection, now_s)
         self.newest = Guarded(
-            mode, self._last.since, self._last.reason, self._rule.behind.age_s(now_s), None,
+            mode, last.since, last.reason, self._rule.behind.age_s(now_s), self._unproven,
             (*self._weak, *self._unguarded(connection)),
         )  # fmt: skip
 

@@ -73,6 +73,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """Which changes are facts: those up to number `seq` and time `since`; `mode` is the newest fact's, None before."""
+
+    seq: int = 0
+    since: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """What the source said at `at` of its clock: the setting, how far its WAL is flushed, our slot has confirmed."""
 
@@ -167,8 +176,9 @@ def look_at(connection: Connection, slot: str) -> Look:
 
 
 def change_to(connection: Connection, name: str, mode: Mode) -> None:
-    """Add or take away `name` with ALTER SYSTEM, and wait until the server has read it.
+    """Add or take away `name` with ALTER SYSTEM, and wait until sessions show it.
 
+    Commits may begin to wait later than that: sync_probe.py sees when.
     Raises psycopg.Error, among them InsufficientPrivilege (preflight names the GRANTs) and `DataError` when something
     else, as a command-line option, goes before ALTER SYSTEM.
     """
@@ -204,25 +214,28 @@ def last_change(connection: Connection, dataset: str) -> Change | None:
     return None if row is None else _change(row)
 
 
-def changes_after(connection: Connection, dataset: str, seq: int, since: datetime) -> list[Change]:
-    """The rows that came after this one, 100 at most. Raises psycopg.Error.
+def changes_after(connection: Connection, dataset: str, sealed: Sealed) -> list[Change]:
+    """The rows that came after these, 100 at most. Raises psycopg.Error.
 
     By number or by time: a server that was set back to an older copy gives numbers again.
     """
-    return [_change(row) for row in connection.execute(_AFTER, (dataset, seq, since))]
+    return [_change(row) for row in connection.execute(_AFTER, (dataset, sealed.seq, sealed.since))]
 
 
-def log_change(connection: Connection, dataset: str, mode: Mode, look: Look, reason: str, told_by: str) -> Change:
-    """Log a change unless the newest row says the same: of two that look at once, one logs it. Raises psycopg.Error.
+def log_change(
+    connection: Connection, dataset: str, mode: Mode, look: Look, reason: str, told_by: str, *, after: Change | None
+) -> Change:
+    """Log a change unless a row newer than `after` says it: of two that look at once, one logs it.
 
-    `look` is the last one before a degradation, the first one after the other change: what is promised is never more
-    than what held. Commits that waited are released by a degradation, so it counts from what was vaulted.
+    Raises psycopg.Error. `look` is the last one before a degradation, the first one after the other change: what is
+    promised is never more than what held. Commits that waited are released by a degradation, so it counts from what was
+    vaulted.
     """
     lsn = format_lsn(look.vaulted_lsn if mode == DEGRADED else look.flushed_lsn)
     with connection.transaction():
         connection.execute("LOCK TABLE dr_assets.durability IN SHARE ROW EXCLUSIVE MODE")
         newest = last_change(connection, dataset)
-        if newest is not None and newest.mode == mode:
+        if newest is not None and newest.mode == mode and newest != after:
             return newest
         row = connection.execute(_LOG, (dataset, mode, look.at, lsn, reason, told_by)).fetchone()
     if row is None:
