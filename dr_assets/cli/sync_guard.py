@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry, Gauge
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, patroni_of
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Dataset
 from dr_assets.observability.endpoint import metrics_endpoint
+from dr_assets.stores.postgres.nodes import Nodes
+from dr_assets.stores.postgres.source_stream import open_source
 from dr_assets.stores.postgres.sync_guard import OUTSIDE, Guarded, SyncGuard
 
 log = logging.getLogger("dr_assets.sync_guard")
@@ -33,7 +35,11 @@ def sync_guard(
             f"{dataset} does not declare `durability: zero_loss` with `on_capture_loss: {{degrade_after: ...}}`",
             "without it no guard may let commits go on: asynchronous ones never wait, blocking ones shall wait",
         )
-    guard = SyncGuard(dsn_of(declared), declared, told_by=OUTSIDE)
+    dsn = dsn_of(declared)
+    nodes = Nodes(dsn, patroni_of(declared))
+    guard = SyncGuard(
+        dsn, declared, told_by=OUTSIDE, locate=(lambda: locate_primary(nodes)) if nodes.are_several else None
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -44,6 +50,12 @@ def sync_guard(
     with metrics_endpoint(told.registry, port=metrics_port) as endpoint:
         log.info("metrics at %s", endpoint.url)
         guard.run(stop, told)
+
+
+def locate_primary(nodes: Nodes) -> str:
+    """The primary as a capture would choose it, by its DSN. Raises SourceError."""
+    with open_source(nodes, f"dr-assets {OUTSIDE}", connect_timeout_s=3) as connection:
+        return connection.dsn
 
 
 class _Told:

@@ -77,9 +77,22 @@ def preflight(dsn: str, dataset: Dataset, patroni: Sequence[str] = ()) -> list[P
         if error.code != "source.no_tls":
             raise
         return [PreflightFinding(error.code, "error", error.found, error.hint)]
-    with source_errors(dsn), connect(dsn, application_name="dr-assets preflight") as connection:
-        findings = _too_old(connection) or _judge(dsn, dataset, connection, Nodes(dsn, patroni))
+    nodes = Nodes(dsn, patroni)
+    primary = _dsn_of_primary(dsn, nodes)
+    with source_errors(primary), connect(primary, application_name="dr-assets preflight") as connection:
+        findings = _too_old(connection) or _judge(primary, dataset, connection, nodes)
     return sorted(findings, key=lambda finding: ("error", "warning", "advice").index(finding.severity))
+
+
+def _dsn_of_primary(dsn: str, nodes: Nodes) -> str:
+    """The DSN of the server that a capture would go to; where it could not, of the one to ask why."""
+    if not nodes.are_several:
+        return dsn
+    try:
+        with nodes.open_primary(application_name="dr-assets preflight", connect_timeout_s=5) as connection:
+            return connection.dsn
+    except ConnectionLostError:
+        return nodes.told_leader or dsn
 
 
 def require_ready(findings: list[PreflightFinding], dsn: str) -> None:

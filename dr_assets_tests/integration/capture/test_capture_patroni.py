@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from dr_assets.cli.sync_guard import locate_primary
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.stores.postgres.dsn import node_dsns
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.patroni import PatroniSilentError, find_members, leader
+from dr_assets.stores.postgres.preflight import preflight
 from dr_assets.stores.postgres.protocol import ConnectionLostError
 
 pytestmark = pytest.mark.integration
@@ -161,3 +163,22 @@ def test_the_newest_of_two_primaries_is_chosen(cluster: Any) -> None:
     with pytest.raises(ConnectionLostError, match="a standby"):
         Nodes(cluster.dsn()).open_primary(application_name="test", connect_timeout_s=3)
     third.stop()
+
+
+def test_preflight_and_the_guard_go_to_whom_patroni_names(rig: ModuleType, cluster: Any, patroni: Patroni) -> None:
+    """The connection string names the old primary alone, which is gone; both find the promoted one, and say so again.
+
+    The settings that preflight judges are the new primary's.
+    """
+    old = cluster.servers[0]
+    new = cluster.standby(old)
+    patroni.servers, patroni.leads = [old, new], old
+    nodes = Nodes(old.dsn(), [patroni.url])
+    assert f"{old.port}" in locate_primary(nodes)
+    old.stop()
+    new.promote()
+    cluster.execute(new, "ALTER SYSTEM SET max_slot_wal_keep_size = '77MB'", "SELECT pg_reload_conf()")
+    patroni.leads, patroni.timeline = new, 2
+    assert f"{new.port}" in locate_primary(nodes)
+    said = [str(finding) for finding in preflight(old.dsn(), rig.make_dataset(), [patroni.url])]
+    assert any("77" in finding for finding in said), said

@@ -81,7 +81,7 @@ def test_a_spool_that_is_being_put_does_not_hold_up_a_shutdown(
     rig: ModuleType, postgres_server: Any, memory_vault: Any, tmp_path: Path
 ) -> None:
     """However slow the vault: no stream runs that the server would have to wait for."""
-    server = postgres_server(settings={"fsync": False})
+    server = postgres_server(settings={"fsync": False, "wal_sender_timeout": 0})
     dataset = replace(rig.make_dataset(), spool=Spool("SPOOL_DIR", 256 << 20))
     vault = memory_vault(dataset)
     door = Door(vault)
@@ -92,6 +92,7 @@ def test_a_spool_that_is_being_put_does_not_hold_up_a_shutdown(
         try:
             assert door.waiting.wait(60)
             server.stop()
+            assert "database system is shut down" in server.log_tail()  # else it had to be killed
         finally:
             door.free.set()
         assert isinstance(capture.ended_with(), SourceError)
