@@ -3,6 +3,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.clip import require_whole
 from dr_assets.stores.postgres.nodes import Nodes
+from dr_assets.stores.postgres.pieces import Arrival, Piece
 from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
@@ -152,6 +154,24 @@ def test_every_piece_says_what_was_stored_when_it_was_made() -> None:
         loop.run(threading.Event())
     said = [vault.header(obj).extra["acknowledged_to"] for obj in vault.objects("ledger", "wal")]
     assert said == [f"{at(number):016X}" for number in range(len(said))]
+
+
+def test_a_piece_on_the_spool_leaves_two_lag_samples_in_memory_and_no_more() -> None:
+    """A spool holds hours of pieces: what is kept of each must not depend on how many messages it came in."""
+    vault, taken = throwaway_vault(), list[Piece]()
+    with loop_over(vault, ScriptedStream(0)) as loop:
+        spooling = SimpleNamespace(take=lambda _, piece: taken.append(piece))
+        loop._parts = replace(loop._parts, spooling=cast("Any", spooling), putters=cast("Any", NoIdlePutters()))
+        samples = tuple(Arrival(BEGIN + number, float(number)) for number in range(1, SIZE + 1))
+        loop._submit(Piece(BEGIN, at(1), AT, AT, bytes(SIZE), samples))
+    assert list(loop._arrivals) == [samples[0], samples[-1]]
+    assert [piece.arrivals for piece in taken] == [()]
+
+
+class NoIdlePutters:
+    """Every putter waits for the vault."""
+
+    has_idle = False
 
 
 def lost() -> SourceError:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dr_assets.estate.errors import SourceError, VaultError
@@ -276,11 +276,13 @@ class CaptureLoop:
         )
         self._previous = prepared.header.digest
         self._prefix.begin(piece.begin, piece.end)
-        self._arrivals.extend(piece.arrivals)
         if self._parts.putters.has_idle or self._parts.spooling is None:
+            self._arrivals.extend(piece.arrivals)
             self._parts.putters.submit(prepared, piece)
         else:
-            self._parts.spooling.take(prepared, piece)
+            # A spool holds hours of pieces: of each two samples are enough, or memory would grow with the outage.
+            self._arrivals.extend(piece.arrivals[:1] + piece.arrivals[1:][-1:])
+            self._parts.spooling.take(prepared, replace(piece, arrivals=()))
 
     def _take_outcomes(self) -> None:
         before = self._prefix.acknowledged
