@@ -6,12 +6,15 @@ and the promises themselves (judgements.py).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from dr_assets.components.judgements import Judgement, Value
+from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.objective import stream_of_base
+from dr_assets.stores.postgres.objective import age_text, stream_of_base
+from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.slot import SlotStatus
 from dr_assets.stores.postgres.slot_room import RED_SHARE, YELLOW_SHARE, Room
@@ -21,16 +24,27 @@ SYNCHRONOUS: Final = "synchronous"
 _SHOWN: Final = 5
 
 
-def judge_durability(newest: Fact | None) -> Judgement:
-    """Whether commits wait for the vault, by the newest sealed `durability` fact of a dataset declared zero loss."""
+def judge_durability(newest: Fact | None, dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> Judgement:
+    """Whether commits wait for the vault, by the newest sealed `durability` fact of a dataset declared zero loss.
+
+    What was sealed holds up to the newest recovery point. Past it, the source may have been let go with nobody there to
+    seal it, so where `point` is older than the RPO nothing is known.
+    """
     if newest is None:
         return Judgement(passed=False, reason="no commit has waited for the vault yet: start the capture")
     mode, since = str(newest.body.get("mode")), str(newest.body.get("since"))
-    values: dict[str, Value] = {"mode": mode, "since": since, "reason": str(newest.body.get("reason"))}
-    if mode == SYNCHRONOUS:
-        return Judgement(passed=True, reason=f"commits wait for the vault since {since}", values=values)
-    reason = f"since {since} commits do not wait for the vault ({mode}): {newest.body.get('reason')}"
-    return Judgement(passed=False, reason=reason, values=values)
+    at = None if point is None else point.at
+    values: dict[str, Value] = {
+        "mode": mode, "since": since, "reason": str(newest.body.get("reason")), "recovery_point_at": at,
+    }  # fmt: skip
+    if mode != SYNCHRONOUS:
+        reason = f"since {since} commits do not wait for the vault ({mode}): {newest.body.get('reason')}"
+        return Judgement(passed=False, reason=reason, values=values)
+    if at is None or now - at > dataset.rpo:
+        known = "no recovery point is known" if at is None else age_text(now, at)
+        reason = f"commits waited for the vault since {since}; whether they still do nobody has sealed: {known}"
+        return Judgement(passed=False, reason=reason, values=values)
+    return Judgement(passed=True, reason=f"commits wait for the vault since {since}, up to {at}", values=values)
 
 
 def judge_timeline(base: Fact | None, anchor: Anchor | None) -> Judgement:

@@ -74,7 +74,8 @@ def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.Asset
         left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), base)
         judged = {rpo_key(dataset): judge_rpo(dataset, point, base, left, now), **judge_proofs(vault, dataset)}
         if dataset.zero_loss is not None:
-            judged[durability_key(dataset)] = judge_durability(latest_fact(vault, dataset.name, DURABILITY))
+            said = latest_fact(vault, dataset.name, DURABILITY)
+            judged[durability_key(dataset)] = judge_durability(said, dataset, point, now)
         lost = judge_gap(base, latest_fact(vault, dataset.name, GAP))
         return judged if lost is None else {**judged, contiguous_key(dataset): lost}
     except DrError as error:

@@ -201,7 +201,10 @@ def test_a_vault_that_is_away_makes_the_lineage_red(filled: Any, ledger: Dataset
 
 
 def test_durability_is_judged_for_zero_loss_alone(filled: Any, ledger: Dataset, zero_loss: Dataset) -> None:
-    """Red before commits ever waited, green while they do, red with the reason from the moment they don't."""
+    """Red before commits ever waited, green while they do, red with the reason from the moment they don't.
+
+    A capture that died seals nothing any more: what it sealed last counts no longer than its recovery point.
+    """
     assert durability_key(ledger) not in judge_from_vault(filled, ledger)
 
     def verdict() -> tuple[bool, str]:
@@ -210,6 +213,12 @@ def test_durability_is_judged_for_zero_loss_alone(filled: Any, ledger: Dataset, 
 
     assert verdict()[0] is False
     filled.seal("durability", mode="synchronous", since="2026-03-10T12:00:00Z", reason="armed")
+    filled.store_wal()
+    assert verdict()[0] is True, verdict()
+    filled.later(seconds=zero_loss.rpo.total_seconds() + 1)
+    assert verdict()[0] is False
+    assert "nobody has sealed" in verdict()[1]
+    filled.store_wal()
     assert verdict()[0] is True
     filled.later(seconds=1)
     filled.seal("durability", mode="degraded", since="2026-03-10T12:00:01Z", reason="the vault is away")
@@ -221,9 +230,12 @@ def test_durability_is_judged_for_zero_loss_alone(filled: Any, ledger: Dataset, 
     assert verdict()[0] is False
 
 
-def test_a_mode_that_nobody_knows_is_not_green() -> None:
-    """Only the word for waiting is green."""
-    assert not judge_durability(None).passed
+def test_a_mode_that_nobody_knows_is_not_green(filled: Any, zero_loss: Dataset) -> None:
+    """Only the word for waiting is green, and only beside a recovery point."""
+    assert not judge_durability(None, zero_loss, None, filled.now).passed
+    filled.seal("durability", mode="synchronous", since="2026-03-10T12:00:00Z", reason="armed")
+    sealed = latest_fact(filled.vault, "ledger", "durability")
+    assert not judge_durability(sealed, zero_loss, None, filled.now).passed
 
 
 def test_the_graph_of_a_zero_loss_dataset_has_the_check(zero_loss: Dataset) -> None:
