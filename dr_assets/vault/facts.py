@@ -190,6 +190,19 @@ def _believed(vault: Vault, obj: StoredObject) -> _Believed | None:
     return _Believed(obj, data, header)
 
 
+def was_ours(vault: Vault, obj: StoredObject) -> bool:
+    """Whether one of ours sealed what lies under this name for this very place, though it may be damaged since.
+
+    False for what a stranger laid there. Raises VaultError where that can't be told.
+    """
+    try:
+        return _believed(vault, obj) is not None
+    except VaultError as error:
+        if error.code in {"vault.tampered", "vault.missing"}:
+            return True
+        raise
+
+
 def _was_whole(vault: Vault, obj: StoredObject) -> bool:
     """Whether bytes that have not the digest in their name had it when the store took them, or may have had it.
 

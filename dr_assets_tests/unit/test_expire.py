@@ -1,5 +1,6 @@
 """Expiry over simulated months: what the window needs stays, what it doesn't goes, and verify is green all along."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
@@ -17,13 +18,15 @@ from dr_assets.stores.postgres.rollup_run import roll_up
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.keys import part_stream
+from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.full_segment import FULL, FULL_LIST, joins
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.signing import Signer
+from dr_assets.vault.storage import Lock
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import ThrowawayRetention, throwaway_vault
-from dr_assets.vault.vault import Vault
+from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify import verify
 from dr_assets.vault.witness import check_witness
 from dr_assets_tests.unit.test_rollup import T0, Clock, Wal
@@ -242,6 +245,75 @@ def test_an_unusable_base_backup_carries_nothing(grown: Life) -> None:
     kept = {one.manifest.snapshot_id for one in plan_expiry(life.vault, "ledger").kept if one.manifest}
     assert before[-2].snapshot_id in kept
     assert before[-1].snapshot_id not in kept
+
+
+def flip(life: Life, name: str) -> None:
+    """Other bytes under the same name."""
+    row = life.store.rows[name][0]
+    assert row.data is not None
+    row.data = row.data[:-150] + bytes(150)
+
+
+def kept_ids(life: Life) -> list[str]:
+    """Snapshot ids of the base backups that are there."""
+    return [one.manifest.snapshot_id for one in base_backups(life.vault, "ledger") if one.manifest]
+
+
+def test_no_base_backup_goes_on_the_strength_of_one_that_cannot_be_opened(grown: Life) -> None:
+    """All names are there and a part is damaged: the one before stays, and so does what is damaged; that is told."""
+    life = grown.twin()
+    for _ in range(18):
+        life.a_day(base=False)
+    newest, before = life.bases[-1], life.bases[-2]
+    flip(life, newest.parts[0].key)
+    done = life.expire()
+    assert kept_ids(life) == [before.snapshot_id, newest.snapshot_id]
+    assert done.last is not None
+    assert any("can't be restored from" in trouble for trouble in done.last.troubles)
+
+
+def test_what_an_incremental_builds_on_is_opened_with_it() -> None:
+    """A damaged full makes its incremental worth nothing, so the base backup before the two stays."""
+    life = Life()
+    for _ in range(3):
+        life.a_day()
+    sound, full = life.bases[1], life.bases[2]
+    life.a_day(parent=full)
+    for _ in range(26):
+        life.a_day(base=False)
+    flip(life, full.parts[1].key)
+    life.expire()
+    assert kept_ids(life) == [one.snapshot_id for one in (sound, full, life.bases[3])]
+
+
+def test_a_base_backup_is_opened_once_and_only_before_another_goes(
+    grown: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many lists a run works off; while all that could go is locked, none is opened."""
+    life = grown.twin()
+    opened: list[str] = []
+    opens = life.vault.open
+
+    def counting(obj: StoredObject, **named: bool) -> Opened:
+        opened.extend([str(obj.key)] if "/base-" in str(obj.key) else [])
+        return opens(obj, **named)
+
+    monkeypatch.setattr(life.vault, "open", counting)
+    life.expire(limit=20)
+    assert len(opened) == len(set(opened)) == 2
+    life.expire()
+    assert len(opened) == 2
+
+
+def test_a_full_and_a_manifest_that_were_never_ours_stop_nothing(grown: Life) -> None:
+    """Rubbish under our names, whatever positions they claim, keeps neither micros nor old WAL."""
+    plain, life = grown.twin(), grown.twin()
+    for stream, timeline, last in ((FULL, 1, 1 << 62), ("base", 0, 1)):
+        data = b"rubbish" + stream.encode()
+        sha256 = hashlib.sha256(data).hexdigest()
+        name = f"{life.vault.estate}/ledger/{stream}/7/{timeline:08X}/{0:016X}-{last:016X}-{sha256[:32]}"
+        life.store.put(name, data, sha256, Lock("GOVERNANCE", life.clock.now + 4000 * DAY))
+    assert life.expire().removed == plain.expire().removed
 
 
 def test_micros_stay_while_their_full_cannot_be_opened(grown: Life) -> None:

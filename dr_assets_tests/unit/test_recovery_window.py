@@ -36,6 +36,17 @@ def test_a_hole_ends_one_window_and_the_next_base_backup_begins_another() -> Non
     assert windows[0].end_lsn <= lost.start_lsn
 
 
+def test_a_base_backup_that_lacks_a_part_opens_no_window() -> None:
+    """Nor does an incremental on it: nothing can be restored from either."""
+    life = Life()
+    life.a_day()
+    life.a_day()
+    life.a_day(parent=life.bases[1])
+    del life.store.rows[life.bases[1].parts[0].key]
+    (window,) = recovery_windows(life.vault, "ledger", base_backups(life.vault, "ledger"))
+    assert (window.base_backups, window.first, window.last) == (1, life.bases[0].snapshot_id, life.bases[0].snapshot_id)
+
+
 def test_an_unreadable_base_backup_is_kept_and_carries_nothing() -> None:
     """Nobody knows what it holds, so it stays, and so does the one before it."""
     life = Life()

@@ -17,12 +17,20 @@ from typing import Final
 from dr_assets.stores.postgres.beneath_fulls import Fulls, Prover, fulls_over
 from dr_assets.stores.postgres.capture_facts import CAPTURE, latest_anchor
 from dr_assets.stores.postgres.full_put import Stream
-from dr_assets.stores.postgres.recovery_window import BaseBackup, WalNeeds, base_backups, is_usable, kept_backups
+from dr_assets.stores.postgres.recovery_window import (
+    BaseBackup,
+    WalNeeds,
+    base_backups,
+    carrier_of,
+    damage_of,
+    is_usable,
+    kept_backups,
+)
 from dr_assets.stores.postgres.rollup import streams_of
 from dr_assets.stores.postgres.rollup_run import ROLL_UP
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, Doomed
 from dr_assets.vault.facts import SYSTEM_ID, facts
-from dr_assets.vault.format.keys import WAL, fact_stream, part_stream, prefix_of
+from dr_assets.vault.format.keys import WAL, ObjectKey, fact_stream, part_stream, prefix_of
 from dr_assets.vault.full_segment import FULL, FULL_LIST
 from dr_assets.vault.inventory import INVENTORY
 from dr_assets.vault.retention import MICRO_LOCK
@@ -91,6 +99,8 @@ class Planner:
         self._limit = limit
         self._micro_age = micro_age  # no micro can be younger when its lock ends, so none younger is asked for it
         self._locked: dict[int, datetime] = {}
+        self._opened: set[ObjectKey] = set()
+        self._damaged: set[ObjectKey] = set()
         self._unproven: set[int] = set()
         self._doubts: list[str] = []  # why, over all plans
         self._chosen: set[int] = set()
@@ -102,7 +112,7 @@ class Planner:
         self._chosen = set()
         plan = self._plan = ExpiryPlan(self._dataset, now, now - vault.locks.kept_for(self._dataset))
         backups = base_backups(vault, self._dataset)
-        kept = kept_backups(backups, plan.window_begin, lambda one: is_usable(vault, self._dataset, one, backups))
+        kept = self._kept(backups)
         plan.kept = tuple(kept)
         plan.troubles += [f"{one.key} can't be read and is kept: {one.trouble}" for one in backups if one.trouble]
         try:
@@ -123,6 +133,33 @@ class Planner:
         return plan
 
     # -- base backups -----------------------------------------------------------------------------------------------
+
+    def _kept(self, backups: list[BaseBackup]) -> list[BaseBackup]:
+        """Before any goes, the one on the strength of which it goes is opened whole, once in all plans."""
+        plan, damaged = self._plan, self._damaged
+
+        def is_sound(one: BaseBackup) -> bool:
+            return one.key not in damaged and is_usable(self._vault, self._dataset, one, backups)
+
+        while True:
+            kept = kept_backups(backups, plan.window_begin, is_sound, damaged=damaged)
+            carrier = carrier_of(kept, plan.window_begin, damaged)
+            gone = [one for one in backups if one not in kept]
+            if carrier is None or carrier.key in self._opened or not any(map(self._is_free, gone)):
+                return kept
+            trouble = damage_of(self._vault, self._dataset, carrier, backups)
+            if trouble is None:
+                self._opened.add(carrier.key)
+                return kept
+            damaged.add(carrier.key)
+            self._doubts.append(f"{carrier.key} can't be restored from, so an older base backup is kept: {trouble}")
+
+    def _is_free(self, backup: BaseBackup) -> bool:
+        """Whether the lock of its manifest is over."""
+        names = self._vault.names(backup.key.place, _before(backup))
+        name = next((name for name in names if name.text == str(backup.key)), None)
+        until = None if name is None else self._locked_until(name)
+        return until is None or until <= self._plan.now
 
     def _backups(self, gone: Iterable[BaseBackup]) -> None:
         """Whole sets only: one part under lock keeps all of it, and its manifest."""

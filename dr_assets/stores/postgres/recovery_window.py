@@ -8,25 +8,28 @@ the newest usable one that ended before; with an incremental, all it builds on. 
 is: when base backups stop, nothing may run out.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres import base_manifest
-from dr_assets.stores.postgres.base_manifest import BaseManifest
+from dr_assets.stores.postgres.base_manifest import BaseManifest, Part
 from dr_assets.stores.postgres.clip import reachable_at
 from dr_assets.stores.postgres.course import Course
 from dr_assets.stores.postgres.full_segments import stored_wal
 from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.wal import segment_begin
 from dr_assets.vault.chain import Chain
+from dr_assets.vault.facts import was_ours
 from dr_assets.vault.format.keys import BASE, ObjectKey, part_stream
 from dr_assets.vault.vault import StoredObject, Vault
 
 _READERS: Final = 8
+_OPENERS: Final = 3  # parts, of tens of megabytes each, that are in memory at once
 _LARGEST_SEGMENT: Final = 1 << 30
 
 
@@ -56,29 +59,37 @@ class BaseBackup:
 
 
 def base_backups(vault: Vault, dataset: str, *, as_of: datetime | None = None) -> list[BaseBackup]:
-    """All of them, oldest first. Raises VaultError when the store can't be read."""
+    """All of them, oldest first; what none of ours ever sealed for its place is none. Raises VaultError.
 
-    def read(obj: StoredObject) -> BaseBackup:
+    One of ours that can't be read any more is told with the reason.
+    """
+
+    def read(obj: StoredObject) -> BaseBackup | None:
         try:
             return BaseBackup(obj, base_manifest.decode(vault.open(obj).plaintext, name=str(obj.key)))
         except VaultError as error:
             if error.code in STORE_AWAY:
                 raise
-            return BaseBackup(obj, None, f"{error.code}: {error.found}")
+            return BaseBackup(obj, None, f"{error.code}: {error.found}") if was_ours(vault, obj) else None
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
-        found = list(pool.map(read, vault.objects(dataset, BASE, as_of=as_of)))
+        found = [one for one in pool.map(read, vault.objects(dataset, BASE, as_of=as_of)) if one is not None]
     return sorted(found, key=lambda backup: (backup.end_at, backup.key))
 
 
 def kept_backups(
-    backups: Sequence[BaseBackup], window_begin: datetime, is_usable: Callable[[BaseBackup], bool]
+    backups: Sequence[BaseBackup],
+    window_begin: datetime,
+    is_usable: Callable[[BaseBackup], bool],
+    *,
+    damaged: Collection[ObjectKey] = (),
 ) -> list[BaseBackup]:
     """Those that an instant in the window needs, oldest first.
 
-    What can't be read is kept: nobody knows what it holds. Without a usable one before the window all are kept.
+    What can't be read is kept: nobody knows what it holds. Nor does what is `damaged` go, though it carries nothing.
+    Without a usable one before the window all are kept.
     """
-    kept = {backup.key for backup in backups if backup.end_at >= window_begin or backup.manifest is None}
+    kept = {one.key for one in backups if one.end_at >= window_begin or one.manifest is None or one.key in damaged}
     before = [backup for backup in reversed(backups) if backup.key not in kept]
     newest = next((backup for backup in before if is_usable(backup)), None)
     kept |= {backup.key for backup in before} if newest is None else {newest.key}
@@ -100,19 +111,58 @@ def _ancestors(backup: BaseBackup, by_name: dict[str, BaseBackup]) -> list[BaseB
     return found
 
 
+def carrier_of(kept: Sequence[BaseBackup], window_begin: datetime, damaged: Collection[ObjectKey]) -> BaseBackup | None:
+    """The newest of those that are kept though they ended before the window: what older ones go on the strength of."""
+    before = [one for one in kept if one.end_at < window_begin and one.manifest and one.key not in damaged]
+    return before[-1] if before else None
+
+
+def damage_of(vault: Vault, dataset: str, backup: BaseBackup, backups: Iterable[BaseBackup]) -> str | None:
+    """Open every part of a base backup and of what it builds on, a few at a time; the first trouble, None without any.
+
+    Raises VaultError when the store is away.
+    """
+
+    def trouble(part: Part) -> str | None:
+        key = ObjectKey.parse(part.key)
+        if key is None or key.dataset != dataset:
+            return f"{part.key}: no name of a part"
+        try:
+            obj = vault.find(key)
+            opened = vault.open(obj)
+        except VaultError as error:
+            if error.code in STORE_AWAY:
+                raise
+            return f"{error.code}: {error.found}"
+        return None if opened.header.kind == "part" else f"{part.key}: no part"
+
+    manifests = [one.manifest for one in (backup, *_ancestors(backup, {str(one.key): one for one in backups}))]
+    todo = iter([part for manifest in manifests if manifest is not None for part in manifest.parts])
+    with ThreadPoolExecutor(_OPENERS, thread_name_prefix="opens") as pool:
+        while chunk := list(islice(todo, _OPENERS)):
+            for found in pool.map(trouble, chunk):
+                if found is not None:
+                    return found
+    return None
+
+
 def is_usable(vault: Vault, dataset: str, backup: BaseBackup, backups: Iterable[BaseBackup]) -> bool:
     """Whether its parts, those of what it builds on, and the WAL up to its end are there, by their names."""
     manifest = backup.manifest
-    if manifest is None:
-        return False
-    by_name = {str(other.key): other for other in backups}
-    built_on = _ancestors(backup, by_name)
-    if len(built_on) != manifest.depth:
-        return False
-    if not all(_has_parts(vault, dataset, one.manifest) for one in (backup, *built_on) if one.manifest is not None):
+    if manifest is None or not is_whole(vault, dataset, backup, backups):
         return False
     chain = stored_wal(vault, dataset, manifest.system_id, manifest.timeline, backup.wal_begin)
     return bool(chain.segments) and chain.end >= manifest.stop_lsn
+
+
+def is_whole(vault: Vault, dataset: str, backup: BaseBackup, backups: Iterable[BaseBackup]) -> bool:
+    """Whether its parts and those of what it builds on are there, by their names."""
+    if backup.manifest is None:
+        return False
+    built_on = _ancestors(backup, {str(other.key): other for other in backups})
+    if len(built_on) != backup.manifest.depth:
+        return False
+    return all(_has_parts(vault, dataset, one.manifest) for one in (backup, *built_on) if one.manifest is not None)
 
 
 def _has_parts(vault: Vault, dataset: str, manifest: BaseManifest) -> bool:
@@ -160,13 +210,15 @@ class Window:
 def recovery_windows(vault: Vault, dataset: str, backups: Sequence[BaseBackup]) -> list[Window]:
     """One window for each unbroken run of WAL that begins with a base backup; a hole begins another. By names alone.
 
-    A base backup without the WAL up to its end counts for nothing yet. Raises VaultError.
+    A base backup without the WAL up to its end counts for nothing yet, nor does one that lacks a part, its own or of
+    what it builds on. Raises VaultError.
     """
     windows: list[Window] = []
-    streams = sorted({(one.key.system_id, one.key.timeline) for one in backups})
+    whole = [one for one in backups if is_whole(vault, dataset, one, backups)]
+    streams = sorted({(one.key.system_id, one.key.timeline) for one in whole})
     for system_id, timeline in streams:
-        own = [one for one in backups if (one.key.system_id, one.key.timeline) == (system_id, timeline)]
-        own = sorted((one for one in own if one.manifest is not None), key=lambda one: one.key)
+        own = [one for one in whole if (one.key.system_id, one.key.timeline) == (system_id, timeline)]
+        own = sorted(own, key=lambda one: one.key)
         while own:
             chain = stored_wal(vault, dataset, system_id, timeline, own[0].wal_begin)
             carried = [one for one in own if one.key.last <= chain.end] if chain.segments else []
