@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres.pieces import PIECE_BYTES, PIECE_CAP_BYTES, Cutter, Marks
+from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_BYTES, PIECE_CAP_BYTES, Cutter, Marks
 from dr_assets.stores.postgres.protocol import WalData
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_a_heartbeat_counts_once_the_stream_has_passed_it() -> None:
 
 
 def test_far_behind_a_piece_is_due_when_it_is_large_and_near_the_end_when_it_is_not() -> None:
-    """A backlog pays for a put once in seven MiB; as soon as the server has little more to send, one MiB is enough."""
+    """A backlog pays for a put once in seven MiB or fifteen; near its end one MiB is enough, and more is cut."""
     cutter = Cutter(0, 60.0)
     for number in range(2):
         cutter.add(_wal(number * PIECE_BYTES, PIECE_BYTES), 0.0)
@@ -100,3 +100,11 @@ def test_far_behind_a_piece_is_due_when_it_is_large_and_near_the_end_when_it_is_
         cutter.add(_wal(number * PIECE_BYTES, PIECE_BYTES), 0.0)
     assert cutter.due_in_s(0.0) == 0.0
     assert not cutter.is_full()
+    cutter.behind_bytes = BACKLOG_PIECE_BYTES
+    for number in range(7, 15):
+        assert cutter.due_in_s(0.0) == 60.0
+        cutter.add(_wal(number * PIECE_BYTES, PIECE_BYTES), 0.0)
+    assert cutter.due_in_s(0.0) == 0.0
+    assert not cutter.is_full()
+    cutter.behind_bytes = 0
+    assert (cutter.due_in_s(0.0), cutter.is_full()) == (0.0, True)

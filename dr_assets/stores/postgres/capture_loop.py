@@ -20,7 +20,7 @@ from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
-from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
+from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
 from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
 from dr_assets.stores.postgres.putters import Failed, Putters, Stored
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState, Durability
@@ -62,7 +62,7 @@ class CaptureOptions:
     position_fact_every_s: float = 300.0
     putters: int = 8
     zero_loss_putters: int = 16
-    in_flight_cap_bytes: int = 8 * PIECE_CAP_BYTES
+    in_flight_cap_bytes: int = 6 * BACKLOG_PIECE_BYTES
     give_up_s: float = 3600.0
     stop_within_s: float = 30.0
     patience_s: float = 5.0
@@ -233,7 +233,10 @@ class CaptureLoop:
             elif isinstance(message, Keepalive):
                 self._server_lsn = max(self._server_lsn, message.server_end)
                 self._reply_requested = self._reply_requested or message.reply_requested
-        self._cutter.behind_bytes = self._server_lsn - self._cutter.position
+        behind_bytes = self._server_lsn - self._cutter.position
+        # A spool is sized, and fills, by pieces: there they stay at the smaller cap.
+        has_spool = self._parts.spooling is not None
+        self._cutter.behind_bytes = min(behind_bytes, PIECE_CAP_BYTES) if has_spool else behind_bytes
         if self._cutter.position != before:
             self._parts.metrics.received(self._parts.dataset.name, self._cutter.position - before)
 

@@ -14,6 +14,7 @@ from dr_assets.stores.postgres.protocol import WalData
 
 PIECE_BYTES = 1 << 20
 PIECE_CAP_BYTES = 8 << 20
+BACKLOG_PIECE_BYTES = 16 << 20
 _ARRIVALS_KEPT = 512
 
 
@@ -50,8 +51,9 @@ class Cutter:
     """Gathers the stream into the next piece.
 
     A piece is due at `linger_s` after its first byte or at 1 MiB. When nobody could take it then, or the server has
-    `behind_bytes` more to send than a large piece holds, it keeps growing up to 8 MiB: a backlog becomes few large
-    objects instead of many small ones, and the costs of a put are paid once for eight.
+    `behind_bytes` more to send than a large piece holds, it keeps growing up to 8 MiB, and to 16 MiB where that much is
+    still to come: a backlog becomes few large objects instead of many small ones, and the costs of a put, here and at
+    the store, are paid once for many.
     """
 
     position: int
@@ -73,7 +75,11 @@ class Cutter:
 
     def is_full(self) -> bool:
         """Whether one more message could push the piece over its cap: stop reading until it is cut."""
-        return self._size > PIECE_CAP_BYTES - PIECE_BYTES
+        return self._size > self._cap_bytes - PIECE_BYTES
+
+    @property
+    def _cap_bytes(self) -> int:
+        return BACKLOG_PIECE_BYTES if self.behind_bytes >= BACKLOG_PIECE_BYTES else PIECE_CAP_BYTES
 
     def add(self, wal: WalData, now_s: float) -> None:
         """Take the next bytes. Raises SourceError (`source.stream_gap`) unless they begin where the last ended."""
@@ -106,7 +112,7 @@ class Cutter:
         """Seconds until the piece should be cut: 0 when it is due, None when there is nothing to cut."""
         if not self._parts:
             return None
-        if self._size >= (PIECE_BYTES if self.behind_bytes < PIECE_CAP_BYTES else PIECE_CAP_BYTES - PIECE_BYTES):
+        if self._size >= (PIECE_BYTES if self.behind_bytes < PIECE_CAP_BYTES else self._cap_bytes - PIECE_BYTES):
             return 0.0
         return max(0.0, self._first_at_s + self.linger_s - now_s)
 
