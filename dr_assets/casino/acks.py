@@ -2,12 +2,14 @@
 
 What belongs here: the files of an acknowledgement folder. What stays out: comparing them with a database (loss.py).
 
-Each worker of each run appends to three files of its own, so that nothing is shared and nothing is overwritten:
+Each worker of each run appends to four files of its own, so that nothing is shared and nothing is overwritten:
 `<run>.<worker>.acks` has a line `<transfer id> <n> <ns>` per acknowledged commit, `<run>.<worker>.warned` such a line
 per commit that came with a WARNING (a wait for synchronous standbys that was cancelled: durable there, promised
-nowhere else), `<run>.<worker>.unknown` a line `<n> <ns>` per attempt whose connection died before the answer.
-`<run>/<worker>/<n>` is the attempt's idempotency key, ns the time since the epoch on the workload's clock. Every line
-is one write(2): it survives the death of any process (not of the host, which a drill of processes does not need).
+nowhere else), `<run>.<worker>.replayed` such a line per attempt that was answered only when it was repeated (from what
+was there already, which waits for no standby), `<run>.<worker>.unknown` a line `<n> <ns>` per attempt whose connection
+died before the answer. `<run>/<worker>/<n>` is the attempt's idempotency key, ns the time since the epoch on the
+workload's clock. Every line is one write(2): it survives the death of any process (not of the host, which a drill of
+processes does not need).
 """
 
 import io
@@ -45,7 +47,7 @@ class Ack:
 
 @dataclass(frozen=True)
 class AckRecord:
-    """All that a folder says. `acks` and `warned` have transfer_id, idempotency_key, at_ns; `unknown` not the first.
+    """All that a folder says. `unknown` has idempotency_key and at_ns, the other tables transfer_id as well.
 
     `torn_lines` counts last lines that a killed workload left without their end: never acknowledged to anyone else,
     so they count as in flight.
@@ -53,18 +55,20 @@ class AckRecord:
 
     acks: pa.Table
     warned: pa.Table
+    replayed: pa.Table
     unknown: pa.Table
     runs: tuple[str, ...]
     torn_lines: int
 
 
 class AckLog:
-    """One worker's three files, created new; a context manager. Raises FileExistsError rather than share a file."""
+    """One worker's four files, created new; a context manager. Raises FileExistsError rather than share a file."""
 
     def __init__(self, ack_dir: Path, run: str, worker: int) -> None:
         self.key_prefix = f"{run}/{worker:03d}/"
         self._acks = _create(ack_dir / f"{run}.{worker:03d}.acks")
         self._warned = _create(ack_dir / f"{run}.{worker:03d}.warned")
+        self._replayed = _create(ack_dir / f"{run}.{worker:03d}.replayed")
         self._unknown = _create(ack_dir / f"{run}.{worker:03d}.unknown")
 
     def __enter__(self) -> Self:
@@ -73,7 +77,7 @@ class AckLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in (self._acks, self._warned, self._unknown):
+        for file in (self._acks, self._warned, self._replayed, self._unknown):
             os.close(file)
 
     def acknowledged(self, transfer_id: int, attempt: int) -> None:
@@ -83,6 +87,10 @@ class AckLog:
     def warned(self, transfer_id: int, attempt: int) -> None:
         """Write one commit that was answered with a WARNING, stamped now."""
         os.write(self._warned, f"{transfer_id} {attempt} {time.time_ns()}\n".encode())
+
+    def replayed(self, transfer_id: int, attempt: int) -> None:
+        """Write one attempt that was answered when it was repeated, stamped now."""
+        os.write(self._replayed, f"{transfer_id} {attempt} {time.time_ns()}\n".encode())
 
     def unknown(self, attempt: int) -> None:
         """Write one attempt whose outcome nobody knows, stamped now."""
@@ -104,9 +112,11 @@ def read_acks(ack_dir: Path) -> AckRecord:
     """Read a folder back, also while a workload is writing to it (then: what was complete at that moment)."""
     acks, torn_acks = _read_all(ack_dir, ".acks", _ACKS)
     warned, torn_warned = _read_all(ack_dir, ".warned", _ACKS)
+    replayed, torn_replayed = _read_all(ack_dir, ".replayed", _ACKS)
     unknown, torn_unknown = _read_all(ack_dir, ".unknown", _UNKNOWN)
     runs = tuple(sorted({path.name.split(".", 1)[0] for path in ack_dir.glob("*.acks")}))
-    return AckRecord(acks, warned, unknown, runs, torn_acks + torn_warned + torn_unknown)
+    torn_lines = torn_acks + torn_warned + torn_replayed + torn_unknown
+    return AckRecord(acks, warned, replayed, unknown, runs, torn_lines)
 
 
 def _read_all(ack_dir: Path, suffix: str, schema: pa.Schema) -> tuple[pa.Table, int]:

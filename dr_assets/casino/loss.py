@@ -33,7 +33,8 @@ _WARNED_LOST = f"""
 _IN_FLIGHT = """
     SELECT count(*), count(noted.idempotency_key)
     FROM (SELECT idempotency_key FROM restored SEMI JOIN runs ON split_part(idempotency_key, '/', 1) = run
-          EXCEPT SELECT idempotency_key FROM acks EXCEPT SELECT idempotency_key FROM warned) AS in_flight
+          EXCEPT SELECT idempotency_key FROM acks EXCEPT SELECT idempotency_key FROM warned
+          EXCEPT SELECT idempotency_key FROM replayed) AS in_flight
     LEFT JOIN (SELECT DISTINCT idempotency_key FROM unknown) AS noted USING (idempotency_key)
 """
 
@@ -45,6 +46,8 @@ class Loss:
     `loss_window_ms` runs from the first lost acknowledgement to the crash (or, when no crash time is given, to the last
     acknowledgement); 0.0 when nothing is lost. `unexpected` transfers were restored but never acknowledged: in flight
     when the server died, no harm; `unexpected_unknown` of them are attempts that the workload had noted as unknown.
+    `replayed` attempts were answered only when they were repeated, which may be an answer read from a server that had
+    not made them durable elsewhere: counted apart, neither lost nor unexpected.
     `warned` commits were answered with a WARNING (their wait for a synchronous standby was cancelled): nobody promised
     them, so their loss is no broken promise, but a client may believe in them: `warned_lost` lists them, 1000 at most.
     """
@@ -61,6 +64,7 @@ class Loss:
     torn_lines: int
     warned: int = 0
     warned_lost: tuple[Ack, ...] = ()
+    replayed: int = 0
 
 
 def measure_loss(ack_dir: Path, dsn: str, *, crashed_at: datetime | None = None) -> Loss:
@@ -89,6 +93,7 @@ def measure_loss(ack_dir: Path, dsn: str, *, crashed_at: datetime | None = None)
         torn_lines=record.torn_lines,
         warned=record.warned.num_rows,
         warned_lost=warned_lost,
+        replayed=record.replayed.num_rows,
     )
 
 
@@ -104,8 +109,10 @@ def _load(database: duckdb.DuckDBPyConnection, record: AckRecord, dsn: str) -> N
     database.register("acks_arrow", record.acks)
     database.register("unknown_arrow", record.unknown)
     database.register("warned_arrow", record.warned)
+    database.register("replayed_arrow", record.replayed)
     database.execute("CREATE TABLE acks AS SELECT * FROM acks_arrow")
     database.execute("CREATE TABLE warned AS SELECT * FROM warned_arrow")
+    database.execute("CREATE TABLE replayed AS SELECT * FROM replayed_arrow")
     database.execute("CREATE TABLE unknown AS SELECT * FROM unknown_arrow")
     database.execute("CREATE TABLE runs AS SELECT unnest($runs::VARCHAR[]) AS run", {"runs": list(record.runs)})
     with _reading(dsn) as cursor:

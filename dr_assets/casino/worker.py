@@ -1,7 +1,7 @@
 """One worker of the workload: its own connection, its own acknowledgement files, one transaction at a time.
 
-What belongs here: attempting a move and telling its outcomes apart: acknowledged, warned, refused, unknown. What stays
-out: choosing moves (moves.py), timing (pace.py), starting and stopping workers (workload.py).
+What belongs here: attempting a move and telling its outcomes apart: acknowledged, warned, replayed, refused, unknown.
+What stays out: choosing moves (moves.py), timing (pace.py), starting and stopping workers (workload.py).
 """
 
 import threading
@@ -85,6 +85,7 @@ class Worker:
         self._attempts = 0
         self.acknowledged = 0
         self.warned = 0
+        self.replayed = 0
         self.unknown = 0
         self.refused: Counter[str] = Counter()  # by SQLSTATE
         self.latencies_s: deque[float] = deque(maxlen=10_000)
@@ -112,7 +113,7 @@ class Worker:
     def _attempt(self, move: Move) -> None:
         """Try until the outcome is known: an attempt repeated under its key can only count once."""
         self._attempts += 1
-        key = f"{self._log.key_prefix}{self._attempts}"
+        key, is_repeated = f"{self._log.key_prefix}{self._attempts}", False
         while True:
             self.session.take_warnings()
             try:
@@ -126,18 +127,26 @@ class Worker:
                 if not self.session.revive():
                     self.source_lost = True
                     return
+                is_repeated = True
                 continue
             if answer is None:
                 raise AssertionError(move)  # every call returns exactly one row
-            self._answered(answer[0])
+            self._answered(answer[0], is_repeated=is_repeated)
             self._chooser.succeeded(move, answer)
             return
 
-    def _answered(self, transfer_id: int) -> None:
-        """Committed; acknowledged only if no warning came along: a cancelled wait is answered as a success."""
+    def _answered(self, transfer_id: int, *, is_repeated: bool) -> None:
+        """Committed; acknowledged only if no warning came along: a cancelled wait is answered as a success.
+
+        Nor if it was repeated: what is answered from what is there already writes nothing, and so waits for no standby.
+        """
         if self.session.take_warnings():
             self._log.warned(transfer_id, self._attempts)
             self.warned += 1
+            return
+        if is_repeated:
+            self._log.replayed(transfer_id, self._attempts)
+            self.replayed += 1
             return
         self._log.acknowledged(transfer_id, self._attempts)
         self.acknowledged += 1

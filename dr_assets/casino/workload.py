@@ -33,6 +33,7 @@ class Stats:
     elapsed_s: float
     acknowledged: int
     warned: int  # committed with a WARNING: a cancelled wait for a synchronous standby promises nothing
+    replayed: int  # answered when repeated: read from what was there, which waits for no standby
     refused: dict[str, int]
     unknown: int
     shed: int
@@ -159,6 +160,7 @@ class Workload:
             elapsed_s=round(now_s - self._started_s, 3),
             acknowledged=acknowledged,
             warned=sum(worker.warned for worker in self._workers),
+            replayed=sum(worker.replayed for worker in self._workers),
             refused=dict(refused),
             unknown=sum(worker.unknown for worker in self._workers),
             shed=sum(worker.shed for worker in self._workers),
