@@ -94,7 +94,9 @@ def test_what_an_older_chain_lacks_is_put_behind_it(folder: SpoolFolder) -> None
     captured(vault, 0x1000, 0x1100, new.header.digest)
     assert SpoolRecovery(vault, "ledger", folder).put_back(drop_rest=True) == 2
     assert [obj.key.first for obj in vault.objects("ledger", "wal")] == [0x100, 0x200, 0x300, 0x1000]
-    assert [(fact.body["reason"].split(":")[0], fact.body["pieces"]) for fact in facts(vault, "ledger", "spool")] == [
+    assert [
+        (str(fact.body["reason"]).split(":")[0], fact.body["pieces"]) for fact in facts(vault, "ledger", "spool")
+    ] == [
         ("the vault holds these positions already", 1),
         ("it does not continue what the vault holds", 1),
     ]
