@@ -1,10 +1,12 @@
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 
 from dr_assets.estate.model import ZeroLoss
 from dr_assets.stores.postgres.session import connect
+from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
 from dr_assets.stores.postgres.sync_probe import APPLICATION_NAME, why_unproven
-from dr_assets.stores.postgres.sync_standby import DEGRADED, SYNCHRONOUS, change_to
+from dr_assets.stores.postgres.sync_standby import DEGRADED, SYNCHRONOUS, Change, Rule, Sealed, change_to
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +25,10 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def source(postgres_server: Any) -> Any:
     """A server of the test's own, since the setting is the whole server's."""
-    return postgres_server(settings={"fsync": False, "wal_level": "replica", "max_wal_senders": 5})
+    server = postgres_server(settings={"fsync": False, "wal_level": "replica", "max_wal_senders": 5})
+    with connect(server.dsn(), application_name="test") as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS dr_assets")
+    return server
 
 
 @contextmanager
@@ -72,3 +78,45 @@ def test_a_capture_that_arms_during_a_checkpoint_stays_degraded_until_commits_wa
         capture.wait(lambda report: report.durability == "synchronous" and not report.trouble, "synchronous")
         with connect(dsn, application_name="test") as connection:
             change_to(connection, dataset.slot, DEGRADED)
+
+
+def test_what_is_sealed_otherwise_is_logged_again_once(rig: ModuleType, source: Any) -> None:
+    """After a failover the log may lack the row that was sealed last: what is found now is logged, and sealed, anew."""
+    dataset = replace(rig.make_dataset(), zero_loss=ZeroLoss(None))
+    given = list[Change]()
+    look(SyncGuard(source.dsn(), dataset, told_by=CAPTURE, seal=given.extend))
+    assert [(row.seq, row.mode) for row in given] == [(1, "degraded")]
+    replicated = given[0].since
+    for clock_behind_s, seq in ((0, 2), (60, 3)):
+        given.clear()
+        sealed = Sealed(7, replicated + timedelta(seconds=clock_behind_s), "synchronous")
+        guard = SyncGuard(source.dsn(), dataset, told_by=CAPTURE, seal=given.extend, sealed=partial(replace, sealed))
+        look(guard)
+        look(guard)
+        assert [(row.seq, row.mode) for row in given] == [(seq, "degraded")] * 2
+
+
+def test_a_guard_that_finds_itself_let_go_by_another_is_as_patient_as_after_its_own(
+    rig: ModuleType, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a vault that comes and goes makes commits wait again and again, whenever the outside guard was first."""
+    dataset = replace(rig.make_dataset(), zero_loss=ZeroLoss(timedelta(seconds=30)))
+    degraded: list[float] = []
+    monkeypatch.setattr(Rule, "degraded", lambda _, now_s: degraded.append(now_s))
+    guard = SyncGuard(source.dsn(), dataset, told_by=CAPTURE)
+    with connect(source.dsn(), application_name="test") as connection:
+        look(guard)
+        change_to(connection, dataset.slot, SYNCHRONOUS)
+        look(guard)
+        assert degraded == []
+        change_to(connection, dataset.slot, DEGRADED)
+        look(guard)
+        look(guard)
+    assert len(degraded) == 1
+
+
+def look(guard: SyncGuard) -> None:
+    """One look of a guard in this thread."""
+    stop = threading.Event()
+    guard.run(stop, lambda _: stop.set())
+    assert "yet" in str(guard.newest.trouble or "yet")
