@@ -176,7 +176,8 @@ def test_an_outage_is_noticed_proven_told_and_over(estate: EmbeddedEstate, sink:
                 wait_for("the recovery's message", lambda: told.count("/hook", RPO_SUBJECT, "resolved"))
         assert driven.runs("ledger_restore_test") == ["SUCCESS"]
         assert all(driven.verdicts().values()), driven.verdicts()
-        assert len(driven.verdicts()) == 12
+        # `rolled_up` is judged when its schedule happens to tick meanwhile.
+        assert len(driven.verdicts().keys() - {"rolled_up"}) == 11
         assert instance.get_latest_materialization_event(RPO_CHECK.asset_key) is not None
     for kind in ("restore_test", "reconciliation"):
         assert [fact.body["outcome"] for fact in facts(vault, "ledger", kind, begin=killed_at)] == ["passed"]
