@@ -17,6 +17,7 @@ from dr_assets.stores.postgres.full_segments import stored_wal
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.vault import StoredObject, Vault
+from dr_assets.vault.view import Listing, View
 
 
 def stored_wal_as_of(
@@ -32,7 +33,7 @@ def stored_wal_as_of(
     anchor = anchor_of(vault, dataset, system_id, timeline, as_of=as_of)
     if anchor is None or chain.end >= anchor.stored:
         return chain
-    replaced = stored_wal(_Replaced(vault, anchor.stored), dataset, system_id, timeline, begin, as_of=as_of)
+    replaced = stored_wal(_replaced(vault, anchor.stored), dataset, system_id, timeline, begin, as_of=as_of)
     if replaced.end <= chain.end:
         return chain
     return _cut(replaced, anchor.stored, as_of)
@@ -46,30 +47,12 @@ def _cut(chain: Chain, end: int, as_of: datetime) -> Chain:
     return replace(chain, segments=segments, end=end, holes=(), orphans=(), unreadable=())
 
 
-class _Replaced(Vault):
-    """A vault that, asked as of a moment, lists later full segments as well, of what begins before `end`."""
+def _replaced(vault: Vault, end: int) -> Vault:
+    """`vault`, of which listings as of a moment show later full segments as well, of what begins before `end`."""
 
-    def __init__(self, vault: Vault, end: int) -> None:
-        super().__init__(
-            store=vault.store, estate=vault.estate, name=vault.name, keys=vault.keys, trust=vault.trust,
-            signer=vault.signer, locks=vault.locks, clock=vault.clock,
-        )  # fmt: skip
-        self._end = end
+    def select(listed: Listing, stream: str | None, as_of: datetime | None) -> Iterator[StoredObject]:
+        if stream != FULL or as_of is None:
+            return listed(as_of)
+        return (obj for obj in listed(None) if obj.modified_at <= as_of or obj.key.first < end)
 
-    def objects(
-        self,
-        dataset: str | None = None,
-        stream: str | None = None,
-        *,
-        system_id: str | None = None,
-        timeline: int | None = None,
-        start_after_position: int | None = None,
-        as_of: datetime | None = None,
-    ) -> Iterator[StoredObject]:
-        """As any vault's, but for full segments."""
-        for obj in super().objects(
-            dataset, stream, system_id=system_id, timeline=timeline, start_after_position=start_after_position,
-            as_of=None if stream == FULL else as_of,
-        ):  # fmt: skip
-            if stream != FULL or as_of is None or obj.modified_at <= as_of or obj.key.first < self._end:
-                yield obj
+    return View(vault, select)

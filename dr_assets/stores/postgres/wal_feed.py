@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from dr_assets.stores.postgres.wal import parse_long_header
 from dr_assets.vault.format.keys import TIMELINE_END
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.vault import StoredObject, Vault
+from dr_assets.vault.view import Listing, View
 
 _SEGMENT: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})")
 _HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
@@ -100,7 +102,7 @@ class WalFeed:
     def _course(self, timeline: int, begin: int, end: int) -> Course:
         """What is stored of [begin, end) on the way to `timeline`; looks farther when that is not all."""
         legs = self._legs(timeline, begin)
-        near = _Near(self._vault, end + _BEYOND_BYTES)
+        near = _near(self._vault, end + _BEYOND_BYTES)
         course = find_course(near, self._dataset, self._system_id, legs, begin)
         wanted = end if legs[-1].end is None else min(end, legs[-1].end)
         if course.chain.end >= wanted:
@@ -175,34 +177,13 @@ def _left_at(timeline: int, histories: Iterable[History]) -> int | None:
     return newest.left_at(timeline) or 0
 
 
-class _Near(Vault):
-    """A vault of which nothing that begins at `end` or later is listed: the tail may be months of pieces."""
+def _near(vault: Vault, end: int) -> Vault:
+    """`vault`, of which nothing that begins at `end` or later is listed: the tail may be months of pieces."""
 
-    def __init__(self, vault: Vault, end: int) -> None:
-        super().__init__(
-            store=vault.store, estate=vault.estate, name=vault.name, keys=vault.keys, trust=vault.trust,
-            signer=vault.signer, locks=vault.locks, clock=vault.clock,
-        )  # fmt: skip
-        self._end = end
+    def select(listed: Listing, _: str | None, as_of: datetime | None) -> Iterator[StoredObject]:
+        return takewhile(lambda obj: obj.key.first < end, listed(as_of))
 
-    def objects(
-        self,
-        dataset: str | None = None,
-        stream: str | None = None,
-        *,
-        system_id: str | None = None,
-        timeline: int | None = None,
-        start_after_position: int | None = None,
-        as_of: datetime | None = None,
-    ) -> Iterator[StoredObject]:
-        """As any vault's, up to there."""
-        for obj in super().objects(
-            dataset, stream, system_id=system_id, timeline=timeline,
-            start_after_position=start_after_position, as_of=as_of,
-        ):  # fmt: skip
-            if obj.key.first >= self._end:
-                return
-            yield obj
+    return View(vault, select)
 
 
 def system_of(data_dir: Path) -> str | None:
