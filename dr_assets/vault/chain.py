@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject
 
 
@@ -39,7 +40,6 @@ class Link(Protocol):
 
 HeaderOf = Callable[[StoredObject], Link]
 _Order = tuple[int, int, str]
-_WAIT_FOR_A_PERSON = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Headers:
             try:
                 header = self._header_of(obj)
             except VaultError as error:
-                if error.code in _WAIT_FOR_A_PERSON:
+                if error.code in STORE_AWAY:
                     raise
                 self.unreadable[name] = (obj, str(error))
             else:

@@ -15,10 +15,10 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_put import Stream
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.full_segment import FULL, MICRO_KEYS, FullList, are_contiguous
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.rolled import list_of, slices_of

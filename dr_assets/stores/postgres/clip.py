@@ -14,13 +14,13 @@ from dr_assets.stores.postgres.base_manifest import BaseManifest
 from dr_assets.stores.postgres.course import Course
 from dr_assets.stores.postgres.fetch import opened_wal
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Behind a position the server must find one more complete record to know that it is to stop there.
@@ -34,7 +34,7 @@ _IN_FLIGHT_MAX_BYTES: Final = 128 << 20
 _ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")
 _TAIL_READERS: Final = 8
 
-__all__ = ["MARGIN_BYTES", "STORE_TROUBLE", "needed_pieces", "reachable_at", "require_whole"]
+__all__ = ["MARGIN_BYTES", "needed_pieces", "reachable_at", "require_whole"]
 
 
 def needed_pieces(
@@ -110,7 +110,7 @@ def _is_as_named(vault: Vault, obj: StoredObject) -> bool:
     try:
         vault.fetch(obj)
     except VaultError as error:
-        if error.code in STORE_TROUBLE:
+        if error.code in STORE_AWAY:
             raise
         return False
     return True
@@ -136,7 +136,7 @@ def _claim(vault: Vault, obj: StoredObject) -> int | None:
     try:
         text = vault.header(obj).extra.get(ACKNOWLEDGED_TO)
     except VaultError as error:
-        if error.code in STORE_TROUBLE:
+        if error.code in STORE_AWAY:
             raise
         return None
     return None if text is None else parse_position(text)

@@ -21,7 +21,6 @@ from dr_assets.stores.postgres.follow import pieces_around
 from dr_assets.stores.postgres.history import History
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import POSTGRES_EPOCH, SystemIdentity
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.wal import (
     CONTINUES_RECORD,
     OVERWRITES_RECORD,
@@ -34,6 +33,7 @@ from dr_assets.stores.postgres.wal import (
 )
 from dr_assets.vault.facts import facts, record_fact
 from dr_assets.vault.format.canonical import Json, format_time
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 DIVERGED: Final = "diverged"

@@ -13,9 +13,10 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_segments import micros_beneath
-from dr_assets.stores.postgres.patience import STORE_TROUBLE, patiently
+from dr_assets.stores.postgres.patience import patiently
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.full_segment import FULL
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Plaintext in flight, whatever it was compressed to; but always two objects, so that one is opened as one is laid.
@@ -84,7 +85,7 @@ def opened_wal(vault: Vault, objects: Sequence[StoredObject]) -> Iterator[Opened
 
 def _beneath(vault: Vault, damaged: StoredObject, error: VaultError) -> Sequence[StoredObject]:
     """The micro-segments beneath a damaged full one; raises `error` when there are none."""
-    micros = micros_beneath(vault, damaged) if damaged.key.stream == FULL and error.code not in STORE_TROUBLE else ()
+    micros = micros_beneath(vault, damaged) if damaged.key.stream == FULL and error.code not in STORE_AWAY else ()
     if not micros:
         raise error
     return micros

@@ -11,7 +11,6 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_cut import FullDraft
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
@@ -24,6 +23,7 @@ from dr_assets.vault.full_segment import (
     continues,
 )
 from dr_assets.vault.inventory import digest_of
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 WAL_KIND: Final = "wal"

@@ -19,11 +19,11 @@ from dr_assets.vault.chain import Chain, Hole, resolve
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL, ObjectKey, prefix_of
 from dr_assets.vault.full_segment import FULL, FULL_LIMIT_BYTES, continued_by, continues, joins
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 _READERS: Final = 8
 _TAIL_PIECES: Final = 64
-_STORE_AWAY: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 
 
 def stored_wal(
@@ -55,7 +55,7 @@ def micros_beneath(vault: Vault, full: StoredObject, *, as_of: datetime | None =
     try:
         header = vault.header(full)
     except VaultError as error:
-        if error.code in _STORE_AWAY:
+        if error.code in STORE_AWAY:
             raise
         header = None
     joint = None if header is None else continues(header)
@@ -102,7 +102,7 @@ def _first_believed(
         try:
             vault.header(obj)
         except VaultError as error:
-            if error.code in _STORE_AWAY:
+            if error.code in STORE_AWAY:
                 raise
         else:
             return obj
@@ -165,7 +165,7 @@ class _Stream:
         try:
             self.header(obj)
         except VaultError as error:
-            if error.code in _STORE_AWAY:
+            if error.code in STORE_AWAY:
                 raise
             return False
         return True

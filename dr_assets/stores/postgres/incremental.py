@@ -19,7 +19,6 @@ from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest, Parent
 from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
-from dr_assets.stores.postgres.clip import STORE_TROUBLE
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.fetch import opened_in_order
 from dr_assets.stores.postgres.followed import left_on_the_way
@@ -31,7 +30,7 @@ from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import BASE
 from dr_assets.vault.format.segment import Opened
-from dr_assets.vault.storage import Lock
+from dr_assets.vault.storage import STORE_AWAY, Lock
 from dr_assets.vault.vault import StoredObject, Vault
 
 MIN_MAJOR: Final = 17
@@ -109,7 +108,7 @@ def choose_ground(
         why_full = why_full or _left_behind(vault, dataset.name, manifest, opened)
         return Choice(None, why_full) if why_full else Choice(Ground(layers_of(vault, manifest, newest[0])))
     except VaultError as error:
-        if error.code in STORE_TROUBLE:
+        if error.code in STORE_AWAY:
             raise
         return Choice(None, f"{newest[0].key} cannot be built on: {error.code}: {error.found}")
 

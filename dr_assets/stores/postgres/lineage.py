@@ -20,11 +20,11 @@ from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.full_segments import first_stored, stored_systems, stored_timelines
 from dr_assets.stores.postgres.history import History, Leg, parse_history
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.keys import BASE, TIMELINE_END
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
 
 # The kind of fact with which a capture says that it is on a timeline, and how that came to be.
@@ -254,7 +254,7 @@ class _Lineage:
                 if fact.body.get("system_id") == self._system_id and isinstance(number, int):
                     found.setdefault(number, set()).add(text if isinstance(text, str) else "")
         except VaultError as error:
-            if error.code in STORE_TROUBLE:
+            if error.code in STORE_AWAY:
                 raise
         return found
 
@@ -266,7 +266,7 @@ class _Lineage:
             try:
                 manifest = base_manifest.decode(self._vault.open(obj).plaintext, name=str(obj.key))
             except VaultError as error:
-                if error.code in STORE_TROUBLE:
+                if error.code in STORE_AWAY:
                     raise
             else:
                 return manifest.history

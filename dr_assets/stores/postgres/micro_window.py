@@ -10,10 +10,10 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_cut import MICROS_MAX
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL, ObjectKey
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Twice what a full can cover: forks behind the next cut are then decided by what comes after them, as ever.

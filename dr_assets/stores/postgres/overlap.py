@@ -14,9 +14,10 @@ from typing import Final
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.resume import STORE_AWAY, StoredEnd
+from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.vault.format.keys import WAL, ObjectKey
 from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
 
 log = logging.getLogger("dr_assets.capture")

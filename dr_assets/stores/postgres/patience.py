@@ -13,8 +13,6 @@ from dr_assets.estate.errors import VaultError
 
 # A base backup or a restore that ran for an hour should outlive a store's restart.
 GIVE_UP_S: Final = 120.0
-# Trouble with the whole store, not with one object.
-STORE_TROUBLE: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 _TRANSIENT: Final = frozenset({"vault.unreachable"})
 _BACKOFF_BEGIN_S, _BACKOFF_END_S = 0.5, 8.0
 

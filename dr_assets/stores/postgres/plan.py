@@ -31,12 +31,12 @@ from dr_assets.stores.postgres.lineage import (
 )
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.one_history import require_one_history
-from dr_assets.stores.postgres.patience import STORE_TROUBLE
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import segment_begin
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.format.keys import BASE
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 _EPOCH_XIDS: Final = 1 << 32
@@ -157,7 +157,7 @@ def plan_restore(
         try:
             plan = search.plan_from(stored)
         except VaultError as error:
-            if error.code in STORE_TROUBLE:
+            if error.code in STORE_AWAY:
                 raise
             search.passed_over(stored, error)
         else:

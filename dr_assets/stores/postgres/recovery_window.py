@@ -21,11 +21,11 @@ from dr_assets.stores.postgres.base_manifest import BaseManifest, Part
 from dr_assets.stores.postgres.clip import reachable_at
 from dr_assets.stores.postgres.course import Course
 from dr_assets.stores.postgres.full_segments import stored_wal
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.stores.postgres.wal import segment_begin
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.facts import was_ours
 from dr_assets.vault.format.keys import BASE, ObjectKey, part_stream
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 _READERS: Final = 8

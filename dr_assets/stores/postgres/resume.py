@@ -21,11 +21,11 @@ from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 RECOVERY_POINT_AT = "recovery_point_at"
 _READERS = 8
-STORE_AWAY = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 _UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "B": 1}
 
 

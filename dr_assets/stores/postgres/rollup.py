@@ -22,12 +22,12 @@ from dr_assets.stores.postgres.full_put import Committer, FullEnd, Listener, Ove
 from dr_assets.stores.postgres.full_segments import stored_systems, stored_timelines
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.micro_window import MicroWindow
-from dr_assets.stores.postgres.resume import STORE_AWAY
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.full_segment import FULL, continued_by, continues
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.said import position_of
 

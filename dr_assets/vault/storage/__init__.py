@@ -7,9 +7,11 @@ What belongs here: what a store must be able to do and the values it speaks in. 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
+# Trouble with the whole store, not with one object: whoever passes over what can't be believed must not pass over this.
+STORE_AWAY: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 
 
 @dataclass(frozen=True, slots=True)

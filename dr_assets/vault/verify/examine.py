@@ -21,7 +21,7 @@ from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.keys.key_object import parse_key_object
 from dr_assets.vault.retention import Kind
-from dr_assets.vault.storage import Blob, Version
+from dr_assets.vault.storage import STORE_AWAY, Blob, Version
 from dr_assets.vault.storage.versions import Name, has_digest
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.report import Finding
@@ -31,7 +31,6 @@ LOCK_TOLERANCE: Final = timedelta(minutes=10)  # between the moment a lock was r
 LOCK_EXPIRED: Final = "lock_expired"
 BODY_LIMIT_BYTES: Final = 64 << 20
 
-_WAIT_FOR_A_PERSON: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
 _KIND_OF_CODE: Final = {
     "vault.bad_signature": "bad_signature",
     "vault.untrusted_signer": "untrusted",
@@ -130,7 +129,7 @@ def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Ve
         try:
             blob = vault.store.get(name.text, version.version_id, limit_bytes=stored_limit(key.stream))
         except VaultError as error:
-            if error.code in _WAIT_FOR_A_PERSON:
+            if error.code in STORE_AWAY:
                 raise
             kind = "malformed" if error.code == "vault.too_large" else "missing"
             damage.append(Finding(kind, name.text, version.version_id, error.found))
@@ -191,7 +190,7 @@ def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Find
         draft.body = _read_through(vault, blob.data, envelope, text)
         draft.header, draft.header_sha256 = envelope.header, envelope.header_sha256.hex()
     except VaultError as error:
-        if error.code in _WAIT_FOR_A_PERSON:
+        if error.code in STORE_AWAY:
             raise
         if error.code == "vault.no_key":  # one finding for the lost key, however many objects it opens
             return [Finding("missing", error.found.split(" ")[0], None, "no wrapping of this data key is left")]
