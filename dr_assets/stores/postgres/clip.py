@@ -17,10 +17,10 @@ from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal_search import find_restore_point
+from dr_assets.vault.believed import believed
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, parse_position
-from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Behind a position the server must find one more complete record to know that it is to stop there.
@@ -107,13 +107,7 @@ def _unless_damaged(vault: Vault, chain: Chain, obj: StoredObject, reason: str) 
 
 
 def _is_as_named(vault: Vault, obj: StoredObject) -> bool:
-    try:
-        vault.fetch(obj)
-    except VaultError as error:
-        if error.code in STORE_AWAY:
-            raise
-        return False
-    return True
+    return believed(vault.fetch, obj) is not None
 
 
 def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
@@ -133,12 +127,8 @@ def _claimed(vault: Vault, orphans: Sequence[StoredObject]) -> int:
 
 
 def _claim(vault: Vault, obj: StoredObject) -> int | None:
-    try:
-        text = vault.header(obj).extra.get(ACKNOWLEDGED_TO)
-    except VaultError as error:
-        if error.code in STORE_AWAY:
-            raise
-        return None
+    header = believed(vault.header, obj)
+    text = None if header is None else header.extra.get(ACKNOWLEDGED_TO)
     return None if text is None else parse_position(text)
 
 

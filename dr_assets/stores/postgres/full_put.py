@@ -11,6 +11,7 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_cut import FullDraft
+from dr_assets.vault.believed import believed
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
@@ -23,7 +24,6 @@ from dr_assets.vault.full_segment import (
     continues,
 )
 from dr_assets.vault.inventory import digest_of
-from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 WAL_KIND: Final = "wal"
@@ -139,7 +139,7 @@ class Committer:
         for obj in self._listed(FULL, first.first):
             if obj.key.first != first.first:
                 return None
-            header = self._believed(obj)
+            header = believed(self._vault.header, obj)
             if header is None or continues(header) != first.previous:
                 continue
             if header.last != last.last or continued_by(header) != last.digest:
@@ -221,11 +221,3 @@ class Committer:
             if obj.key.first > position:
                 break
         return found
-
-    def _believed(self, obj: StoredObject) -> Header | None:
-        try:
-            return self._vault.header(obj)
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-            return None

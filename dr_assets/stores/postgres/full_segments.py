@@ -14,12 +14,11 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from dr_assets.estate.errors import VaultError
+from dr_assets.vault.believed import believed
 from dr_assets.vault.chain import Chain, Hole, resolve
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL, ObjectKey, prefix_of
 from dr_assets.vault.full_segment import FULL, FULL_LIMIT_BYTES, continued_by, continues, joins
-from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 _READERS: Final = 8
@@ -52,12 +51,7 @@ def micros_beneath(vault: Vault, full: StoredObject, *, as_of: datetime | None =
     """The micro-segments whose WAL `full` holds, in order; empty when they are not all there any more."""
     key = full.key
     stream = _Stream(vault, key.dataset, key.system_id, key.timeline, as_of, frozenset({key}))
-    try:
-        header = vault.header(full)
-    except VaultError as error:
-        if error.code in STORE_AWAY:
-            raise
-        header = None
+    header = believed(vault.header, full)
     joint = None if header is None else continues(header)
     return stream.micros_between(key.first, key.last, joint) or []
 
@@ -98,15 +92,8 @@ def _folders(vault: Vault, prefix: str) -> list[str]:
 def _first_believed(
     vault: Vault, dataset: str, stream: str, system_id: str, timeline: int, as_of: datetime | None
 ) -> StoredObject | None:
-    for obj in vault.objects(dataset, stream, system_id=system_id, timeline=timeline, as_of=as_of):
-        try:
-            vault.header(obj)
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-        else:
-            return obj
-    return None
+    listed = vault.objects(dataset, stream, system_id=system_id, timeline=timeline, as_of=as_of)
+    return next((obj for obj in listed if believed(vault.header, obj) is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +149,7 @@ class _Stream:
                 list(pool.map(self._believes, unread))
 
     def _believes(self, obj: StoredObject) -> bool:
-        try:
-            self.header(obj)
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-            return False
-        return True
+        return believed(self.header, obj) is not None
 
     def fulls(self, begin: int) -> list[StoredObject]:
         """All fulls that end behind `begin`."""

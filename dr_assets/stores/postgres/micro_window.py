@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from dr_assets.estate.errors import VaultError
 from dr_assets.stores.postgres.full_cut import MICROS_MAX
+from dr_assets.vault.believed import believed
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL, ObjectKey
-from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 # Twice what a full can cover: forks behind the next cut are then decided by what comes after them, as ever.
@@ -77,12 +76,8 @@ class MicroWindow:
         return self._headers[obj.key]
 
     def _follows(self, obj: StoredObject, joint: str | None) -> bool:
-        try:
-            return self.header(obj).previous == joint
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-            return False  # rubbish under a fitting name continues nothing
+        header = believed(self.header, obj)
+        return header is not None and header.previous == joint  # rubbish under a fitting name continues nothing
 
     def _fill(self) -> None:
         wanted = WINDOW_MICROS - len(self._names)

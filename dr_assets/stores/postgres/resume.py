@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from dr_assets.estate.errors import SourceError, VaultError
+from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.capture_facts import Anchor, Gap, anchor_of, latest_anchor, record_gap
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import ReplicationConnection, SystemIdentity
 from dr_assets.stores.postgres.slot import SlotStatus
+from dr_assets.vault.believed import believed
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL
-from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
 RECOVERY_POINT_AT = "recovery_point_at"
@@ -104,12 +104,8 @@ class _Headers:
 
     def continues(self, obj: StoredObject, header: str | None) -> bool:
         """Whether `obj` names `header` as the one before it; what can't be believed continues nothing."""
-        try:
-            return self.of(obj).previous == header
-        except VaultError as error:
-            if error.code in STORE_AWAY:
-                raise
-            return False
+        own = believed(self.of, obj)
+        return own is not None and own.previous == header
 
 
 def _walk(headers: _Headers, objects: list[StoredObject], end: StoredEnd) -> StoredEnd:

@@ -22,6 +22,7 @@ from dr_assets.stores.postgres.full_put import Committer, FullEnd, Listener, Ove
 from dr_assets.stores.postgres.full_segments import stored_systems, stored_timelines
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.micro_window import MicroWindow
+from dr_assets.vault.believed import believed
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL
@@ -285,11 +286,11 @@ def _is_claimed(vault: Vault, stream: Stream, anchor: Anchor, position: int) -> 
 
 
 def _believed(header_of: Callable[[StoredObject], Header], obj: StoredObject) -> Header | None:
-    try:
-        header = header_of(obj)
+    """The header of a piece that says what continues it."""
+
+    def read(asked: StoredObject) -> Header:
+        header = header_of(asked)
         continued_by(header)
-    except VaultError as error:
-        if error.code in STORE_AWAY:
-            raise
-        return None
-    return header
+        return header
+
+    return believed(read, obj)
