@@ -8,13 +8,13 @@ A standby doesn't copy physical slots from its primary. One of its own, left beh
 WAL from there on; left alone it would keep it for ever.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
 
+from dr_assets.stores.postgres.beside import Beside
 from dr_assets.stores.postgres.dsn import describe_dsn, masked
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.nodes import Nodes
@@ -56,7 +56,7 @@ class Elsewhere:
     timeline: int
 
 
-class StandbySlots:
+class StandbySlots(Beside):
     """Looks after the slots on all standbys every `interval_s` until `stop`.
 
     What `start` is given tells up to where the vault holds the stream, and from which server (its DSN) it comes now.
@@ -74,6 +74,7 @@ class StandbySlots:
         zero_loss: bool = False,
         interval_s: float | None = None,
     ) -> None:
+        super().__init__(f"standbys-{slot}")
         self._nodes = nodes
         self._slot = slot
         self._system_id = system_id
@@ -83,10 +84,7 @@ class StandbySlots:
         self._serving: Callable[[], str | None] = lambda: None
         self._elsewhere: Elsewhere | None = None
         self._interval_s = INTERVAL_S if interval_s is None else interval_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"standbys-{slot}", daemon=True)
         self.warnings: tuple[str, ...] = ()
-        self.error: BaseException | None = None
 
     def start(self, stored: Callable[[], int], serving: Callable[[], str | None] = lambda: None) -> None:
         """Begin, if there may be standbys at all."""
@@ -94,26 +92,17 @@ class StandbySlots:
         if self._nodes.are_several:
             self._thread.start()
 
-    def stop(self) -> None:
-        """End, within the sessions' own time limits; one that never began has nothing to end."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=15)
-
     def take_elsewhere(self) -> Elsewhere | None:
         """Whether the last look found the primary elsewhere; told once for each look."""
         found, self._elsewhere = self._elsewhere, None
         return found
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                found = [self._look(dsn) for dsn in self._nodes.members()]
-                found.append(self._told_elsewhere())
-                self.warnings = tuple(warning for warning in found if warning)
-                self._stop.wait(self._interval_s)
-        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
-            self.error = error
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            found = [self._look(dsn) for dsn in self._nodes.members()]
+            found.append(self._told_elsewhere())
+            self.warnings = tuple(warning for warning in found if warning)
+            self._stop.wait(self._interval_s)
 
     def _told_elsewhere(self) -> str | None:
         """Patroni's word counts even where we can't reach whom it names: then ours is the one that was cut off."""

@@ -19,6 +19,7 @@ import psycopg
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.estate.model import Dataset
+from dr_assets.stores.postgres.beside import Beside, keep_looking
 from dr_assets.stores.postgres.dsn import masked
 from dr_assets.stores.postgres.session import Connection, connect
 from dr_assets.stores.postgres.sync_probe import why_unproven
@@ -66,7 +67,7 @@ class Guarded:
     warnings: tuple[str, ...] = ()
 
 
-class SyncGuard:
+class SyncGuard(Beside):
     """Looks every second at most, and four times within what commits may wait, until `stop`.
 
     `locate` tells before each new connection which server is the primary now, as its DSN; it may raise SourceError.
@@ -88,6 +89,7 @@ class SyncGuard:
     ) -> None:
         if dataset.zero_loss is None:
             raise ValueError(dataset.name)
+        super().__init__(f"sync-{dataset.name}")
         degrade_after = dataset.zero_loss.degrade_after
         self._dsn = dsn
         self._locate = locate
@@ -106,49 +108,27 @@ class SyncGuard:
         self._own: Change | None = None
         self._found: Mode | None = None
         self._unproven: str | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run_aside, name=f"sync-{dataset.name}", daemon=True)
         self.newest = Guarded()
-        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Begin in a thread of its own."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End, within the session's own time limits."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=15)
-
     def run(self, stop: threading.Event, told: Callable[[Guarded], None]) -> None:
         """Look in this thread until `stop`, telling each look."""
-        self._watch(stop, told)
+        self._keep_looking(stop, told)
 
-    def _run_aside(self) -> None:
-        try:
-            self._watch(self._stop, lambda _: None)
-        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
-            self.error = error
+    def _watch(self) -> None:
+        self._keep_looking(self._stop, lambda _: None)
 
-    def _watch(self, stop: threading.Event, told: Callable[[Guarded], None]) -> None:
-        connection: Connection | None = None
-        try:
-            while not stop.is_set():
-                try:
-                    connection = connection or self._connect()
-                    self._look(connection)
-                except (psycopg.Error, SourceError) as error:
-                    said = f"{self._told_by}: {masked(str(error), self._dsn)}"
-                    self.newest = replace(self.newest, trouble=said)
-                    if connection is not None:
-                        connection.close()
-                    connection = None
-                told(self.newest)
-                stop.wait(self._interval_s)
-        finally:
-            if connection is not None:
-                connection.close()
+    def _keep_looking(self, stop: threading.Event, told: Callable[[Guarded], None]) -> None:
+        keep_looking(
+            stop, self._interval_s, connect=self._connect, look=self._look, failed=self._failed,
+            passing=(psycopg.Error, SourceError), after=lambda: told(self.newest),
+        )  # fmt: skip
+
+    def _failed(self, error: Exception) -> None:
+        self.newest = replace(self.newest, trouble=f"{self._told_by}: {masked(str(error), self._dsn)}")
 
     def _connect(self) -> Connection:
         if self._locate is not None:

@@ -4,7 +4,6 @@ What belongs here: when to beat and to look, and surviving a source that is away
 (heartbeat.py), the slot's meaning (slot.py), what follows from either (capture.py).
 """
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 import psycopg
 
+from dr_assets.stores.postgres.beside import Beside, keep_looking
 from dr_assets.stores.postgres.dsn import masked
 from dr_assets.stores.postgres.heartbeat import Beat, Heartbeat
 from dr_assets.stores.postgres.session import Connection, connect
@@ -39,7 +39,7 @@ class Watched:
     trouble: str | None = None
 
 
-class SourceWatch:
+class SourceWatch(Beside):
     """Beats and looks every `interval_s` until `stop`; failures are told in `newest.trouble` and tried again.
 
     `stopping_since_s` is the moment (monotonic) from which on the source says that it is being stopped, None else.
@@ -59,6 +59,7 @@ class SourceWatch:
         interval_s: float,
         clock: Callable[[], datetime],
     ) -> None:
+        super().__init__(f"watch-{slot}")
         self._dsn = dsn
         self._slot = slot
         self._system_id = system_id
@@ -67,21 +68,12 @@ class SourceWatch:
         self._interval_s = interval_s
         self._clock = clock
         self._beats: SimpleQueue[Beat] = SimpleQueue()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"watch-{slot}", daemon=True)
         self.newest = Watched()
         self.stopping_since_s: float | None = None
-        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Begin; the first beat comes at once."""
         self._thread.start()
-
-    def stop(self) -> None:
-        """End, within the session's own time limits; one that never began has nothing to end."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=15)
 
     def take_beats(self) -> list[Beat]:
         """The beats committed since the last call, in order."""
@@ -92,30 +84,16 @@ class SourceWatch:
             except Empty:
                 return beats
 
-    def _run(self) -> None:
-        try:
-            self._watch()
-        except BaseException as error:  # noqa: BLE001 - a thread's bug must end the capture, so it crosses over
-            self.error = error
-
     def _watch(self) -> None:
-        connection: Connection | None = None
-        try:
-            while not self._stop.is_set():
-                try:
-                    connection = connection or self._connect()
-                    self._look(connection)
-                except (psycopg.Error, _WrongServerError) as error:
-                    said = f"heartbeat: {masked(str(error), self._dsn)}"
-                    self._note_stopping(is_stopping=_STOPPING in said)
-                    self.newest = Watched(self.newest.slot, self.newest.clock_offset, said)
-                    if connection is not None:
-                        connection.close()
-                    connection = None
-                self._stop.wait(self._interval_s)
-        finally:
-            if connection is not None:
-                connection.close()
+        keep_looking(
+            self._stop, self._interval_s, connect=self._connect, look=self._look, failed=self._failed,
+            passing=(psycopg.Error, _WrongServerError),
+        )  # fmt: skip
+
+    def _failed(self, error: Exception) -> None:
+        said = f"heartbeat: {masked(str(error), self._dsn)}"
+        self._note_stopping(is_stopping=_STOPPING in said)
+        self.newest = Watched(self.newest.slot, self.newest.clock_offset, said)
 
     def _note_stopping(self, *, is_stopping: bool) -> None:
         self.stopping_since_s = (self.stopping_since_s or time.monotonic()) if is_stopping else None
