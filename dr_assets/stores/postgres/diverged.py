@@ -25,7 +25,12 @@ from dr_assets.stores.postgres.wal import (
     CONTINUES_RECORD,
     OVERWRITES_RECORD,
     PAGE_BYTES,
+    RECORD_HEAD,
     RECORD_HEADER_BYTES,
+    RM_XACT,
+    RM_XLOG,
+    XLOG_SWITCH,
+    aligned,
     header_bytes,
     page_begin,
     parse_page_header,
@@ -40,13 +45,9 @@ DIVERGED: Final = "diverged"
 COMMITS_LISTED: Final = 1000
 
 _FAR: Final = 1 << 64
-_RECORD = struct.Struct("<IIQBB")
-_RM_XLOG, _RM_XACT = 0, 1
-_SWITCH = 0x40
 _OPERATION, _HAS_INFO = 0x70, 0x80
 _COMMIT, _COMMIT_PREPARED = 0x00, 0x30
 _ORIGIN_ID, _TOPLEVEL_ID, _LONG_DATA, _SHORT_DATA = 253, 252, 254, 255
-_ALIGNMENT = 8
 _RELFILE_BYTES, _INVALIDATION_BYTES = 12, 16
 # Page magic of version 18, from which on an entry of dropped statistics is longer.
 _MAGIC_18 = 0xD118
@@ -167,7 +168,7 @@ class _Walk:
             self._record.clear()
             self._skip = 0
         elif parsed.info & CONTINUES_RECORD and not self._record and not self._skip:
-            self._skip = _aligned(parsed.remaining)  # begun before what is known
+            self._skip = aligned(parsed.remaining)  # begun before what is known
 
     def _parse(self, position: int, data: bytes) -> Iterator[Commit]:
         at = 0
@@ -194,20 +195,20 @@ class _Walk:
         """How many bytes of the growing record are needed before anything can be decided."""
         if len(self._record) < RECORD_HEADER_BYTES:
             return RECORD_HEADER_BYTES
-        total_bytes, _, _, _, manager = _RECORD.unpack_from(self._record)
-        return max(int(total_bytes), RECORD_HEADER_BYTES) if manager == _RM_XACT else RECORD_HEADER_BYTES
+        total_bytes, _, _, _, manager = RECORD_HEAD.unpack_from(self._record)
+        return max(int(total_bytes), RECORD_HEADER_BYTES) if manager == RM_XACT else RECORD_HEADER_BYTES
 
     def _complete(self) -> Commit | None:
-        total_bytes, xid, _, info, manager = _RECORD.unpack_from(self._record)
+        total_bytes, xid, _, info, manager = RECORD_HEAD.unpack_from(self._record)
         record, self._record = bytes(self._record), bytearray()
         if total_bytes < RECORD_HEADER_BYTES:  # the WAL ends here: zeros to the end of what is known
             self._idle_until = _FAR
             return None
-        self._skip = _aligned(total_bytes) - len(record)
-        if manager == _RM_XLOG and info & 0xF0 == _SWITCH:
+        self._skip = aligned(total_bytes) - len(record)
+        if manager == RM_XLOG and info & 0xF0 == XLOG_SWITCH:
             self._idle_until, self._skip = segment_ceil(self._begin + total_bytes, self._segment_bytes), 0
             return None
-        if manager != _RM_XACT or info & _OPERATION not in {_COMMIT, _COMMIT_PREPARED}:
+        if manager != RM_XACT or info & _OPERATION not in {_COMMIT, _COMMIT_PREPARED}:
             return None
         try:
             return self._commit(record, xid, is_prepared=info & _OPERATION == _COMMIT_PREPARED)
@@ -220,10 +221,6 @@ class _Walk:
         if is_prepared:
             xid = _prepared_xid(data, stats_bytes=_STATS_BYTES_18 if self._magic >= _MAGIC_18 else _STATS_BYTES)
         return Commit(self._begin, xid, POSTGRES_EPOCH + timedelta(microseconds=at_us))
-
-
-def _aligned(length: int) -> int:
-    return -(-length // _ALIGNMENT) * _ALIGNMENT
 
 
 def _main_data(record: bytes) -> bytes:

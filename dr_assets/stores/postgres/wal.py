@@ -10,9 +10,9 @@ Source of the rules: PostgreSQL's xlogreader.c, xlogrecord.h and xlog_internal.h
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.crc32c import crc32c
 from dr_assets.stores.postgres.lsn import format_lsn
 
 PAGE_BYTES = 8192
@@ -25,15 +25,17 @@ LONG_HEADER = 0x0002
 OVERWRITES_RECORD = 0x0008
 
 RM_XLOG = 0
+RM_XACT = 1
 XLOG_SWITCH = 0x40
 XLOG_RESTORE_POINT = 0x70
 
 _PAGE = struct.Struct("<HHIQI")
 _LONG = struct.Struct("<QII")
 _RECORD = struct.Struct("<IIQBBxxI")
+# The same without its CRC: length, transaction, predecessor, info, resource manager.
+RECORD_HEAD = struct.Struct("<IIQBB")
 _CRC_OFFSET = 20
 _ALIGNMENT = 8
-_CASTAGNOLI = 0x82F63B78
 # Every version's magic has this high byte; the low one counts the versions.
 _MAGIC_HIGH = 0xD1
 # An XLogRecord larger than this cannot exist (XLogRecordMaxSize), so such a length is damage.
@@ -103,7 +105,7 @@ def record_end(begin: int, total_bytes: int, segment_bytes: int, *, switch: bool
 
     A record that fills its page ends at the page's end, not behind the next header; a switch ends with its segment.
     """
-    remaining = _aligned(total_bytes)
+    remaining = aligned(total_bytes)
     position = begin
     room = PAGE_BYTES - position % PAGE_BYTES
     while remaining > room:
@@ -249,27 +251,8 @@ class _Walk:
         return bytes(self._page_of(start)[begin - start : end - start])
 
 
-def crc32c(data: bytes, crc: int = 0) -> int:
-    """CRC-32C (Castagnoli) of `data`, continuing `crc`; for the few pages at the end, not for volumes."""
-    table = _crc_table()
-    crc ^= 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
-
-
-@cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (_CASTAGNOLI if crc & 1 else 0)
-        table.append(crc)
-    return tuple(table)
-
-
-def _aligned(length: int) -> int:
+def aligned(length: int) -> int:
+    """The room that a record of this length takes."""
     return -(-length // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -3,12 +3,12 @@
 What belongs here: searching pieces of WAL that come in order. What stays out: record arithmetic (wal.py), fetching.
 """
 
-import struct
 from collections.abc import Iterable
 from typing import Final
 
 from dr_assets.stores.postgres.wal import (
     PAGE_BYTES,
+    RECORD_HEAD,
     RECORD_HEADER_BYTES,
     RM_XLOG,
     XLOG_RESTORE_POINT,
@@ -23,7 +23,6 @@ _BODY_BYTES: Final = 8 + _NAME_BYTES
 _SHORT_DATA: Final = bytes([255, _BODY_BYTES])
 _TOTAL_BYTES: Final = RECORD_HEADER_BYTES + len(_SHORT_DATA) + _BODY_BYTES
 _NAME_OFFSET: Final = _TOTAL_BYTES - _NAME_BYTES
-_HEAD: Final = struct.Struct("<IIQBB")
 
 
 def find_restore_point(pieces: Iterable[tuple[int, bytes]], name: str, begin: int, segment_bytes: int) -> int | None:
@@ -47,7 +46,7 @@ def _holds(text: bytes, wanted: bytes) -> bool:
     while at >= 0:
         start = at - _NAME_OFFSET
         if start >= 0 and text[at - 10 : at - 8] == _SHORT_DATA:
-            total_bytes, _, _, info, resource_manager = _HEAD.unpack_from(text, start)
+            total_bytes, _, _, info, resource_manager = RECORD_HEAD.unpack_from(text, start)
             if (total_bytes, resource_manager, info & 0xF0) == (_TOTAL_BYTES, RM_XLOG, XLOG_RESTORE_POINT):
                 return True
         at = text.find(wanted, at + 1)
