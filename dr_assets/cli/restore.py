@@ -1,7 +1,6 @@
 """`dr-assets restore DATASET`: bring a dataset back from the vault alone."""
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
-from dr_assets.cli.times import parse_moment
+from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Level
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -86,7 +85,7 @@ def _plan_table(plan: RestorePlan) -> Table:
     table = Table(title=f"plan: {plan.dataset} to {plan.target}", title_justify="left")
     table.add_column("what")
     table.add_column("value", overflow="fold")
-    reachable = _iso(plan.reachable_at) or "unknown: no heartbeat is stored"
+    reachable = iso(plan.reachable_at) or "unknown: no heartbeat is stored"
     rows = {
         "base backup": f"{base.snapshot_id} of {base.end_at:%Y-%m-%d %H:%M:%S}Z, {base.size_bytes / 1e6:.1f} MB",
         "its manifest": plan.base_key,
@@ -113,8 +112,8 @@ def _to_json(restored: Restored, into: Path) -> dict[str, object]:
         "end_lsn": format_lsn(restored.end_lsn),
         "timeline": restored.timeline,
         "timelines": [stretch.frame.timeline for stretch in restored.plan.stretches],
-        "last_commit_at": _iso(restored.last_commit_at),
-        "recovered_at": _iso(restored.recovered_at),
+        "last_commit_at": iso(restored.last_commit_at),
+        "recovered_at": iso(restored.recovered_at),
         "stopped": restored.stopped,
         "checks": list(restored.checks),
         "engine": restored.engine,
@@ -132,8 +131,8 @@ def _table(restored: Restored) -> Table:
     rows = {
         "replayed to": f"{format_lsn(restored.replayed_lsn)}, timeline {restored.timeline} from here",
         "timelines laid": _timelines(restored.plan),
-        "newest commit": _iso(restored.last_commit_at) or "unknown",
-        "recovered point (source's clock)": _iso(restored.recovered_at) or "unknown",
+        "newest commit": iso(restored.last_commit_at) or "unknown",
+        "recovered point (source's clock)": iso(restored.recovered_at) or "unknown",
         "stopped by": restored.stopped or "the end of what is stored",
         "checked with": ", ".join(restored.checks),
         "programs": restored.engine,
@@ -149,7 +148,3 @@ def _timelines(plan: RestorePlan) -> str:
     """Each timeline with where it ends: `1 to 0/5000108, 2 to 0/9000000`."""
     frames = [stretch.frame for stretch in plan.stretches]
     return ", ".join(f"{frame.timeline} to {format_lsn(frame.end)}" for frame in frames)
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

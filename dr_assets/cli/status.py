@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.cli.times import iso
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.followed import left_on_the_way
@@ -99,29 +100,29 @@ def status_of(vault: Vault, dataset: Dataset) -> DatasetStatus:
     return DatasetStatus(
         dataset=dataset.name,
         vault=dataset.vault,
-        recovery_point_at=_iso(at),
+        recovery_point_at=iso(at),
         recovery_point_age_s=None if age_s is None else round(age_s, 3),
         rpo_s=dataset.rpo.total_seconds(),
         within_rpo=trouble is None,
         trouble=trouble,
         stored_lsn=format_lsn(point.lsn) if point else None,
         timeline=point.timeline if point else None,
-        locked_until=_iso(point.retain_until) if point else None,
-        snapshot_at=_iso(snapshot.at) if snapshot else None,
-        restore_test_at=_iso(tested.at) if tested else None,
+        locked_until=iso(point.retain_until) if point else None,
+        snapshot_at=iso(snapshot.at) if snapshot else None,
+        restore_test_at=iso(tested.at) if tested else None,
         restore_test=_outcome(tested),
         reconciliation=_outcome(reconciled),
         windows=[_window_status(window) for window in recovery_windows(vault, dataset.name, bases)],
         backlog_micros=sum(backlog.micros for backlog in waiting),
         backlog_age_s=max((backlog.age(now).total_seconds() for backlog in waiting), default=0.0),
         backlog_colour=max((backlog.colour(now) for backlog in waiting), key=COLOURS.index, default="green"),
-        next_expiry_at=_iso(_next_expiry(vault, dataset, bases)),
+        next_expiry_at=iso(_next_expiry(vault, dataset, bases)),
     )
 
 
 def _window_status(window: Window) -> WindowStatus:
     return WindowStatus(
-        window.system_id, window.timeline, window.oldest_at.isoformat(), _iso(window.newest_at),
+        window.system_id, window.timeline, window.oldest_at.isoformat(), iso(window.newest_at),
         format_lsn(window.end_lsn), window.base_backups, window.first, window.last,
     )  # fmt: skip
 
@@ -177,7 +178,3 @@ def _window_table(rows: list[DatasetStatus]) -> Table:
 
 def _minute(moment: str | None) -> str:
     return "-" if moment is None else moment[:16].replace("T", " ") + "Z"
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

@@ -1,4 +1,4 @@
-"""Moments as people type them."""
+"""Moments as people type them, and as machines read them."""
 
 from datetime import UTC, datetime
 
@@ -16,3 +16,8 @@ def parse_moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise PolicyError("cli.bad_time", f"'{text}' names no time zone", f"append Z for UTC: {text}Z")
     return moment.astimezone(UTC)
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A moment for JSON."""
+    return None if moment is None else moment.isoformat()

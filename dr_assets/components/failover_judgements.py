@@ -18,9 +18,9 @@ from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.slot import SlotStatus
 from dr_assets.stores.postgres.slot_room import RED_SHARE, YELLOW_SHARE, Room
+from dr_assets.stores.postgres.sync_standby import SYNCHRONOUS
 from dr_assets.vault.facts import Fact
 
-SYNCHRONOUS: Final = "synchronous"
 _SHOWN: Final = 5
 
 

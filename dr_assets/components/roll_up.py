@@ -20,7 +20,6 @@ from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.backlog import Backlog, backlogs
 from dr_assets.stores.postgres.rollup_run import RollUp, require_untroubled, roll_up
 
-EVERY: Final = timedelta(minutes=10)
 CRON: Final = "*/10 * * * *"
 
 

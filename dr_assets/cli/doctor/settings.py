@@ -17,12 +17,12 @@ from dr_assets.engines.programs import find_programs
 from dr_assets.estate.model import Spool
 from dr_assets.estate.sizes import format_size
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
+from dr_assets.vault.keys.secret_file import OTHERS
 from dr_assets.vault.signing import Signer, Trust
 
 # What a restore calls (engines.postgres and stores.postgres.restore); pg_amcheck only at level `deep`.
 _TOOLS: Final = ("postgres", "initdb", "pg_verifybackup", "pg_waldump", "pg_checksums", "pg_amcheck", "pg_controldata")
 _COMBINE_SINCE: Final = 17
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def environment(patient: Patient) -> Iterator[Line]:
@@ -109,7 +109,7 @@ def spool(patient: Patient) -> Iterator[Line]:
 
 def _spool_of(declared: Spool, folder: Path) -> Iterator[Line]:
     mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & _OTHERS:
+    if mode & OTHERS:
         yield Line("spool", "bad", f"{folder} has mode {mode:o}: others get at it", f"chmod 700 {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         yield Line(

@@ -20,6 +20,7 @@ from dr_assets.stores.postgres.rollup import newest_full, streams_of
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import StoredObject, Vault
 
 HALF: Final = MICRO_LOCK / 2
@@ -120,11 +121,17 @@ def _rolled_to(vault: Vault, stream: Stream) -> int | None:
 
 
 def _extend_short(vault: Vault, dataset: str, objects: Iterable[StoredObject], now: datetime) -> int:
-    lock = vault.locks.lock(dataset, "micro", now)
+    return extend_where_under(HALF, vault.locks.lock(dataset, "micro", now), vault, objects, now)
+
+
+def extend_where_under(
+    shortest: timedelta, lock: Lock, vault: Vault, objects: Iterable[StoredObject], now: datetime
+) -> int:
+    """Lock those as `lock` says of which less than `shortest` is left at `now`; how many. Raises VaultError."""
 
     def extend(obj: StoredObject) -> bool:
         head = vault.store.head(str(obj.key), obj.version_id or None)
-        if head is None or (head.lock is not None and head.lock.retain_until - now >= HALF):
+        if head is None or (head.lock is not None and head.lock.retain_until - now >= shortest):
             return False
         return vault.ensure_locked(obj, lock)
 

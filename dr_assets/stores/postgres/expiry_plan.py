@@ -47,7 +47,6 @@ OLD_FULL: Final = "full segment below the oldest base backup that is kept"
 OLD_LIST: Final = "list of a full segment that is gone"
 FACT: Final = "fact older than the recovery window"
 EXPIRY_RECORD: Final = "expiry list older than the recovery window"
-STAGES: Final = (MANIFEST, PART, LEFT_PART, MICRO, OLD_WAL, OLD_FULL, OLD_LIST, FACT, EXPIRY_RECORD)
 
 _WORKERS: Final = 16
 _CHUNK: Final = 256

@@ -11,7 +11,6 @@ without having asked for it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.stores.postgres import base_manifest
@@ -21,14 +20,12 @@ from dr_assets.stores.postgres.full_segments import first_stored, stored_systems
 from dr_assets.stores.postgres.history import History, Leg, parse_history
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.target import Target
+from dr_assets.stores.postgres.timeline import TIMELINE
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.facts import facts
 from dr_assets.vault.format.keys import BASE, TIMELINE_END
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
-
-# The kind of fact with which a capture says that it is on a timeline, and how that came to be.
-TIMELINE: Final = "timeline"
 
 _STORE_CLOCK_STEP = timedelta(seconds=1)
 

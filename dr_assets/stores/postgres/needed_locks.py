@@ -10,7 +10,7 @@ Locks are made for the plan: a base backup each interval. When base backups stop
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from dr_assets.stores.postgres.backlog import in_chunks
+from dr_assets.stores.postgres.backlog import extend_where_under
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.recovery_window import BaseBackup, WalNeeds, base_backups, is_usable, kept_backups
 from dr_assets.stores.postgres.rollup import streams_of
@@ -59,11 +59,4 @@ def _needed(vault: Vault, dataset: str, kept: list[BaseBackup]) -> Iterator[Stor
 def _extend(vault: Vault, dataset: str, objects: Iterable[StoredObject], now: datetime) -> int:
     rule = vault.locks.lock(dataset, "manifest", now)
     lock = Lock(rule.mode, (now + 2 * SLACK).replace(microsecond=0))
-
-    def extend(obj: StoredObject) -> bool:
-        head = vault.store.head(str(obj.key), obj.version_id or None)
-        if head is None or (head.lock is not None and head.lock.retain_until - now >= SLACK):
-            return False
-        return vault.ensure_locked(obj, lock)
-
-    return in_chunks(extend, objects)
+    return extend_where_under(SLACK, lock, vault, objects, now)

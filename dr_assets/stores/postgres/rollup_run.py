@@ -22,7 +22,6 @@ from dr_assets.vault.vault import Vault
 
 ROLL_UP: Final = "roll_up"
 LOCKS_EVERY: Final = timedelta(hours=1)
-RECORD_EVERY: Final = timedelta(hours=1)  # a run that finds nothing to do says so this often: the roller lives
 ALIVE: Final = timedelta(hours=24)
 
 

@@ -10,7 +10,6 @@ WAL from there on; left alone it would keep it for ever.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import psycopg
 
@@ -18,13 +17,12 @@ from dr_assets.stores.postgres.beside import Beside
 from dr_assets.stores.postgres.dsn import describe_dsn, masked
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.nodes import Nodes
+from dr_assets.stores.postgres.preflight_sync import Judgement
 from dr_assets.stores.postgres.session import Connection, connect
 from dr_assets.stores.postgres.slot import SlotStatus, slot_status
 from dr_assets.stores.postgres.sync_names import parse_sync_names
 
 INTERVAL_S = 10.0
-# code, severity, found, hint
-Judgement = tuple[str, Literal["error", "warning", "advice"], str, str]
 
 # The control file may name the timeline before until the first checkpoint of a promoted server is over.
 _WHO = """

@@ -13,6 +13,7 @@ from dr_assets.vault.facts import facts, record_fact
 from dr_assets.vault.format.canonical import Json, format_time, malformed
 from dr_assets.vault.vault import Receipt, Vault
 
+# The kind of fact with which a capture says that it is on a timeline, and how that came to be.
 TIMELINE = "timeline"
 _FIRST = 1
 _NO_SUCH_FILE = "58P01"
