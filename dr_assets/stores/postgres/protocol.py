@@ -237,9 +237,12 @@ class ReplicationConnection:
     def wait(self, timeout_s: float, *, also_read: Sequence[int] = ()) -> bool:
         """Wait until the server, or one of `also_read`, has something for us. False after `timeout_s`.
 
-        Output that libpq could not send at once goes out here as well.
+        Output that libpq could not send at once goes out here as well. Raises ConnectionLostError.
         """
-        own = self.pgconn.socket
+        try:
+            own = self.pgconn.socket
+        except psycopg.OperationalError as error:
+            raise self._lost(error) from None
         deadline = time.monotonic() + timeout_s
         while True:
             unsent = [own] if self._flush_once() else []
@@ -285,8 +288,11 @@ class ReplicationConnection:
         self._unread.append(message)
 
     def is_readable(self) -> bool:
-        """Whether the server has sent more than was taken from the socket."""
-        return bool(select.select([self.pgconn.socket], [], [], 0)[0])
+        """Whether the server has sent more than was taken from the socket; not once libpq has given the socket up."""
+        try:
+            return bool(select.select([self.pgconn.socket], [], [], 0)[0])
+        except psycopg.OperationalError:
+            return False
 
     def read_socket(self) -> None:
         """Take from the socket what is there, for `receive` to hand out. Raises ConnectionLostError."""

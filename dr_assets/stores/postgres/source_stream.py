@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg
-
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres.dsn import describe_dsn
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -212,16 +210,8 @@ def _take(connection: ReplicationConnection) -> tuple[list[StreamMessage], Conne
         messages += arrived
         taken_bytes += sum(len(message.data) for message in arrived if isinstance(message, WalData))
         is_done = bool(messages) and isinstance(messages[-1], StreamDone)
-        if broken or is_done or taken_bytes >= PIECE_BYTES or not _has_more(connection):
+        if broken or is_done or taken_bytes >= PIECE_BYTES or not connection.is_readable():
             return messages, broken
-
-
-def _has_more(connection: ReplicationConnection) -> bool:
-    """Whether the socket is worth another read; libpq takes it away from a connection that the server has ended."""
-    try:
-        return connection.is_readable()
-    except psycopg.OperationalError:
-        return False  # what had arrived comes first, the next read says why
 
 
 class SourceStream:
@@ -351,8 +341,6 @@ class SourceStream:
             self._connection.wait(timeout_s, also_read=also_read)
         except ConnectionLostError as error:
             self._unwritable = error
-        except psycopg.OperationalError as error:  # there is no socket any more: receive says why
-            log.debug("nothing to wait for: %s", error)
 
     def lost(self, why: str, wait_s: float) -> None:
         """Give the connection up and try again after `wait_s`."""
