@@ -157,17 +157,30 @@ def is_usable(vault: Vault, dataset: str, backup: BaseBackup, backups: Iterable[
 
 def is_whole(vault: Vault, dataset: str, backup: BaseBackup, backups: Iterable[BaseBackup]) -> bool:
     """Whether its parts and those of what it builds on are there, by their names."""
+    by_name = {str(other.key): other for other in backups}
+    return _is_whole(backup, by_name, lambda one: _has_parts(vault, dataset, one))
+
+
+def whole_backups(vault: Vault, dataset: str, backups: Sequence[BaseBackup]) -> list[BaseBackup]:
+    """Those that `is_whole`; each one's parts are listed once, however many build on it."""
+    by_name = {str(one.key): one for one in backups}
+    has_parts = {one.key: _has_parts(vault, dataset, one) for one in backups}
+    return [one for one in backups if _is_whole(one, by_name, lambda other: has_parts[other.key])]
+
+
+def _is_whole(backup: BaseBackup, by_name: dict[str, BaseBackup], has_parts: Callable[[BaseBackup], bool]) -> bool:
     if backup.manifest is None:
         return False
-    built_on = _ancestors(backup, {str(other.key): other for other in backups})
-    if len(built_on) != backup.manifest.depth:
-        return False
-    return all(_has_parts(vault, dataset, one.manifest) for one in (backup, *built_on) if one.manifest is not None)
+    built_on = _ancestors(backup, by_name)
+    return len(built_on) == backup.manifest.depth and all(map(has_parts, (backup, *built_on)))
 
 
-def _has_parts(vault: Vault, dataset: str, manifest: BaseManifest) -> bool:
-    there = {str(obj.key) for obj in vault.objects(dataset, part_stream(manifest.snapshot_id))}
-    return all(part.key in there for part in manifest.parts)
+def _has_parts(vault: Vault, dataset: str, backup: BaseBackup) -> bool:
+    """Also of one that can't be read: then there is nothing to miss, and it counts for nothing anyway."""
+    if backup.manifest is None:
+        return True
+    there = {str(obj.key) for obj in vault.objects(dataset, part_stream(backup.manifest.snapshot_id))}
+    return all(part.key in there for part in backup.manifest.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +227,7 @@ def recovery_windows(vault: Vault, dataset: str, backups: Sequence[BaseBackup]) 
     what it builds on. Raises VaultError.
     """
     windows: list[Window] = []
-    whole = [one for one in backups if is_whole(vault, dataset, one, backups)]
+    whole = whole_backups(vault, dataset, backups)
     streams = sorted({(one.key.system_id, one.key.timeline) for one in whole})
     for system_id, timeline in streams:
         own = [one for one in whole if (one.key.system_id, one.key.timeline) == (system_id, timeline)]

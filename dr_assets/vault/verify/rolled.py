@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.believed import believed
 from dr_assets.vault.expiry_list import parse_expiry_list
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
@@ -19,7 +20,7 @@ from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.sizes import plaintext_limit
 from dr_assets.vault.full_segment import FULL, FULL_LIST, MICRO_KEYS, FullList, are_contiguous, parse_full_list
 from dr_assets.vault.inventory import digest_of
-from dr_assets.vault.vault import Vault
+from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.beneath import Beneath, Made, micro_place
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.tallied import HashBag
@@ -138,6 +139,11 @@ def list_of(vault: Vault, full: ObjectKey, header: Header) -> FullList | None:
     None if there is none to be believed: one of other micro-segments than the full's header counted is none of its.
     Raises VaultError.
     """
+
+    def read(obj: StoredObject) -> FullList:
+        body = canonical.decode(vault.open(obj).plaintext, limit_bytes=plaintext_limit(FULL), what=str(obj.key))
+        return parse_full_list(body, name=str(obj.key))
+
     same: FullList | None = None
     for obj in vault.objects(
         full.dataset, FULL_LIST, system_id=full.system_id, timeline=full.timeline, start_after_position=full.first
@@ -146,15 +152,8 @@ def list_of(vault: Vault, full: ObjectKey, header: Header) -> FullList | None:
             break
         if obj.key.last != full.last:
             continue
-        try:
-            plaintext = vault.open(obj).plaintext
-            body = canonical.decode(plaintext, limit_bytes=plaintext_limit(FULL), what=str(obj.key))
-            listed = parse_full_list(body, name=str(obj.key))
-        except VaultError as error:
-            if error.code in {"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"}:
-                raise
-            continue
-        if micro_keys_of(listed) == header.extra.get(MICRO_KEYS):
+        listed = believed(read, obj)
+        if listed is not None and micro_keys_of(listed) == header.extra.get(MICRO_KEYS):
             if listed.full == full:
                 return listed
             same = same or listed
