@@ -32,10 +32,12 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 lock: ## compile requirements.lock anew (wants uv)
-	uv pip compile pyproject.toml --extra engines --group dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra engines --extra hsm --extra openbao --extra timestamp --extra anchor \
+		--group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
 	grep -oE '^[a-zA-Z0-9_.-]+==[^ ;\\]+' requirements.lock | sort -u >build-pins.txt
-	uv pip compile pyproject.toml --universal --python-version 3.11 --constraints build-pins.txt --no-annotate \
+	uv pip compile pyproject.toml --extra hsm --extra openbao --extra timestamp --universal --python-version 3.11 \
+		--constraints build-pins.txt --no-annotate \
 		--generate-hashes --no-emit-index-url --no-header -o infra/image/requirements.lock
 	rm build-pins.txt
 
