@@ -11,7 +11,7 @@ import typer
 
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Dataset, Estate, Role
 from dr_assets.stores.postgres.patroni import parse_urls
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.vault import Vault
@@ -78,9 +78,12 @@ def spool_dir_of(dataset: Dataset) -> Path | None:
     return Path(folder)
 
 
-def vault_of(estate: Estate, name: str, *, signing: bool) -> Vault:
-    """The named vault, opened with the credentials and keys that the environment names."""
+def vault_of(estate: Estate, name: str, *, signing: bool, role: Role | None = None) -> Vault:
+    """The named vault, opened for one duty with the credentials and keys that the environment names.
+
+    Without a `role` the duty is to write where something is signed, else to read.
+    """
     if name not in estate.vaults:
         known = ", ".join(sorted(estate.vaults))
         raise PolicyError("cli.unknown_vault", f"no vault is called '{name}'", f"declared vaults: {known}")
-    return open_vault(estate, name, os.environ, signing=signing)
+    return open_vault(estate, name, os.environ, signing=signing, role=role or ("writer" if signing else "reader"))

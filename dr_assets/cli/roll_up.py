@@ -26,7 +26,7 @@ def roll_up_command(
         raise typer.BadParameter("give --once or --every, not both")
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
-    vault = vault_of(estate, declared.vault, signing=True)
+    vault = vault_of(estate, declared.vault, signing=True, role="roller")
     console = Console(stderr=True, highlight=False)
 
     def told(full: FullStored) -> None:

@@ -32,7 +32,7 @@ def snapshot(
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
     dsn = dsn_of(declared)
-    vault = vault_of(estate, declared.vault, signing=True)
+    vault = vault_of(estate, declared.vault, signing=True, role="roller")
     require_ready(judge_source(dsn, declared), dsn)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -49,7 +49,10 @@ def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
     )
     def snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with shown_as_failure():
-            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
+            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(
+                signing=True,
+                role="roller",  # an incremental extends the locks of what it builds on
+            )
             result = take_snapshot(
                 vault,
                 dataset,

@@ -13,9 +13,9 @@ from dagster_aws.s3 import S3Resource
 
 from dr_assets.estate.declarations import load_estate
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import VaultPlace
+from dr_assets.estate.model import Role, VaultPlace
 from dr_assets.estate.transport import require_tls
-from dr_assets.vault.connect import ca_file, open_vault
+from dr_assets.vault.connect import ca_file, client_of, open_vault
 from dr_assets.vault.storage.s3 import make_client
 from dr_assets.vault.vault import Vault
 
@@ -41,12 +41,16 @@ class VaultResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # a res
     vault_name: str
     defs_dir: str
 
-    def open_vault(self, *, signing: bool = False) -> Vault:
-        """Open for reading, or with `signing` for sealing facts and backups as well."""
+    def open_vault(self, *, signing: bool = False, role: Role | None = None) -> Vault:
+        """Open for reading, or with `signing` for sealing facts and backups as well, or for another duty (`role`)."""
         estate = load_estate(Path(self.defs_dir))
         endpoint = self.s3.endpoint_url or ""
-        require_tls(endpoint, estate.vaults[self.vault_name].endpoint_env)
-        return open_vault(estate, self.vault_name, os.environ, client=self.s3.get_client(), signing=signing)
+        place = estate.vaults[self.vault_name]
+        require_tls(endpoint, place.endpoint_env)
+        duty: Role = role or ("writer" if signing else "reader")
+        # The resource itself holds the reader's pair; the other duties' are read when a run needs them.
+        client = self.s3.get_client() if duty == "reader" else client_of(place, os.environ, duty)
+        return open_vault(estate, self.vault_name, os.environ, client=client, signing=signing)
 
 
 def resource_key(vault_name: str) -> str:
@@ -56,11 +60,12 @@ def resource_key(vault_name: str) -> str:
 
 def vault_resource(place: VaultPlace, defs_dir: Path) -> VaultResource:
     """The resource for one declared vault; its credentials are filled in from the environment when a run needs them."""
+    pair = place.roles.get("reader", place)
     s3 = VaultS3Resource(
         region_name=place.s3_region,
         endpoint_url=dg.EnvVar(place.endpoint_env),
-        aws_access_key_id=dg.EnvVar(place.access_key_env),
-        aws_secret_access_key=dg.EnvVar(place.secret_key_env),
+        aws_access_key_id=dg.EnvVar(pair.access_key_env),
+        aws_secret_access_key=dg.EnvVar(pair.secret_key_env),
     )
     return VaultResource(s3=s3, vault_name=place.name, defs_dir=str(defs_dir))
 

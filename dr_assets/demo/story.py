@@ -99,7 +99,7 @@ class _Story:
         self._take_snapshot()
         incident = self._let_it_go_wrong(workload)
         self._stop_capture(capture)
-        vault = open_vault(self._estate.estate, self._dataset.vault, self._estate.env)
+        vault = open_vault(self._estate.estate, self._dataset.vault, self._estate.env, role="writer")
         latest, loss = self._restore_latest(vault, incident)
         before, reached, controls = self._restore_before(vault, incident)
         verified = self._verify(vault)

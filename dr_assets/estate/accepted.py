@@ -6,8 +6,10 @@ What belongs here: the one conversion. What stays out: judging (rules.py runs fi
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.model import (
+    ROLES,
     TIERS,
     Alerts,
+    Credentials,
     Dataset,
     Drill,
     Estate,
@@ -15,12 +17,19 @@ from dr_assets.estate.model import (
     Location,
     RestoreTest,
     Retention,
+    Role,
     Snapshot,
     Spool,
     VaultPlace,
     ZeroLoss,
 )
-from dr_assets.estate.schema import CaptureLossDeclaration, DatasetDeclaration, EstateDeclaration, LocationDeclaration
+from dr_assets.estate.schema import (
+    CaptureLossDeclaration,
+    DatasetDeclaration,
+    EstateDeclaration,
+    LocationDeclaration,
+    RolesDeclaration,
+)
 from dr_assets.estate.sizes import parse_size
 
 
@@ -79,6 +88,12 @@ def _zero_loss_of(declared: DatasetDeclaration) -> ZeroLoss | None:
     return ZeroLoss(parse_duration(loss.degrade_after) if isinstance(loss, CaptureLossDeclaration) else None)
 
 
+def roles_of(declared: RolesDeclaration) -> dict[Role, Credentials]:
+    """The identities that are declared, by role."""
+    pairs = {role: getattr(declared, role) for role in ROLES}
+    return {role: Credentials(pair.access_key_env, pair.secret_key_env) for role, pair in pairs.items() if pair}
+
+
 def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
     """The whole policy."""
     places = [
@@ -90,6 +105,7 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
             vault.access_key_env,
             vault.secret_key_env,
             vault.s3_region,
+            roles_of(vault.roles),
         )
         for name, vault in declared.vaults.items()
     ]

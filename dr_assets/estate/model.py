@@ -5,13 +5,16 @@ What belongs here: frozen values without I/O, each with its unit in its type. Wh
 *name* only, so that an estate loads offline and holds no secret.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
 LockMode = Literal["compliance", "governance"]
 Level = Literal["quick", "standard", "deep"]
+Role = Literal["writer", "reader", "roller", "replicator", "expirer"]
+ROLES: Final[tuple[Role, ...]] = ("writer", "reader", "roller", "replicator", "expirer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,19 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """One identity of a store, by the names of the environment variables that hold its pair of keys."""
+
+    access_key_env: str
+    secret_key_env: str
+
+
+@dataclass(frozen=True, slots=True)
 class VaultPlace:
-    """One object store that holds sealed copies; the `_env` fields are names of environment variables."""
+    """One object store that holds sealed copies; the `_env` fields are names of environment variables.
+
+    `roles` are identities with one duty each (docs/roles.md); what has none is done with the vault's own pair.
+    """
 
     name: str
     location: Location
@@ -59,6 +73,11 @@ class VaultPlace:
     access_key_env: str
     secret_key_env: str
     s3_region: str = "us-east-1"
+    roles: Mapping[Role, Credentials] = field(default_factory=dict)
+
+    def credentials(self) -> tuple[Credentials, ...]:
+        """The vault's own pair and that of every declared role."""
+        return Credentials(self.access_key_env, self.secret_key_env), *self.roles.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,5 +204,6 @@ class Estate:
         names |= {dataset.spool.dir_env for dataset in self.datasets.values() if dataset.spool}
         names |= {dataset.patroni_env for dataset in self.datasets.values() if dataset.patroni_env}
         for place in self.vaults.values():
-            names |= {place.endpoint_env, place.access_key_env, place.secret_key_env}
+            names |= {place.endpoint_env}
+            names |= {name for pair in place.credentials() for name in (pair.access_key_env, pair.secret_key_env)}
         return tuple(sorted(names))

@@ -137,6 +137,23 @@ class LicenceDeclaration(_Declared):
     jurisdictions: Annotated[list[Jurisdiction], Field(min_length=1)]
 
 
+class RoleDeclaration(_Declared):
+    """One identity of a store, by the names of the variables that hold its pair of keys."""
+
+    access_key_env: EnvName
+    secret_key_env: EnvName
+
+
+class RolesDeclaration(_Declared):
+    """Identities with one duty each; what has none is done with the vault's own pair."""
+
+    writer: RoleDeclaration | None = None
+    reader: RoleDeclaration | None = None
+    roller: RoleDeclaration | None = None
+    replicator: RoleDeclaration | None = None
+    expirer: RoleDeclaration | None = None
+
+
 class VaultDeclaration(_Declared):
     """One object store with locked copies; credentials by the name of their environment variables."""
 
@@ -146,6 +163,7 @@ class VaultDeclaration(_Declared):
     access_key_env: EnvName
     secret_key_env: EnvName
     s3_region: Text = "us-east-1"
+    roles: RolesDeclaration = RolesDeclaration()
 
 
 class KeysDeclaration(_Declared):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Estate, VaultPlace
+from dr_assets.estate.model import Credentials, Estate, Role, VaultPlace
 from dr_assets.estate.transport import require_tls
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.ring import KeyRing
@@ -39,14 +39,16 @@ def open_vault(
     *,
     client: "S3Client | None" = None,
     signing: bool = True,
+    role: Role | None = None,
 ) -> Vault:
     """The declared vault; the store is not asked anything yet.
 
-    `client` replaces the one made from the environment. Without `signing` nothing can be sealed, and the signing key
-    isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`, `policy.transport` and
-    those of the key files.
+    `role` is the duty it is opened for, whose identity is used where one is declared (docs/roles.md); None is the
+    vault's own. `client` replaces the one made from the environment. Without `signing` nothing can be sealed, and the
+    signing key isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`,
+    `policy.transport` and those of the key files.
     """
-    store = _store(estate, vault_name, env, client)
+    store = open_store(estate, vault_name, env, role=role, client=client)
     signer = Signer.load(_path(env, estate.signing_key_env, "the signing key")) if signing else None
     trust = Trust.load(_path(env, estate.trust_file_env, "the trusted signers"))
     provider = FileKeyProvider(_path(env, estate.keys_dir_env, "the key-encryption keys"))
@@ -73,7 +75,7 @@ def init_vault(
 
     Nothing that exists is changed. Raises VaultError `vault.bucket_unprotected` for a bucket without Object Lock.
     """
-    store = _store(estate, vault_name, env, client)
+    store = open_store(estate, vault_name, env, client=client)
     strictest = any(dataset.retention.lock == "compliance" for dataset in estate.datasets.values())
     created = store.create_bucket("COMPLIANCE" if strictest else "GOVERNANCE", MICRO_LOCK.days)
     state = store.bucket_state()
@@ -107,7 +109,15 @@ def _init_keys(estate: Estate, env: Mapping[str, str]) -> list[str]:
     return said
 
 
-def _store(estate: Estate, vault_name: str, env: Mapping[str, str], client: "S3Client | None") -> S3Store:
+def open_store(
+    estate: Estate,
+    vault_name: str,
+    env: Mapping[str, str],
+    *,
+    role: Role | None = None,
+    client: "S3Client | None" = None,
+) -> S3Store:
+    """The declared vault's bucket alone, for one duty; nothing is asked yet. Raises as `open_vault`."""
     place = estate.vaults.get(vault_name)
     if place is None:
         raise PolicyError(
@@ -115,7 +125,7 @@ def _store(estate: Estate, vault_name: str, env: Mapping[str, str], client: "S3C
             f"the estate declares no vault '{vault_name}'",
             f"declared: {', '.join(sorted(estate.vaults))}",
         )
-    return S3Store(client or _client(place, env), place.bucket)
+    return S3Store(client or client_of(place, env, role), place.bucket)
 
 
 def ca_file(env: Mapping[str, str]) -> str | None:
@@ -134,7 +144,22 @@ def ca_file(env: Mapping[str, str]) -> str | None:
     return path
 
 
-def _client(place: VaultPlace, env: Mapping[str, str]) -> "S3Client":
+def credentials_of(place: VaultPlace, env: Mapping[str, str], role: Role | None) -> Credentials:
+    """The identity for a duty: the role's, or the vault's own where none is declared or this host was given none.
+
+    To fall back on the vault's own gives nobody a right that its environment does not hold already; `doctor` says so.
+    """
+    own = Credentials(place.access_key_env, place.secret_key_env)
+    declared = None if role is None else place.roles.get(role)
+    if declared is None:
+        return own
+    given = any(env.get(name) for name in (declared.access_key_env, declared.secret_key_env))
+    return declared if given or not env.get(own.access_key_env) else own
+
+
+def client_of(place: VaultPlace, env: Mapping[str, str], role: Role | None) -> "S3Client":
+    """A client with the identity for a duty. Raises PolicyError as `open_vault` does."""
+    pair, whose = credentials_of(place, env, role), f"vault '{place.name}'" + (f" for its {role}" if role else "")
     endpoint = _setting(env, place.endpoint_env, f"the endpoint of vault '{place.name}'")
     if not endpoint.lower().startswith(("http://", "https://")):
         raise _bad_endpoint(place)
@@ -142,8 +167,8 @@ def _client(place: VaultPlace, env: Mapping[str, str]) -> "S3Client":
     try:
         return make_client(
             endpoint,
-            _setting(env, place.access_key_env, f"the access key of vault '{place.name}'"),
-            _setting(env, place.secret_key_env, f"the secret key of vault '{place.name}'"),
+            _setting(env, pair.access_key_env, f"the access key of {whose}"),
+            _setting(env, pair.secret_key_env, f"the secret key of {whose}"),
             region=place.s3_region,
             ca=ca_file(env),
         )

@@ -13,7 +13,7 @@ import pytest
 
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Dataset, Estate, Role
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.vault.facts import record_fact
@@ -42,9 +42,9 @@ class FilledVault:
         rules = {"ledger": (dataset.retention, dataset.snapshot.every)}
         self.vault = throwaway_vault(rules=rules, clock=lambda: self.now)
 
-    def open_vault(self, *, signing: bool = False) -> Vault:
+    def open_vault(self, *, signing: bool = False, role: Role | None = None) -> Vault:
         """As the resource does."""
-        del signing
+        del signing, role
         if self.away:
             raise VaultError("vault.unreachable", "the object store does not answer", "start it")
         return self.vault

@@ -13,7 +13,7 @@ from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Dataset, Estate
 from dr_assets.stores.postgres.dsn import parse_dsn
 from dr_assets.stores.postgres.patroni import parse_urls
-from dr_assets.vault.connect import open_vault
+from dr_assets.vault.connect import credentials_of, open_vault
 from dr_assets.vault.vault import Vault
 
 _MASK: Final = "********"
@@ -56,18 +56,20 @@ class Patient:
         name = name or self.dataset.vault
         with self._mutex:
             if name not in self._vaults:
-                self._vaults[name] = open_vault(self.estate, name, self.env, signing=False)
+                self._vaults[name] = open_vault(self.estate, name, self.env, signing=False, role="reader")
             return self._vaults[name]
 
     def vault_envs(self, name: str) -> tuple[str, ...]:
         """The variables that a vault needs."""
         place = self.estate.vaults[name]
-        return place.endpoint_env, place.access_key_env, place.secret_key_env
+        pair = credentials_of(place, self.env, "reader")
+        return place.endpoint_env, pair.access_key_env, pair.secret_key_env
 
 
 def secrets_of(estate: Estate, env: Mapping[str, str]) -> list[str]:
     """Every value that no output may hold: credentials, passwords, webhooks."""
-    names = [name for place in estate.vaults.values() for name in (place.access_key_env, place.secret_key_env)]
+    pairs = [pair for place in estate.vaults.values() for pair in place.credentials()]
+    names = [name for pair in pairs for name in (pair.access_key_env, pair.secret_key_env)]
     names += [name for name in (estate.alerts.slack_webhook_env, estate.alerts.webhook_env) if name]
     found = [env.get(name, "") for name in names]
     for dataset in estate.datasets.values():

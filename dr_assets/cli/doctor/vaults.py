@@ -43,7 +43,7 @@ def replica(patient: Patient, name: str) -> Iterator[Line]:
 
 def write_once(patient: Patient) -> Iterator[Line]:
     """Try it: a locked object is not written over, its lock is not shortened. Leaves one small, locked fact behind."""
-    opened = open_vault(patient.estate, patient.dataset.vault, patient.env, signing=True)
+    opened = open_vault(patient.estate, patient.dataset.vault, patient.env, signing=True, role="writer")
     receipt = record_fact(opened, patient.dataset.name, WRITE_PROBE, {"why": "dr-assets doctor --write-probe"})
     yield Line("write probe", "ok", f"sealed, stored and read back, locked until {receipt.lock.retain_until:%Y-%m-%d}")
     key, until = str(receipt.key), receipt.lock.retain_until
