@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
+from dr_assets.vault.signing.key import MemoryKey, SigningKey
+
+__all__ = ["SIGNATURE_BYTES", "MemoryKey", "Signer", "SigningKey", "Trust", "signer_id_of"]
 
 SIGNATURE_BYTES: Final = 64
 TRUST_LIMIT_BYTES: Final = 1 << 20
@@ -28,11 +31,11 @@ def signer_id_of(public_key: bytes) -> str:
 
 
 class Signer:
-    """A private key that signs; threads may share it."""
+    """Signs as this vault's objects are signed, with a key that lies wherever `key` keeps it; threads may share it."""
 
-    def __init__(self, private_key: Ed25519PrivateKey) -> None:
-        self._key = private_key
-        self.public_key: bytes = private_key.public_key().public_bytes_raw()
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+        self.public_key: bytes = key.public_key
         self.signer_id: str = signer_id_of(self.public_key)
 
     def __repr__(self) -> str:
@@ -41,12 +44,12 @@ class Signer:
     @classmethod
     def generate(cls) -> "Signer":
         """A new random key."""
-        return cls(Ed25519PrivateKey.generate())
+        return cls(MemoryKey(Ed25519PrivateKey.generate()))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> "Signer":
         """The key of a 32-byte seed: golden vectors and tests are repeatable with it."""
-        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+        return cls(MemoryKey(Ed25519PrivateKey.from_private_bytes(seed)))
 
     @classmethod
     def load(cls, path: Path) -> "Signer":
@@ -57,18 +60,27 @@ class Signer:
             key = None
         if not isinstance(key, Ed25519PrivateKey):
             raise PolicyError("keys.bad_signing_key", f"{path} holds no Ed25519 key in PEM", "see docs/format.md, Keys")
-        return cls(key)
+        return cls(MemoryKey(key))
 
     def save(self, path: Path) -> None:
-        """Write the key to a new file of mode 0600; an existing file is never overwritten."""
-        pem = self._key.private_bytes(
+        """Write the key to a new file of mode 0600; an existing file is never overwritten.
+
+        Raises PolicyError `keys.not_exportable` for a key that isn't in this process.
+        """
+        if not isinstance(self._key, MemoryKey):
+            raise PolicyError("keys.not_exportable", f"{self} signs with a key that can't be read", "back it up there")
+        pem = self._key.private_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         write_secret(path, pem)
 
     def sign(self, domain: bytes, message: bytes) -> bytes:
         """64 bytes over `domain`, a zero byte and `message`."""
-        return self._key.sign(domain + b"\0" + message)
+        return self.sign_raw(domain + b"\0" + message)
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """64 bytes over `message` as it is: for formats of others that tell themselves apart (DSSE, signed notes)."""
+        return self._key.sign(message)
 
 
 @dataclass(frozen=True, slots=True)
