@@ -3,8 +3,11 @@
 What belongs here: the one conversion. What stays out: judging (rules.py runs first and lets nothing unparsable by).
 """
 
+from collections.abc import Mapping
+
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
+from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
 from dr_assets.estate.model import (
     ROLES,
     TIERS,
@@ -15,8 +18,8 @@ from dr_assets.estate.model import (
     Estate,
     Licence,
     Location,
+    Regime,
     RestoreTest,
-    Retention,
     Role,
     Snapshot,
     Spool,
@@ -43,11 +46,10 @@ def location_of(declared: LocationDeclaration) -> Location:
     return Location(declared.provider, declared.region, declared.jurisdiction)
 
 
-def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
-    """One dataset's policy; objectives default to the tier's, the lock to the retention."""
+def dataset_of(document: Document, declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Dataset:
+    """One dataset's policy; objectives default to the tier's, the lock to the retention, which is the strictest."""
     tier = TIERS[declared.tier]
     incremental = declared.snapshot.incremental_every
-    retention = declared.retention
     return Dataset(
         name=declared.dataset,
         kind="postgres",
@@ -61,7 +63,7 @@ def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
             parse_duration(incremental) if incremental else None,
             declared.snapshot.incrementals_max,
         ),
-        retention=Retention(retention.lock, retention.days, retention.lock_days or retention.days),
+        retention=retention_of(declared, regimes),
         location=location_of(declared.location),
         vault=declared.vault,
         replicas=tuple(declared.replicas),
@@ -78,6 +80,8 @@ def dataset_of(document: Document, declared: DatasetDeclaration) -> Dataset:
         spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,
         wal_volume_bytes=parse_size(declared.wal_volume) if declared.wal_volume else None,
         patroni_env=declared.patroni_env,
+        sampling=sampling_of(declared),
+        cold=cold_of(declared),
     )
 
 

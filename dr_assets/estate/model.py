@@ -109,12 +109,47 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True)
+class Regime:
+    """What a law or a standard asks for: `days`, `mode`, and where that is written (`source`).
+
+    `confirmed` is who took responsibility for this reading, and when; None means unconfirmed.
+    """
+
+    name: str
+    days: int
+    mode: LockMode
+    source: str
+    confirmed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
-    """How long data is kept (`days`) and for how long its lock holds (`lock_days`, never shorter)."""
+    """How long data is kept (`days`) and for how long its lock holds (`lock_days`, never shorter).
+
+    Both, and the mode, are the strictest of what the dataset declares and of its `regimes`.
+    """
 
     lock: LockMode
     days: int
     lock_days: int
+    regimes: tuple[Regime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How often stored objects are read back (`every`), and in what time each of them was, at least once."""
+
+    every: timedelta = timedelta(days=1)
+    whole_in: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """Base backups' parts older than `after` lie in the class `storage_class`, from which `thaw` brings them back."""
+
+    storage_class: Literal["GLACIER", "DEEP_ARCHIVE"]
+    after: timedelta
+    thaw: Literal["Expedited", "Standard", "Bulk"] = "Standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +199,8 @@ class Dataset:
     spool: Spool | None = None
     wal_volume_bytes: int | None = None
     patroni_env: str | None = None
+    sampling: Sampling = Sampling()
+    cold: Cold | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from dr_assets.estate.accepted import dataset_of, estate_of, location_of, slot_o
 from dr_assets.estate.documents import Document, Place
 from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
+from dr_assets.estate.keeping import dataset_keeping, declared_regimes, estate_keeping
 from dr_assets.estate.model import TIERS, Estate
+from dr_assets.estate.regimes import shipped_regimes
 from dr_assets.estate.schema import (
     ESTATE_TYPE,
     POSTGRES_TYPE,
@@ -44,11 +46,13 @@ def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, lis
     datasets = [(document, declared) for document, declared in rows if declared is not None]
     for place, dataset in datasets:
         findings += _dataset_rules(place, dataset)
+        findings += dataset_keeping(place, dataset, declared_regimes(estate) if estate else shipped_regimes())
         findings += _place_rules(place, dataset, estate) if estate is not None else ()
     findings += _unique(datasets)
     if findings or estate is None:
         return None, findings
-    return estate_of(estate, [dataset_of(document, declared) for document, declared in datasets]), []
+    regimes = declared_regimes(estate)
+    return estate_of(estate, [dataset_of(document, declared, regimes) for document, declared in datasets]), []
 
 
 # --- one estate, its vaults ---------------------------------------------------------------------------------------
@@ -70,6 +74,7 @@ def _estate_rules(document: Document, declared: EstateDeclaration) -> Iterator[F
         if twin != name:
             reason = f"vault {name} is the same place as {twin}: same endpoint, same bucket"
             yield document.finding("policy.vault_twice", reason, "vaults", name)
+    yield from estate_keeping(document, declared)
     if len(set(allowed)) != len(allowed):
         yield document.finding("policy.value", "a jurisdiction is listed twice", "licence", "jurisdictions")
 
@@ -93,7 +98,6 @@ def _dataset_rules(document: Document, declared: DatasetDeclaration) -> Iterator
         _names,
         _durability,
         _objectives,
-        _retention,
         _snapshot,
         _restore_test,
         _drill,
@@ -134,13 +138,6 @@ def _objectives(document: Document, declared: DatasetDeclaration) -> Iterator[Fi
         if text is not None and parse_duration(text) > limit and not excused:
             reason = f"{name} {text} is over the {format_duration(limit)} of tier {tier.name} without an `exception:`"
             yield document.finding(f"policy.{name}", reason, name)
-
-
-def _retention(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
-    retention = declared.retention
-    if retention.lock_days is not None and retention.lock_days < retention.days:
-        reason = f"a lock of {retention.lock_days} days is shorter than the retention of {retention.days} days"
-        yield document.finding("policy.lock", reason, "retention", "lock_days")
 
 
 def _snapshot(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:

@@ -87,6 +87,31 @@ class RetentionDeclaration(_Declared):
     lock: Literal["compliance", "governance"]
     days: Annotated[int, Field(ge=1, le=36500)]
     lock_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    regimes: list[Name] = []
+
+
+class RegimeDeclaration(_Declared):
+    """What a law or a standard asks for, as the estate reads it; `confirmed` says who confirmed that, and when."""
+
+    days: Annotated[int, Field(ge=1, le=36500)]
+    mode: Literal["compliance", "governance"]
+    source: Text
+    confirmed: Text | None = None
+
+
+class SamplingDeclaration(_Declared):
+    """How often stored objects are read back, and in what time all of them were."""
+
+    every: DurationText = "24h"
+    whole_in: DurationText = "30d"
+
+
+class ColdDeclaration(_Declared):
+    """From what age on base backups may lie in a class that has to be thawed first."""
+
+    storage_class: Literal["GLACIER", "DEEP_ARCHIVE"]
+    after: DurationText
+    thaw: Literal["Expedited", "Standard", "Bulk"] = "Standard"
 
 
 class RestoreTestDeclaration(_Declared):
@@ -127,6 +152,8 @@ class DatasetDeclaration(_Declared):
     spool: SpoolDeclaration | None = None
     wal_volume: SizeText | None = None
     patroni_env: EnvName | None = None
+    sampling: SamplingDeclaration = SamplingDeclaration()
+    cold: ColdDeclaration | None = None
     exception: str | None = None
 
 
@@ -190,3 +217,4 @@ class EstateDeclaration(_Declared):
     keys: KeysDeclaration
     owners: Annotated[list[Owner], Field(min_length=1)]
     alerts: AlertsDeclaration = AlertsDeclaration()
+    regimes: dict[Name, RegimeDeclaration] = {}

@@ -1,6 +1,7 @@
 """How long each kind of object is locked, and the limits on that.
 
-What belongs here: the rules of DESIGN §4 as pure functions. What stays out: storage, and deciding to extend.
+What belongs here: the rules of DESIGN §4 as pure functions. What stays out: storage, deciding to extend, and judging
+a lock that was read back (judged.py).
 """
 
 from collections.abc import Mapping
@@ -10,13 +11,12 @@ from typing import Final, Literal, Protocol
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Estate
+from dr_assets.estate.regimes import LOCK_CAP, SLACK
 from dr_assets.vault.storage import Lock, LockMode
 
-Kind = Literal["wal", "part", "manifest", "fact", "key", "micro"]
+Kind = Literal["wal", "part", "manifest", "fact", "key", "micro", "full", "incremental", "log"]
 
 MICRO_LOCK: Final = timedelta(days=14)
-SLACK: Final = timedelta(days=7)  # a base backup that failed for a week must not outlive the one before it
-LOCK_CAP: Final = timedelta(days=4384)  # twelve years: AML asks for five to ten; more is a mistake nobody can undo
 KEY_MARGIN: Final = timedelta(days=365)
 CLOCK_SKEW_LIMIT: Final = timedelta(seconds=5)
 
@@ -49,9 +49,12 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
     needed until the newest point that depends on it leaves the retention: one snapshot interval later, plus a week of
     failed snapshots. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
     `micro` is for segments that a full segment will replace, as long as a roller is at work (docs/decisions/0070).
+    `full` is for the parts and the manifest of a full base backup that incrementals will follow: the last of them may
+    be taken one interval later, and is worth nothing without it. `incremental` and `log` (what lies under
+    `{estate}/log/`) have the lock of a manifest.
     """
     days = retention.days if retention.lock_days is None else max(retention.days, retention.lock_days)
-    full = timedelta(days=days) + snapshot_every + SLACK
+    full = timedelta(days=days) + (2 if kind == "full" else 1) * snapshot_every + SLACK
     if kind == "micro":
         return MICRO_LOCK
     if full > LOCK_CAP:
