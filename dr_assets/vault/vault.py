@@ -114,10 +114,12 @@ class Vault:
         previous: str | None = None,
         writer_epoch: int = 0,
         extra: Mapping[str, str] | None = None,
+        plaintext_sha256: str | None = None,
     ) -> Prepared:
         """Fix the header of an object for positions [first, last), in a chain's order; seal it in a pool afterwards.
 
-        A `plaintext` that is a view must stay as it is until then.
+        A `plaintext` that is a view must stay as it is until then. `plaintext_sha256` (hex) is its digest, for who has
+        it already; no reader accepts the object if it is not.
 
         Raises PolicyError `vault.read_only`, VaultError `vault.too_large`, `vault.malformed`, `vault.wrong_key`.
         """
@@ -145,6 +147,7 @@ class Vault:
             previous=previous,
             writer_epoch=writer_epoch,
             extra=extra,
+            plaintext_sha256=plaintext_sha256,
         )
 
     def put(self, sealed: Sealed, lock: Lock) -> Receipt:

@@ -17,6 +17,7 @@ from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.clip import require_whole
+from dr_assets.stores.postgres.linked import Body
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.pieces import Arrival, Piece
 from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
@@ -163,7 +164,7 @@ def test_a_piece_on_the_spool_leaves_two_lag_samples_in_memory_and_no_more() -> 
         spooling = SimpleNamespace(take=lambda _, piece: taken.append(piece))
         loop._parts = replace(loop._parts, spooling=cast("Any", spooling), putters=cast("Any", NoIdlePutters()))
         samples = tuple(Arrival(BEGIN + number, float(number)) for number in range(1, SIZE + 1))
-        loop._submit(Piece(BEGIN, at(1), AT, AT, bytes(SIZE), samples))
+        loop._submit(Piece(BEGIN, at(1), AT, AT, Body((bytes(SIZE),)), samples))
     assert list(loop._arrivals) == [samples[0], samples[-1]]
     assert [piece.arrivals for piece in taken] == [()]
 

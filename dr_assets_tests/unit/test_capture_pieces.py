@@ -40,7 +40,7 @@ def test_pieces_follow_each_other_without_overlap() -> None:
     cutter.add(_wal(20, 4, at_s=2), now_s=0.0)
     first = cutter.cut()
     assert first is not None
-    assert (first.begin, first.end, first.data) == (16, 24, b"w" * 8)
+    assert (first.begin, first.end, first.data.whole()) == (16, 24, b"w" * 8)
     assert (first.begin_at, first.end_at) == (T0 + timedelta(seconds=1), T0 + timedelta(seconds=2))
     assert cutter.cut() is None
     cutter.add(_wal(24, 1), now_s=0.0)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dr_assets.stores.postgres import putters as putters_module
+from dr_assets.stores.postgres.linked import Body, Chain
 from dr_assets.stores.postgres.pieces import Piece
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import NoMetrics
@@ -30,12 +31,16 @@ def test_a_store_that_hangs_is_told_though_no_put_fails(monkeypatch: pytest.Monk
         vault, dataset="ledger", lock_of=lambda: vault.locks.lock("ledger", "wal", vault.clock()), count=1,
         give_up_s=60, is_only_copy=lambda: False, metrics=NoMetrics(),
     )  # fmt: skip
-    prepared = vault.prepare(
-        dataset="ledger", stream="wal", kind="wal", system_id="7", timeline=1, first=0, last=4, begin_at=AT, end_at=AT,
-        plaintext=b"four",
+    body = Body((b"four",))
+    linked = Chain(None).link(
+        body,
+        lambda plaintext, sha256, previous: vault.prepare(
+            dataset="ledger", stream="wal", kind="wal", system_id="7", timeline=1, first=0, last=4, begin_at=AT,
+            end_at=AT, plaintext=plaintext, plaintext_sha256=sha256, previous=previous,
+        ),
     )  # fmt: skip
     assert putters.silence() is None
-    putters.submit(prepared, Piece(0, 4, AT, AT, b"four", ()))
+    putters.submit(linked, Piece(0, 4, AT, AT, body, ()))
     deadline_s = time.monotonic() + 30
     while putters.silence() is None:
         assert time.monotonic() < deadline_s

@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import Dataset
 from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
+from dr_assets.stores.postgres.linked import Chain
 from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
 from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
 from dr_assets.stores.postgres.putters import Failed, Putters, Stored
@@ -101,7 +103,7 @@ class CaptureLoop:
         self._begin = end.begin
         self._cutter = Cutter(end.end, parts.dataset.linger.total_seconds())
         self._prefix = ContiguousPrefix(end.end)
-        self._previous = end.header
+        self._chain = Chain(end.header)
         self._last_stored = (end.header, end.segment)
         self._stored_ends: dict[int, tuple[str, str]] = {}
         self._cut_marks = Marks(end.recovery_point_at)
@@ -259,7 +261,8 @@ class CaptureLoop:
     def _submit(self, piece: Piece) -> None:
         at = self._cut_marks.at_position(piece.end)
         identity = self._parts.identity
-        prepared = self._parts.vault.prepare(
+        prepare = partial(
+            self._parts.vault.prepare,
             dataset=self._parts.dataset.name,
             stream=WAL,
             kind="wal",
@@ -269,23 +272,26 @@ class CaptureLoop:
             last=piece.end,
             begin_at=piece.begin_at,
             end_at=piece.end_at,
-            plaintext=piece.data,
-            previous=self._previous,
             writer_epoch=self._epoch,
             extra={
                 ACKNOWLEDGED_TO: format_position(self._prefix.acknowledged),
                 **({} if at is None else {RECOVERY_POINT_AT: format_time(at)}),
             },
         )
-        self._previous = prepared.header.digest
+        linked = self._chain.link(
+            piece.data,
+            lambda plaintext, sha256, previous: prepare(
+                plaintext=plaintext, plaintext_sha256=sha256, previous=previous
+            ),
+        )
         self._prefix.begin(piece.begin, piece.end)
         if self._parts.putters.has_idle or self._parts.spooling is None:
             self._arrivals.extend(piece.arrivals)
-            self._parts.putters.submit(prepared, piece)
+            self._parts.putters.submit(linked, piece)
         else:
             # A spool holds hours of pieces: of each two samples are enough, or memory would grow with the outage.
             self._arrivals.extend(piece.arrivals[:1] + piece.arrivals[1:][-1:])
-            self._parts.spooling.take(prepared, replace(piece, arrivals=()))
+            self._parts.spooling.take(linked, replace(piece, arrivals=()))
 
     def _take_outcomes(self) -> None:
         before = self._prefix.acknowledged

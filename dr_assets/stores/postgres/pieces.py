@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import SourceError
+from dr_assets.stores.postgres.linked import Body
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import WalData
 
@@ -37,7 +38,7 @@ class Piece:
     end: int
     begin_at: datetime
     end_at: datetime
-    data: bytes
+    data: Body
     arrivals: tuple[Arrival, ...]
 
     @property
@@ -125,7 +126,7 @@ class Cutter:
             end=self.position,
             begin_at=self._begin_at,
             end_at=max(self._begin_at, self._end_at),
-            data=b"".join(self._parts),
+            data=Body(self._parts),
             arrivals=tuple(self._arrivals),
         )
         self._parts, self._arrivals, self._size = [], [], 0

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.linked import Linked
 from dr_assets.stores.postgres.pieces import Piece
 from dr_assets.stores.postgres.report import CaptureMetrics
 from dr_assets.stores.postgres.spool import SpoolFolder
 from dr_assets.vault.format.keys import ObjectKey
-from dr_assets.vault.format.segment import Prepared, Sealed
+from dr_assets.vault.format.segment import Sealed
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Receipt, Vault
 
@@ -101,9 +102,9 @@ class Putters:
         """Age of the oldest piece under way, 0 when there is none."""
         return max((now_s - since for since in self._since.values()), default=0.0)
 
-    def submit(self, prepared: Prepared, piece: Piece) -> None:
+    def submit(self, linked: Linked, piece: Piece) -> None:
         """Seal and put a piece. Only while `has_idle`."""
-        self._start(piece, prepared.seal)
+        self._start(piece, linked.seal)
 
     def submit_spooled(self, piece: Piece, key: ObjectKey, spool: SpoolFolder) -> None:
         """Put a piece that waits on the spool. Only while `has_idle`."""
@@ -159,7 +160,9 @@ class Putters:
         began_s = time.monotonic()
         try:
             sealed = seal()
-        except VaultError as error:  # a torn file of the spool: the slot has these bytes, the next start reads them
+        except (
+            VaultError
+        ) as error:  # a torn file of the spool, no key: the slot has these bytes, the next start reads them
             return Failed(piece, error)
         self._sealed[piece.begin] = sealed
         seal_s = time.monotonic() - began_s

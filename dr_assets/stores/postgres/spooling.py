@@ -13,11 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from dr_assets.stores.postgres.linked import Body, Linked
 from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Piece
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.spool import SpoolFolder
 from dr_assets.vault.format.keys import ObjectKey
-from dr_assets.vault.format.segment import Prepared, Sealed
+from dr_assets.vault.format.segment import Sealed
 
 SPOOL_AFTER_S = 2.0
 _DISK_RETRY_S = 5.0
@@ -29,7 +30,7 @@ class _Written:
     """A piece that the disk took (`key`), or did not."""
 
     piece: Piece
-    prepared: Prepared
+    linked: Linked
     key: ObjectKey | None
 
 
@@ -41,7 +42,7 @@ class Spooling:
         self._putters = putters
         self._after_s = after_s
         self._queue: deque[tuple[Piece, ObjectKey]] = deque()
-        self._homeless: tuple[Prepared, Piece] | None = None
+        self._homeless: tuple[Linked, Piece] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._job: Future[_Written | None] | None = None
         self._spilling: list[Sealed] = []
@@ -82,9 +83,9 @@ class Spooling:
             return False
         return True
 
-    def take(self, prepared: Prepared, piece: Piece) -> None:
+    def take(self, linked: Linked, piece: Piece) -> None:
         """Seal a piece and write it to the disk. Only after `can_take`."""
-        self._start(lambda: self._write(prepared, piece))
+        self._start(lambda: self._write(linked, piece))
 
     def stored(self, key: ObjectKey) -> None:
         """The vault holds that piece: its file, if it has one, is of no more use."""
@@ -102,9 +103,9 @@ class Spooling:
             piece, key = self._queue.popleft()
             self._putters.submit_spooled(piece, key, self.folder)
         if self._putters.has_idle and self._homeless is not None:
-            prepared, piece = self._homeless
+            linked, piece = self._homeless
             self._homeless = None
-            self._putters.submit(prepared, piece)
+            self._putters.submit(linked, piece)
 
     @property
     def is_empty(self) -> bool:
@@ -135,7 +136,7 @@ class Spooling:
         if written is None:
             self._forget([sealed.key for sealed in self._spilling if not self._putters.has_under_way(sealed.key.first)])
         elif written.key is None:
-            self._homeless = (written.prepared, written.piece)
+            self._homeless = (written.linked, written.piece)
         else:
             self._queue.append((_without_data(written.piece), written.key))
 
@@ -144,11 +145,11 @@ class Spooling:
             if self.folder.has_room(len(sealed.data)) and not self.folder.keep(sealed):
                 return
 
-    def _write(self, prepared: Prepared, piece: Piece) -> _Written:
-        sealed = prepared.seal()
-        return _Written(piece, prepared, sealed.key if self.folder.keep(sealed) else None)
+    def _write(self, linked: Linked, piece: Piece) -> _Written:
+        sealed = linked.seal()
+        return _Written(piece, linked, sealed.key if self.folder.keep(sealed) else None)
 
 
 def _without_data(piece: Piece) -> Piece:
     """What must stay in memory: positions, and the longest waits for the lag."""
-    return replace(piece, data=b"", arrivals=piece.arrivals[:1] + piece.arrivals[1:][-1:])
+    return replace(piece, data=Body((b"",)), arrivals=piece.arrivals[:1] + piece.arrivals[1:][-1:])

@@ -94,10 +94,12 @@ def prepare(
     writer_epoch: int = 0,
     extra: Mapping[str, str] | None = None,
     salt: bytes | None = None,
+    plaintext_sha256: str | None = None,
 ) -> Prepared:
     """Fix the header of an object that will hold `plaintext` at positions [first, last).
 
-    `salt` is drawn at random; golden vectors alone give one. Raises VaultError `vault.too_large` above 1 GiB and
+    `salt` is drawn at random; golden vectors alone give one. `plaintext_sha256` is computed unless given.
+    Raises VaultError `vault.too_large` above 1 GiB and
     `vault.malformed` for a field that no reader would accept.
     """
     if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
@@ -111,21 +113,22 @@ def prepare(
     header = Header(
         estate=estate, dataset=dataset, stream=stream, kind=kind, system_id=system_id, timeline=timeline,
         first=first, last=last, begin_at=begin_at, end_at=end_at, sealed_at=sealed_at, size_bytes=len(plaintext),
-        plaintext_sha256=hashlib.sha256(plaintext).hexdigest(), key_id=data_key.key_id, salt=salt.hex(),
-        key_commitment=frame_key.commitment, signer_id=signer.signer_id, previous=previous,
-        writer_epoch=writer_epoch, extra=dict(extra or {}),
+        plaintext_sha256=plaintext_sha256 or hashlib.sha256(plaintext).hexdigest(),
+        key_id=data_key.key_id, salt=salt.hex(), key_commitment=frame_key.commitment, signer_id=signer.signer_id,
+        previous=previous, writer_epoch=writer_epoch, extra=dict(extra or {}),
     )  # fmt: skip
     return Prepared(check_header(header), plaintext, frame_key, signer)
 
 
-def verify_envelope(data: bytes, trust: Trust, *, name: str) -> Envelope:
+def verify_envelope(data: bytes, trust: Trust, *, name: str, content_sha256: bytes | None = None) -> Envelope:
     """The parts of an object whose content digest and signature are right; nothing is decrypted yet.
 
-    Raises VaultError: `vault.malformed`, `vault.newer_version`, `vault.untrusted_signer`, `vault.tampered`,
-    `vault.bad_signature`.
+    `content_sha256` is that of all bytes before the trailer, for a caller who has reckoned it already. Raises
+    VaultError `vault.malformed`, `vault.newer_version`, `vault.untrusted_signer`, `vault.tampered`, `vault.bad_signature`.
     """
     envelope = split(data)
-    if hashlib.sha256(memoryview(data)[:-96]).digest() != envelope.trailer.content_sha256:
+    content = content_sha256 or hashlib.sha256(memoryview(data)[:-TRAILER_BYTES]).digest()
+    if content != envelope.trailer.content_sha256:
         raise VaultError(
             "vault.tampered",
             f"{name}: the content does not have the digest that its trailer holds",
