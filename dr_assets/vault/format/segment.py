@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, Envelope, signed_message, split
+from dr_assets.vault.format.envelope import SIGNATURE_DOMAIN, TRAILER_BYTES, Envelope, signed_message, split
 from dr_assets.vault.format.frames import open_frames, seal_frames
 from dr_assets.vault.format.header import PLAINTEXT_LIMIT_BYTES, Header, check_header
 from dr_assets.vault.format.keys import ObjectKey
