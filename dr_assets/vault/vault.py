@@ -33,7 +33,7 @@ from dr_assets.vault.format.sizes import plaintext_limit
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import LockRules, check_skew
 from dr_assets.vault.signing import Signer, Trust
-from dr_assets.vault.storage import Lock, ObjectStore
+from dr_assets.vault.storage import Lock, ObjectStore, Version
 from dr_assets.vault.storage.refusals import missing, too_large
 from dr_assets.vault.storage.versions import Name, authentic, find_name, get_authentic, scan
 from dr_assets.vault.storage.write_once import Receipt, ensure_locked, put_locked
@@ -46,12 +46,16 @@ __all__ = ["Receipt", "StoredObject", "Vault"]
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as listed: its authentic version. `modified_at` is the store's clock at the put."""
+    """An object as listed: its authentic version. `modified_at` is the store's clock at the put.
+
+    `storage_class` is what the listing told, "" for none.
+    """
 
     key: ObjectKey
     version_id: str
     size_bytes: int
     modified_at: datetime
+    storage_class: str = ""
 
 
 class Vault:
@@ -198,7 +202,7 @@ class Vault:
                 continue
             version = authentic(self.store, name)
             if version is not None:
-                yield StoredObject(key, version.version_id, version.size_bytes, version.modified_at)
+                yield _stored(key, version)
 
     def find(self, key: ObjectKey, *, as_of: datetime | None = None) -> StoredObject:
         """The object of this name, or VaultError `vault.missing`."""
@@ -206,7 +210,7 @@ class Vault:
         version = None if name is None else authentic(self.store, name)
         if version is None:
             raise missing(str(key), None)
-        return StoredObject(key, version.version_id, version.size_bytes, version.modified_at)
+        return _stored(key, version)
 
     def fetch(self, obj: StoredObject) -> bytes:
         """The bytes whose digest the name ends in, from another version of it if need be.
@@ -256,6 +260,10 @@ class Vault:
         """Raise VaultError `vault.clock_skew` when this host's clock is more than 5 s off the store's."""
         before = self.clock()
         check_skew(self.store.now(), before, self.clock())
+
+
+def _stored(key: ObjectKey, version: Version) -> StoredObject:
+    return StoredObject(key, version.version_id, version.size_bytes, version.modified_at, version.storage_class)
 
 
 def _fits(key: ObjectKey, wanted: tuple[str | None, str | None, str | None, int | None]) -> bool:

@@ -192,6 +192,38 @@ def test_a_version_is_removed_once_its_lock_is_over_and_not_before(bench: Bench)
     assert bench.store.get(name(2)).data == b"more"
 
 
+def test_a_legal_hold_outlasts_every_lock(bench: Bench) -> None:
+    """Held, a version stays though its lock is over; released, it goes; the head says which, and twice does no harm."""
+    soon = Lock("GOVERNANCE", datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3))
+    put = bench.store.put(name(1), b"money", digest(b"money"), soon)
+    other = bench.put(name(2), b"free")
+    for _ in range(2):
+        bench.store.set_hold(name(1), put.version_id, held=True)
+    held, free = bench.store.head(name(1), put.version_id), bench.store.head(name(2), other.version_id)
+    assert held is not None
+    assert free is not None
+    assert (held.held, free.held, held.lock) == (True, False, soon)
+    while bench.store.now() <= soon.retain_until:
+        time.sleep(0.3)
+    assert code(lambda: bench.store.delete_version(name(1), put.version_id)) == "vault.lock_refused"
+    assert bench.store.get(name(1), put.version_id).data == b"money"
+    for _ in range(2):
+        bench.store.set_hold(name(1), put.version_id, held=False)
+    bench.store.delete_version(name(1), put.version_id)
+    assert bench.store.head(name(1), put.version_id) is None
+    assert code(lambda: bench.store.set_hold(name(3), "nonesuch", held=True)) == "vault.missing"
+
+
+def test_what_lies_in_no_cold_class_is_read_at_once(bench: Bench) -> None:
+    """Neither listing nor head of an ordinary object tells of a class that would have to be thawed."""
+    put = bench.put(name(1), b"money")
+    (row,) = bench.store.list_versions(PLACE)
+    head = bench.store.head(name(1), put.version_id)
+    assert head is not None
+    assert not head.is_frozen
+    assert {row.storage_class, head.storage_class} <= {"", "STANDARD"}
+
+
 def test_a_delete_marker_frees_the_name_and_harms_nothing(bench: Bench) -> None:
     """A put after it succeeds as a new version; the first is still there by its version."""
     first = bench.put(name(1), b"money")

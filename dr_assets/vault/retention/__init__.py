@@ -5,12 +5,11 @@ What belongs here: the names that the rest of the house uses for lock lengths. W
 are asked for by their own names).
 """
 
+from dr_assets.estate.regimes import LOCK_CAP, SLACK
 from dr_assets.vault.retention.lengths import (
     CLOCK_SKEW_LIMIT,
     KEY_MARGIN,
-    LOCK_CAP,
     MICRO_LOCK,
-    SLACK,
     Kind,
     LockRules,
     RetentionRule,

@@ -10,8 +10,13 @@ from datetime import datetime
 from typing import Final, Literal, Protocol
 
 LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
-# Trouble with the whole store, not with one object: whoever passes over what can't be believed must not pass over this.
-STORE_AWAY: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket"})
+# Trouble with the whole store or every key provider, not with one object: whoever passes over what can't be believed
+# must not pass over this.
+STORE_AWAY: Final = frozenset({"vault.unreachable", "vault.refused_credentials", "vault.no_bucket", "keys.unreachable"})
+
+# Classes whose objects have to be thawed before a byte of them can be read.
+COLD_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+ThawTier = Literal["Expedited", "Standard", "Bulk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +29,14 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One row of a listing: a version of a key, or a delete marker on it."""
+    """One row of a listing: a version of a key, or a delete marker on it. `storage_class` is "" where none is told."""
 
     key: str
     version_id: str
     size_bytes: int
     modified_at: datetime
     is_delete_marker: bool = False
+    storage_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,18 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Thaw:
+    """A cold object is being brought back (`until` is None), or can be read until then."""
+
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
-    """What a store says of one version. `sha256` is hex, or None when the store kept no checksum of the whole."""
+    """What a store says of one version. `sha256` is hex, or None when the store kept no checksum of the whole.
+
+    `held`: under legal hold, which no date ends. `thaw` is None for what nobody asked to bring back.
+    """
 
     key: str
     version_id: str
@@ -51,6 +67,14 @@ class Head:
     sha256: str | None
     lock: Lock | None
     modified_at: datetime
+    held: bool = False
+    storage_class: str = ""
+    thaw: Thaw | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nobody can read it now: in a cold class, and not brought back (yet)."""
+        return self.storage_class in COLD_CLASSES and (self.thaw is None or self.thaw.until is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +122,11 @@ class ObjectStore(Protocol):
         ...
 
     def get(self, key: str, version_id: str | None = None, *, limit_bytes: int | None = None) -> Blob:
-        """A version's bytes; raises VaultError `vault.missing`, or `vault.too_large` before it reads any."""
+        """A version's bytes; raises VaultError `vault.missing`, `vault.cold`, or at once `vault.too_large`."""
         ...
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
-        """Bytes [begin, end) of a version, fewer at its end; raises VaultError `vault.missing`."""
+        """Bytes [begin, end) of a version, fewer at its end; raises VaultError `vault.missing` or `vault.cold`."""
         ...
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
@@ -128,7 +152,18 @@ class ObjectStore(Protocol):
     def delete_version(self, key: str, version_id: str) -> None:
         """Remove one version or delete marker for good; that it is gone already is no error.
 
-        Raises VaultError `vault.lock_refused` while its lock holds.
+        Raises VaultError `vault.lock_refused` while its lock or a legal hold holds.
+        """
+        ...
+
+    def set_hold(self, key: str, version_id: str, *, held: bool) -> None:
+        """Place or release the legal hold on a version, again without harm; raises VaultError `vault.missing`."""
+        ...
+
+    def thaw(self, key: str, version_id: str, *, days: int, tier: ThawTier) -> None:
+        """Ask that a cold version be readable for `days` once it is there; that it was asked already is no error.
+
+        Raises VaultError `vault.missing`, and `vault.not_cold` for what can be read anyway.
         """
         ...
 

@@ -9,8 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, Put, Version
-from dr_assets.vault.storage.refusals import key_conflict, lock_refused, missing, too_large
+from dr_assets.vault.storage import (
+    COLD_CLASSES,
+    Blob,
+    BucketState,
+    Head,
+    Level,
+    Lock,
+    Put,
+    Thaw,
+    ThawTier,
+    Version,
+)
+from dr_assets.vault.storage.refusals import cold, key_conflict, lock_refused, missing, not_cold, too_large
 
 
 @dataclass(slots=True)
@@ -22,6 +33,9 @@ class Row:
     data: bytes | None = field(repr=False)
     sha256: str | None = None
     lock: Lock | None = None
+    held: bool = False
+    storage_class: str = ""
+    thaw: Thaw | None = None
 
 
 class MemoryStore:
@@ -65,6 +79,8 @@ class MemoryStore:
             raise missing(key, version_id)
         if limit_bytes is not None and len(row.data) > limit_bytes:
             raise too_large(key, len(row.data), limit_bytes)
+        if self._head(key, row).is_frozen:
+            raise cold(key)
         return Blob(self._head(key, row), row.data)
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
@@ -77,7 +93,8 @@ class MemoryStore:
             keys = sorted(key for key in self.rows if key.startswith(prefix) and key > start_after)
         for key in keys:
             for row in reversed(self.rows.get(key, [])):
-                yield Version(key, row.version_id, len(row.data or b""), row.modified_at, row.data is None)
+                size_bytes, is_marker = len(row.data or b""), row.data is None
+                yield Version(key, row.version_id, size_bytes, row.modified_at, is_marker, row.storage_class)
 
     def list_name(self, key: str) -> Iterator[Version]:
         """As the port says."""
@@ -107,10 +124,29 @@ class MemoryStore:
                 if row.version_id == version_id:
                     if row.lock is not None and row.lock.retain_until > self._clock():
                         raise lock_refused(key, "the version is locked")
+                    if row.held:
+                        raise lock_refused(key, "the version is under legal hold")
                     self.rows[key].remove(row)
                     break
             if not self.rows.get(key, True):
                 del self.rows[key]
+
+    def set_hold(self, key: str, version_id: str, *, held: bool) -> None:
+        """As the port says."""
+        row = self._find(key, version_id)
+        if row is None:
+            raise missing(key, version_id)
+        row.held = held
+
+    def thaw(self, key: str, version_id: str, *, days: int, tier: ThawTier) -> None:
+        """As the port says; it stays under way until a test sets `Row.thaw` to a time."""
+        del days, tier
+        row = self._find(key, version_id)
+        if row is None:
+            raise missing(key, version_id)
+        if row.storage_class not in COLD_CLASSES:
+            raise not_cold(key)
+        row.thaw = row.thaw or Thaw(None)
 
     def now(self) -> datetime:
         """As the port says."""
@@ -143,4 +179,7 @@ class MemoryStore:
 
     @staticmethod
     def _head(key: str, row: Row) -> Head:
-        return Head(key, row.version_id, len(row.data or b""), row.sha256, row.lock, row.modified_at)
+        return Head(
+            key, row.version_id, len(row.data or b""), row.sha256, row.lock, row.modified_at, row.held,
+            row.storage_class, row.thaw,
+        )  # fmt: skip

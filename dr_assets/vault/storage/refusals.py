@@ -43,6 +43,20 @@ def endless(prefix: str) -> VaultError:
     )
 
 
+def cold(key: str) -> VaultError:
+    """It is there, and nobody can read it before it is thawed."""
+    return VaultError(
+        "vault.cold",
+        f"{key} lies in a cold class and has to be thawed before it can be read",
+        "`dr-assets restore DATASET --thaw` asks for all that a restore needs and says how long it takes",
+    )
+
+
+def not_cold(key: str) -> VaultError:
+    """There is nothing to thaw."""
+    return VaultError("vault.not_cold", f"{key} lies in no cold class", "read it")
+
+
 def lock_refused(key: str, why: str) -> VaultError:
     """The store keeps its lock."""
     return VaultError("vault.lock_refused", f"{key}: {why}", "a lock only ever grows")

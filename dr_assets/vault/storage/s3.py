@@ -18,13 +18,15 @@ import botocore.session
 from botocore.config import Config
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Version
+from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Thaw, ThawTier, Version
 from dr_assets.vault.storage.refusals import (
+    cold,
     endless,
     key_conflict,
     lock_refused,
     missing,
     no_bucket,
+    not_cold,
     refused,
     refused_credentials,
     too_large,
@@ -35,9 +37,11 @@ from dr_assets.vault.storage.s3_errors import (
     ABSENT,
     BROKEN_BODY,
     CREDENTIALS,
+    FROZEN,
     NO_LOCK,
     RACE,
     TAKEN,
+    THAWING,
     StoreAnswer,
     answers,
 )
@@ -187,12 +191,17 @@ class S3Store:
                 with answers(self.endpoint, self.bucket):
                     answer = cast("Mapping[str, Any]", self.client.get_object(**cast("Any", arguments)))
             except StoreAnswer as said:
-                raise (missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)) from None
+                raise self._unread(said, key, version_id) from None
             try:
                 return answer, _bounded(key, answer["Body"], answer["ContentLength"], limit_bytes)
             except BROKEN_BODY as error:
                 broken = type(error).__name__
         raise unreachable(self.endpoint, f"the body of {key} broke off {BODY_ATTEMPTS} times ({broken})")
+
+    def _unread(self, said: StoreAnswer, key: str, version_id: str | None) -> VaultError:
+        if said.code in FROZEN:
+            return cold(key)
+        return missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
         """As the port says, a page of 1000 at a time."""
@@ -299,8 +308,33 @@ class S3Store:
             head = self.head(key, version_id)
             if head is not None and head.lock is not None and head.lock.retain_until > self.recent_now():
                 raise lock_refused(key, "the store does not delete a locked version") from None
+            if head is not None and head.held:
+                raise lock_refused(key, "the store does not delete a version under legal hold") from None
             raise self._refusal(said, key) from None
         self._noted(cast("Mapping[str, Any]", answer))
+
+    def set_hold(self, key: str, version_id: str, *, held: bool) -> None:
+        """As the port says."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                self.client.put_object_legal_hold(
+                    Bucket=self.bucket, Key=key, VersionId=version_id, LegalHold={"Status": "ON" if held else "OFF"}
+                )
+        except StoreAnswer as said:
+            raise (missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)) from None
+
+    def thaw(self, key: str, version_id: str, *, days: int, tier: ThawTier) -> None:
+        """As the port says."""
+        asked: Any = {"Days": days, "GlacierJobParameters": {"Tier": tier}}
+        try:
+            with answers(self.endpoint, self.bucket):
+                self.client.restore_object(Bucket=self.bucket, Key=key, VersionId=version_id, RestoreRequest=asked)
+        except StoreAnswer as said:
+            if said.code in THAWING:
+                return
+            if said.code in FROZEN:  # to a request to restore this answer means the opposite: it isn't frozen
+                raise not_cold(key) from None
+            raise (missing(key, version_id) if said.code in ABSENT else self._refusal(said, key)) from None
 
     def now(self) -> datetime:
         """The Date header of an answer."""
@@ -412,13 +446,30 @@ def _head(key: str, answer: Mapping[str, Any]) -> Head:
         sha256=base64.b64decode(checksum).hex() if whole else None,
         lock=Lock(mode, until.astimezone(UTC)) if mode and until else None,
         modified_at=answer["LastModified"].astimezone(UTC),
+        held=answer.get("ObjectLockLegalHoldStatus") == "ON",
+        storage_class=answer.get("StorageClass", ""),
+        thaw=_thaw(answer.get("Restore", "")),
     )
+
+
+def _thaw(told: str) -> Thaw | None:
+    """Read the header x-amz-restore: `ongoing-request="true"`, or "false" with the `expiry-date` of the copy."""
+    if 'ongoing-request="true"' in told:
+        return Thaw(None)
+    _, dated, rest = told.partition('expiry-date="')
+    return Thaw(parsedate_to_datetime(rest.partition('"')[0]).astimezone(UTC)) if dated else None
 
 
 def _rows(page: Mapping[str, Any]) -> Iterator[Version]:
     """Versions and delete markers of a page come in two lists; a key's are put side by side again."""
     rows = [
-        Version(row["Key"], row["VersionId"], row["Size"], row["LastModified"].astimezone(UTC))
+        Version(
+            row["Key"],
+            row["VersionId"],
+            row["Size"],
+            row["LastModified"].astimezone(UTC),
+            storage_class=row.get("StorageClass", ""),
+        )
         for row in page.get("Versions", [])
     ]
     rows += [

@@ -36,6 +36,8 @@ CREDENTIALS: Final = frozenset(
 ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "MethodNotAllowed", "404", "405"})
 TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 RACE: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+FROZEN: Final = frozenset({"InvalidObjectState"})
+THAWING: Final = frozenset({"RestoreAlreadyInProgress", "ObjectAlreadyInActiveTierError"})
 NO_LOCK: Final = frozenset({"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"})
 DOWN: Final = frozenset(
     {"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504"}
