@@ -23,6 +23,7 @@ from dr_assets.estate.model import (
     Role,
     Snapshot,
     Spool,
+    Subjects,
     VaultPlace,
     ZeroLoss,
 )
@@ -32,6 +33,7 @@ from dr_assets.estate.schema import (
     EstateDeclaration,
     LocationDeclaration,
     RolesDeclaration,
+    SubjectsDeclaration,
 )
 from dr_assets.estate.sizes import parse_size
 
@@ -98,6 +100,17 @@ def roles_of(declared: RolesDeclaration) -> dict[Role, Credentials]:
     return {role: Credentials(pair.access_key_env, pair.secret_key_env) for role, pair in pairs.items() if pair}
 
 
+def _subjects_of(declared: SubjectsDeclaration) -> Subjects:
+    return Subjects(
+        tuple(declared.vaults),
+        declared.bucket,
+        declared.id_key_env,
+        parse_duration(declared.erasure_grace),
+        declared.most_at_once,
+        declared.most_a_day,
+    )
+
+
 def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
     """The whole policy."""
     places = [
@@ -123,4 +136,6 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         trust_file_env=declared.keys.trust_file_env,
         signing_key_env=declared.keys.signing_key_env,
         owners=tuple(declared.owners),
+        subjects=_subjects_of(declared.subjects) if declared.subjects else None,
+        rotate_every=parse_duration(declared.keys.rotate_every),
     )

@@ -220,6 +220,21 @@ class Alerts:
 
 
 @dataclass(frozen=True, slots=True)
+class Subjects:
+    """The ring of people's keys (docs/keys.md): a bucket of this name beside each of these vaults.
+
+    `id_key_env` names the variable of the file with the key of subject ids. Erasure is final after `erasure_grace`.
+    """
+
+    vaults: tuple[str, ...]
+    bucket: str
+    id_key_env: str
+    erasure_grace: timedelta = timedelta(days=30)
+    most_at_once: int = 50
+    most_a_day: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Estate:
     """Everything declared: one licence, its vaults, its datasets."""
 
@@ -232,10 +247,13 @@ class Estate:
     trust_file_env: str
     signing_key_env: str
     owners: tuple[str, ...]
+    subjects: Subjects | None = None
+    rotate_every: timedelta = timedelta(days=90)
 
     def env_names(self) -> tuple[str, ...]:
         """Every environment variable the estate may ask for, sorted: what a resident process is given."""
         names = {self.keys_dir_env, self.trust_file_env, self.signing_key_env}
+        names |= {self.subjects.id_key_env} if self.subjects else set()
         names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}
         names |= {dataset.dsn_env for dataset in self.datasets.values()}
         names |= {dataset.spool.dir_env for dataset in self.datasets.values() if dataset.spool}

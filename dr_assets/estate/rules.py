@@ -16,6 +16,7 @@ from dr_assets.estate.documents import Document, Place
 from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
 from dr_assets.estate.keeping import dataset_keeping, declared_regimes, estate_keeping
+from dr_assets.estate.key_life import life_of_keys
 from dr_assets.estate.model import TIERS, Estate
 from dr_assets.estate.regimes import shipped_regimes
 from dr_assets.estate.schema import (
@@ -75,6 +76,7 @@ def _estate_rules(document: Document, declared: EstateDeclaration) -> Iterator[F
             reason = f"vault {name} is the same place as {twin}: same endpoint, same bucket"
             yield document.finding("policy.vault_twice", reason, "vaults", name)
     yield from estate_keeping(document, declared)
+    yield from life_of_keys(document, declared)
     if len(set(allowed)) != len(allowed):
         yield document.finding("policy.value", "a jurisdiction is listed twice", "licence", "jurisdictions")
 

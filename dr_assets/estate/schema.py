@@ -199,6 +199,18 @@ class KeysDeclaration(_Declared):
     dir_env: EnvName
     trust_file_env: EnvName
     signing_key_env: EnvName
+    rotate_every: DurationText = "90d"
+
+
+class SubjectsDeclaration(_Declared):
+    """The ring of people's keys: a bucket of this name beside each of these vaults, and how erasure becomes final."""
+
+    vaults: list[Name]
+    bucket: Annotated[str, Field(pattern=BUCKET_PATTERN)]
+    id_key_env: EnvName
+    erasure_grace: DurationText = "30d"
+    most_at_once: Annotated[int, Field(ge=1, le=1000)] = 50
+    most_a_day: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class AlertsDeclaration(_Declared):
@@ -217,4 +229,5 @@ class EstateDeclaration(_Declared):
     keys: KeysDeclaration
     owners: Annotated[list[Owner], Field(min_length=1)]
     alerts: AlertsDeclaration = AlertsDeclaration()
+    subjects: SubjectsDeclaration | None = None
     regimes: dict[Name, RegimeDeclaration] = {}
