@@ -16,10 +16,10 @@ from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.vault.log import merkle
 from dr_assets.vault.log.checkpoint import Checkpoint, Signed
 from dr_assets.vault.log.cosignature import CosignatureSigner, cosigned_at
-from dr_assets.vault.log.note import Ed25519Signer, sign_note, verify_note
-from dr_assets.vault.log.shelf import parse_proof_path, plain_name
+from dr_assets.vault.log.note import Ed25519Signer, parse_note, sign_note, verify_note
+from dr_assets.vault.log.shelf import WITNESSED, Proof, plain_name
 from dr_assets.vault.log.witness_book import COSIGNED, EVIDENCE, EVIDENCE_LIMIT, WitnessBook
-from dr_assets.vault.log.witness_client import WitnessPlace, ask_witness, newest_cosigned
+from dr_assets.vault.log.witness_client import WitnessPlace, ask_witness, cosignature_held
 from dr_assets.vault.log.witness_protocol import AddCheckpoint
 from dr_assets.vault.log.witness_server import Cosigner, WitnessServer
 
@@ -54,20 +54,20 @@ class Shelf:
     """Proofs in memory."""
 
     def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
+        self.proofs: list[Proof] = []
 
-    def put(self, path: str, data: bytes) -> None:
-        """As the port; paths have to be those of proofs."""
-        assert parse_proof_path(path)
-        assert self.held.setdefault(path, data) == data
-
-    def get(self, path: str) -> bytes | None:
+    def put(self, proof: Proof) -> None:
         """As the port."""
-        return self.held.get(path)
+        assert Proof.of(proof.path, proof.data) == proof
+        self.proofs.append(proof)
 
-    def names(self, folder: str) -> list[str]:
+    def held(self, kind: str, size: int) -> list[Proof]:
         """As the port."""
-        return sorted(path for path in self.held if path.startswith(folder))
+        return [proof for proof in self.proofs if (proof.kind, proof.size) == (kind, size)]
+
+    def sizes(self, kind: str) -> list[int]:
+        """As the port."""
+        return sorted({proof.size for proof in self.proofs if proof.kind == kind})
 
 
 @contextmanager
@@ -295,12 +295,23 @@ def test_the_client_keeps_cosignatures_once(url: str) -> None:
     """Asked after each checkpoint, also when some were never shown: kept beside the checkpoint, asked once each."""
     tree, shelf = Tree(), Shelf()
     place = WitnessPlace("w1", url, WITNESS.verifier)
-    for size in (4, 9, 9, 30):
-        assert ask_witness(place, tree.at(size), tree.proof, shelf).standing == "cosigned"
-    assert [path.split("/")[1].lstrip("0") for path in shelf.names("witnessed/")] == ["4", "9", "30"]
-    assert newest_cosigned(shelf, place) == 30
-    line = shelf.held[shelf.names("witnessed/")[-1]]
-    assert verify_note(tree.at(30).note + line, [WITNESS.verifier]).signatures
+    for known, size in ((0, 4), (4, 9), (4, 9), (4, 30), (30, 30)):
+        assert ask_witness(place, tree.at(size), tree.proof, shelf, known=known).standing == "cosigned"
+    assert [proof.size for proof in shelf.proofs] == [4, 9, 30]
+    held = cosignature_held(shelf, tree.at(30), place)
+    assert held
+    assert cosigned_at(held) == AT
+
+
+def test_what_lies_on_the_shelf_is_not_believed_for_its_name(url: str) -> None:
+    """Junk under a witness's name doesn't stand in for its cosignature: it is asked, and both lie there."""
+    tree, shelf = Tree(), Shelf()
+    place = WitnessPlace("w1", url, WITNESS.verifier)
+    shelf.put(Proof(WITNESSED, 4, place.shelf_name, b"junk"))
+    shelf.put(Proof(WITNESSED, 4, place.shelf_name, parse_note(tree.at(5).note).unverified[0].line().encode()))
+    assert cosignature_held(shelf, tree.at(4), place) is None
+    assert ask_witness(place, tree.at(4), tree.proof, shelf).detail == "cosigned now"
+    assert cosignature_held(shelf, tree.at(4), place)
 
 
 def test_a_client_that_forgot_learns_the_size_from_the_conflict(url: str) -> None:
@@ -310,8 +321,8 @@ def test_a_client_that_forgot_learns_the_size_from_the_conflict(url: str) -> Non
     ask_witness(place, tree.at(9), tree.proof, Shelf())
     shelf = Shelf()
     assert ask_witness(place, tree.at(9), tree.proof, shelf).standing == "cosigned"
-    assert ask_witness(place, tree.at(12), tree.proof, Shelf()).standing == "cosigned"
-    assert len(shelf.held) == 1
+    assert ask_witness(place, tree.at(12), tree.proof, shelf, known=3).standing == "cosigned"
+    assert len(shelf.proofs) == 2
 
 
 def test_a_log_that_was_set_back_or_forked_is_told(url: str) -> None:
@@ -322,7 +333,7 @@ def test_a_log_that_was_set_back_or_forked_is_told(url: str) -> None:
     assert ask_witness(place, Tree().at(12), Tree().proof, shelf).standing == "rolled_back"
     assert ask_witness(place, fork.at(20), fork.proof, shelf).standing == "forked"
     assert ask_witness(place, fork.at(25), fork.proof, shelf).standing == "forked"
-    assert not shelf.held
+    assert not shelf.proofs
 
 
 def test_a_witness_that_is_away_or_wrong_is_told_apart(url: str) -> None:
@@ -337,12 +348,14 @@ def test_a_witness_that_is_away_or_wrong_is_told_apart(url: str) -> None:
     assert (unknown.standing, "verifier key" in unknown.detail) == ("misbehaving", True)
     lost = ask_witness(WitnessPlace("w", f"{url}/elsewhere", WITNESS.verifier), tree.at(5), tree.proof, shelf)
     assert lost.standing == "misbehaving"
-    assert not shelf.held
+    assert not shelf.proofs
 
 
 def test_file_names_of_witnesses_differ() -> None:
     """Readable, safe in a path, and no two names or keys share one."""
     names = {plain_name(name, key) for name in ("a/b", "a-b", "A/B", "é", "../..") for key in (b"\0" * 4, b"\1" * 4)}
     assert len(names) == 10
-    assert all(parse_proof_path(f"witnessed/{1:020d}/{name}") for name in names)
+    proofs = [Proof(WITNESSED, 1, name, b"x") for name in names]
+    assert all(Proof.of(proof.path, b"x") == proof for proof in proofs)
+    assert not any(Proof.of(proof.path, b"y") for proof in proofs)
     assert all(".." not in name and "/" not in name for name in names)

@@ -17,11 +17,12 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.log.checkpoint import Signed
 from dr_assets.vault.log.cosignature import CosignatureVerifier
 from dr_assets.vault.log.note import NoteSignature, parse_note, verify_note
-from dr_assets.vault.log.shelf import WITNESSED, ProofShelf, parse_proof_path, plain_name, proof_path
+from dr_assets.vault.log.shelf import WITNESSED, Proof, ProofShelf, plain_name
 from dr_assets.vault.log.witness_protocol import AddCheckpoint
 
 Standing = Literal["cosigned", "away", "forked", "rolled_back", "misbehaving"]
 ANSWER_LIMIT_BYTES: Final = 64 * 1024
+SIZE_DIGITS_LIMIT: Final = 19
 PATIENCE_S: Final = 5.0
 ConsistencyProof = Callable[[int, int], Sequence[bytes]]
 
@@ -35,8 +36,8 @@ class WitnessPlace:
     verifier: CosignatureVerifier
 
     @property
-    def file_name(self) -> str:
-        """How its cosignatures are called on the shelf."""
+    def shelf_name(self) -> str:
+        """What its cosignatures are called on the shelf."""
         return plain_name(self.verifier.name, self.verifier.key_id)
 
 
@@ -65,40 +66,38 @@ def ask_witness(
     proof: ConsistencyProof,
     shelf: ProofShelf,
     *,
+    known: int = 0,
     patience_s: float = PATIENCE_S,
 ) -> Heard:
-    """Get the checkpoint cosigned and the cosignature shelved, unless it lies there already.
+    """Get the checkpoint cosigned and the cosignature shelved, unless one lies there already.
 
-    Never raises for what a witness does or fails to do; raises what `shelf` and `proof` raise.
+    `known` is the size that the witness is thought to know; if it isn't, the witness says so. Never raises for what a
+    witness does or fails to do; raises what `shelf` and `proof` raise.
     """
     size = signed.checkpoint.size
-    path = proof_path(WITNESSED, size, place.file_name)
-    if shelf.get(path) is not None:
+    if cosignature_held(shelf, signed, place):
         return Heard(place.name, "cosigned", size, "kept before")
-    known = newest_cosigned(shelf, place, below=size)
     try:
-        try:
-            signature = _ask(place, signed, known, proof, patience_s)
-        except _AnswerError as answer:
-            known = _conflict_size(answer)
-            if known > size:
-                return _rolled_back(place, size, known)
-            signature = _ask(place, signed, known, proof, patience_s)
+        signature = _agree(place, signed, proof, min(known, size), patience_s)
     except _AnswerError as answer:
         return _meaning(place, size, answer)
     except (OSError, http.client.HTTPException) as error:
         return Heard(place.name, "away", size, f"no answer: {type(error).__name__}")
     except VaultError as error:
         return Heard(place.name, "misbehaving", size, error.found)
-    shelf.put(path, signature.line().encode())
+    shelf.put(Proof(WITNESSED, size, place.shelf_name, signature.line().encode()))
     return Heard(place.name, "cosigned", size, "cosigned now")
 
 
-def newest_cosigned(shelf: ProofShelf, place: WitnessPlace, *, below: int | None = None) -> int:
-    """The largest size (below a limit) that this witness's cosignature is kept of; 0 without any."""
-    found = [parse_proof_path(path) for path in shelf.names(f"{WITNESSED}/")]
-    sizes = [proof[1] for proof in found if proof and proof[2] == place.file_name]
-    return max((size for size in sizes if below is None or size < below), default=0)
+def cosignature_held(shelf: ProofShelf, signed: Signed, place: WitnessPlace) -> NoteSignature | None:
+    """This witness's cosignature of the checkpoint, if one that holds is on the shelf."""
+    for proof in shelf.held(WITNESSED, signed.checkpoint.size):
+        if proof.name == place.shelf_name:
+            try:
+                return verify_cosignature(signed, proof.data, place.verifier)
+            except VaultError:  # whoever may write to the store can lay anything beside it
+                continue
+    return None
 
 
 def verify_cosignature(signed: Signed, line: bytes, verifier: CosignatureVerifier) -> NoteSignature:
@@ -110,7 +109,20 @@ def verify_cosignature(signed: Signed, line: bytes, verifier: CosignatureVerifie
     return verify_note(own + b"\n" + line, [verifier]).signatures[-1]
 
 
-def _ask(place: WitnessPlace, signed: Signed, known: int, proof: ConsistencyProof, patience_s: float) -> NoteSignature:
+def _agree(
+    place: WitnessPlace, signed: Signed, proof: ConsistencyProof, known: int, patience_s: float
+) -> NoteSignature:
+    """Ask; when the witness knows another size than thought, ask once more with the proof from there."""
+    try:
+        return _ask(place, signed, proof, known, patience_s)
+    except _AnswerError as answer:
+        known = _conflict_size(answer)
+        if known > signed.checkpoint.size:
+            raise
+        return _ask(place, signed, proof, known, patience_s)
+
+
+def _ask(place: WitnessPlace, signed: Signed, proof: ConsistencyProof, known: int, patience_s: float) -> NoteSignature:
     size = signed.checkpoint.size
     request = AddCheckpoint(known, tuple(proof(known, size)) if known else (), signed.note)
     return verify_cosignature(signed, _post(place.url, request.to_bytes(), patience_s), place.verifier)
@@ -140,20 +152,23 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _conflict_size(answer: _AnswerError) -> int:
     """The size that the witness says it knows; raises the answer itself where it says no such thing."""
-    text = answer.body.decode("ascii", errors="replace").removesuffix("\n")
-    if answer.status != HTTPStatus.CONFLICT or not (text.isascii() and text.isdigit()) or len(text) > len("9" * 19):
+    known = _size_in(answer.body) if answer.status == HTTPStatus.CONFLICT else None
+    if known is None:
         raise answer
-    return int(text)
+    return known
 
 
-def _rolled_back(place: WitnessPlace, size: int, known: int) -> Heard:
-    detail = f"it cosigned {known} leaves of this log, which now has {size}: the log was set back, or has a double"
-    return Heard(place.name, "rolled_back", size, detail)
+def _size_in(body: bytes) -> int | None:
+    text = body.decode("ascii", errors="replace").removesuffix("\n")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS_LIMIT else None
 
 
 def _meaning(place: WitnessPlace, size: int, answer: _AnswerError) -> Heard:
     if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         return Heard(place.name, "forked", size, "it cosigned another history of this log, and refuses this one")
+    if answer.status == HTTPStatus.CONFLICT and (known := _size_in(answer.body)) is not None and known > size:
+        detail = f"it cosigned {known} leaves of this log, which now has {size}: the log was set back, or has a double"
+        return Heard(place.name, "rolled_back", size, detail)
     if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
         what = "doesn't know this log" if answer.status == HTTPStatus.NOT_FOUND else "doesn't believe this log's key"
         return Heard(place.name, "misbehaving", size, f"it {what}: its operator has to add the log's verifier key")
