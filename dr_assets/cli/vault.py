@@ -70,7 +70,7 @@ def _verify_with_progress(
             dataset=dataset,
             as_of=as_of,
             witness=witness,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total, _: bar.update(task, completed=done, total=total),
         )
 
 

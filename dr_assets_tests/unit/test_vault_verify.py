@@ -59,13 +59,14 @@ def acknowledge(vault: Vault, begin: int, stored: int) -> None:
 
 def test_an_undamaged_vault_has_no_finding(sample: Sample) -> None:
     """And everything is counted: objects, locks, bytes; progress reaches the end."""
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[int, int, int]] = []
     report = verify(sample.vault, witness=sample.witness, progress=lambda *step: steps.append(step))
     assert report.ok
     assert report.findings == ()
     assert report.objects_total == report.objects_locked == len(sample.sealed)
     assert report.size_bytes == sum(map(len, sample.sealed.values()))
-    assert steps == [(number + 1, len(sample.sealed)) for number in range(len(sample.sealed))]
+    assert [step[:2] for step in steps] == [(number + 1, len(sample.sealed)) for number in range(len(sample.sealed))]
+    assert steps[-1][2] == report.read_bytes == report.size_bytes
     assert report.to_json()["ok"] is True
 
 
@@ -238,7 +239,9 @@ def test_as_of_judges_the_vault_as_it_was(sample: Sample) -> None:
         memory_of(sample.vault).add(name, data)
     memory_of(sample.vault).add("casino/readme", b"x")
     assert kinds(verify(sample.vault)) == {name: "delete_marker+overlay", "casino/readme": "foreign"}
-    assert verify(sample.vault, as_of=before).findings == ()
+    judged = verify(sample.vault, as_of=before)
+    assert judged.ok
+    assert kinds(judged) == {name: "delete_marker+overlay", "casino/readme": "foreign"}
 
 
 def test_nobody_trusted_signed_it(sample: Sample) -> None:

@@ -19,6 +19,7 @@ from botocore.config import Config
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Thaw, ThawTier, Version
+from dr_assets.vault.storage.bucket_settings import BucketSettings, read_settings
 from dr_assets.vault.storage.refusals import (
     cold,
     endless,
@@ -375,6 +376,10 @@ class S3Store:
                 raise self._refusal(said, self.bucket) from None
         days = rule["Years"] * 365 if "Years" in rule else rule.get("Days")
         return BucketState(versioned, enabled, _mode(rule.get("Mode")), days)
+
+    def bucket_settings(self) -> BucketSettings:
+        """Everything that is set on the bucket as a whole, as far as these credentials may read it."""
+        return read_settings(self.client, self.endpoint, self.bucket)
 
     def create_bucket(self, mode: LockMode, default_lock_days: int) -> bool:
         """Make the bucket with Object Lock, versioning and a default lock; False if it was there already."""

@@ -3,7 +3,8 @@
 What belongs here: judging bytes, locks, memberships and claims. What stays out: money (reconciliation/) and repair.
 """
 
+from dr_assets.vault.verify.levels import Depth
 from dr_assets.vault.verify.report import Finding, VerifyReport
 from dr_assets.vault.verify.run import verify
 
-__all__ = ["Finding", "VerifyReport", "verify"]
+__all__ = ["Depth", "Finding", "VerifyReport", "verify"]

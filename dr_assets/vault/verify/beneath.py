@@ -60,6 +60,10 @@ class Beneath:
         self._fulls.setdefault(made, _Full(name)).plaintexts.add(header.plaintext_sha256)
         self._covered[made.place].add(key.first, key.last)
 
+    def note_named(self, key: ObjectKey) -> None:
+        """A full of which only the name is known: it covers positions, and nothing more is said of it."""
+        self._covered[micro_place(key)].add(key.first, key.last)
+
     def note_listed(self, micro: ObjectKey, micro_keys: str) -> None:
         """A micro on the list of a full that was made of names with this digest."""
         self._on_lists.add(f"{micro} {micro_keys}")

@@ -95,7 +95,7 @@ class ChainWatch:
         """All that is wrong with the place, once everything was added and everything said."""
         if self._buffer:
             self._settle()
-        began = self._began(rules, now)
+        began = self.said.began(rules.length(self.place.split("/")[1], "wal"), now)
         if began is not None and not self._islands and self.said.stored is not None:
             yield from self._lost(began, self.said.stored, "the whole chain is gone")
         if began is not None and self._islands and began < self._islands[0].begin:
@@ -178,11 +178,6 @@ class ChainWatch:
             return False, Finding("unvouched", name, None, "the piece that begins here continues another one")
         detail = f"positions {hole.begin:X} to {hole.end:X} are gone, pieces beyond are there"
         return False, Finding("hole", name, None, detail)
-
-    def _began(self, rules: LockRules, now: datetime) -> int | None:
-        """Where a capture began a chain, as long as its beginning can't have left at the end of its lock."""
-        length = rules.length(self.place.split("/")[1], "wal")
-        return min((begin for begin, at in self.said.begins.items() if now < at + length), default=None)
 
     def _name(self, begin: int, end: int) -> str:
         """The name of what would lie there, but for its digest."""

@@ -12,17 +12,17 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.facts import is_misdated
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.envelope import Envelope
+from dr_assets.vault.format.envelope import TRAILER_BYTES, Envelope
 from dr_assets.vault.format.frames import open_frames
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import KEYS, WAL, ObjectKey, fact_stream
+from dr_assets.vault.format.keys import DIGEST_HEX, KEYS, WAL, ObjectKey, fact_stream
 from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
 from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.keys.key_object import parse_key_object
 from dr_assets.vault.retention import Kind
-from dr_assets.vault.storage import STORE_AWAY, Blob, Version
-from dr_assets.vault.storage.versions import Name, has_digest
+from dr_assets.vault.storage import STORE_AWAY, Blob, Lock, Version
+from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import list_of, slices_of
@@ -49,7 +49,8 @@ class Examined:
     """What was found under one name. `obj` and `header` are there only if the object is whole and believed.
 
     `body` is a manifest's or fact's content. `belongs` is the name that misplaced bytes would have, `sha256` theirs.
-    `listed` is False when only delete markers are left.
+    `listed` is False when only delete markers are left. `header` lacks, too, where only the store's word was asked for
+    (glance.py). `read_bytes` were fetched for it, of which `plaintext_bytes` came out.
     """
 
     name: str
@@ -62,8 +63,29 @@ class Examined:
     belongs: ObjectKey | None = None
     sha256: str = ""
     size_bytes: int = 0
+    lock: Lock | None = None
     locked: bool = False
     listed: bool = True
+    read_bytes: int = 0
+    plaintext_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One version's bytes with their digests, reckoned in one pass: of all of them, and of all before the trailer."""
+
+    blob: Blob
+    sha256: str
+    content_sha256: bytes
+
+    @classmethod
+    def of(cls, blob: Blob) -> "Read":
+        """Digest them."""
+        view = memoryview(blob.data)
+        whole = hashlib.sha256(view[:-TRAILER_BYTES])
+        content = whole.digest()
+        whole.update(view[-TRAILER_BYTES:])
+        return cls(blob, whole.hexdigest(), content)
 
 
 @dataclass(slots=True)
@@ -88,33 +110,41 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
         gone = Finding("missing", name.text, None, "only delete markers are left of it")
         return Examined(name.text, name.key, (gone,), listed=False)
     draft = _Draft()
-    chosen, blob = _choose(vault, name, name.key, draft)
-    draft.findings += _overlays(name, chosen)
-    if blob is None:
+    chosen, read = _choose(vault, name, name.key, draft)
+    draft.findings += overlays(name, chosen)
+    if read is None:
         head_size = chosen.size_bytes
         return Examined(name.text, name.key, tuple(draft.findings), belongs=draft.belongs, size_bytes=head_size)
-    judged = _judge(vault, name.key, blob, draft)
+    head = read.blob.head
+    judged = _judge(vault, name.key, read, draft)
     draft.findings += judged
-    draft.findings += _judge_lock(vault, name.key, blob, draft.header, now)
-    if name.key.stream.startswith(fact_stream("")) and is_misdated(name.key.first, chosen.modified_at):
-        draft.findings.append(
-            Finding("misdated", name.text, chosen.version_id, "dated after the store took it, ignored")
-        )
+    draft.findings += judge_lock(vault, name.key, head.version_id, head.lock, draft.header, now)
+    draft.findings += misdated(name, chosen)
     sound = draft.header is not None or (name.key.stream == KEYS and not judged)
-    lock = blob.head.lock
     return Examined(
         name=name.text,
         key=name.key,
         findings=tuple(draft.findings),
-        obj=StoredObject(name.key, chosen.version_id, len(blob.data), chosen.modified_at) if sound else None,
+        obj=StoredObject(name.key, chosen.version_id, len(read.blob.data), chosen.modified_at) if sound else None,
         header=draft.header,
         header_sha256=draft.header_sha256,
         body=draft.body,
         belongs=draft.belongs,
-        sha256=hashlib.sha256(blob.data).hexdigest() if name.key.stream != KEYS else "",
-        size_bytes=len(blob.data),
-        locked=lock is not None and lock.retain_until > now,
+        sha256=read.sha256 if name.key.stream != KEYS else "",
+        size_bytes=len(read.blob.data),
+        lock=head.lock,
+        locked=head.lock is not None and head.lock.retain_until > now,
+        read_bytes=len(read.blob.data),
+        plaintext_bytes=0 if draft.header is None else draft.header.size_bytes,
     )
+
+
+def misdated(name: Name, chosen: Version) -> list[Finding]:
+    """A fact that is dated after the store took it."""
+    key = name.key
+    if key is None or not key.stream.startswith(fact_stream("")) or not is_misdated(key.first, chosen.modified_at):
+        return []
+    return [Finding("misdated", name.text, chosen.version_id, "dated after the store took it, ignored")]
 
 
 def _foreign(name: Name) -> Finding:
@@ -122,7 +152,7 @@ def _foreign(name: Name) -> Finding:
     return Finding("foreign", name.text, None, f"{what} under a name that is not of this vault's form")
 
 
-def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Version, Blob | None]:
+def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Version, Read | None]:
     """The oldest version whose bytes have the name's digest; without one, the oldest, its damage described."""
     damage: list[Finding] = []
     for version in name.versions:
@@ -134,24 +164,29 @@ def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Ve
             kind = "malformed" if error.code == "vault.too_large" else "missing"
             damage.append(Finding(kind, name.text, version.version_id, error.found))
             continue
-        if has_digest(blob.data, key):
+        read = Read.of(blob)
+        if read.sha256[:DIGEST_HEX] == key.digest:
             draft.findings += damage
-            return version, blob
-        damage.append(_describe(vault, key, version, blob, draft))
+            return version, read
+        damage.append(_describe(vault, key, version, read, draft))
     # Later versions of other bytes are somebody's overlays; the oldest is the one that was damaged.
     draft.findings += damage[:1]
     return name.versions[0], None
 
 
-def _describe(vault: Vault, key: ObjectKey, version: Version, blob: Blob, draft: _Draft) -> Finding:
+def _describe(vault: Vault, key: ObjectKey, version: Version, read: Read, draft: _Draft) -> Finding:
     """What happened to bytes that have not the digest in their name, as far as they tell."""
     text = str(key)
     try:
-        header = verify_envelope(blob.data, vault.trust, name=text).header
+        header = _envelope(vault, read, text).header
     except VaultError as error:
-        return Finding(_kind_of_damage(error, blob), text, version.version_id, error.found)
-    draft.belongs = header.key(hashlib.sha256(blob.data).hexdigest())
+        return Finding(_kind_of_damage(error, read.blob), text, version.version_id, error.found)
+    draft.belongs = header.key(read.sha256)
     return Finding("swapped", text, version.version_id, f"holds {draft.belongs}")
+
+
+def _envelope(vault: Vault, read: Read, name: str) -> Envelope:
+    return verify_envelope(read.blob.data, vault.trust, name=name, content_sha256=read.content_sha256)
 
 
 def _kind_of_damage(error: VaultError, blob: Blob) -> str:
@@ -160,7 +195,7 @@ def _kind_of_damage(error: VaultError, blob: Blob) -> str:
     return "flipped"
 
 
-def _overlays(name: Name, chosen: Version) -> list[Finding]:
+def overlays(name: Name, chosen: Version) -> list[Finding]:
     """Versions and delete markers that came after the sealed one."""
     found = [
         Finding("overlay", name.text, row.version_id, f"a later version of {row.size_bytes} bytes, ignored")
@@ -173,19 +208,19 @@ def _overlays(name: Name, chosen: Version) -> list[Finding]:
     ]
 
 
-def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Finding]:
+def _judge(vault: Vault, key: ObjectKey, read: Read, draft: _Draft) -> list[Finding]:
     """Signature, place, key and plaintext of bytes that have the digest in their name."""
-    text = str(key)
+    text, blob = str(key), read.blob
     try:
         if key.stream == KEYS:
             parsed = parse_key_object(blob.data, key=key, trust=vault.trust)
             vault.keys.by_id(parsed.context.dataset, parsed.context.key_id)
             return []
-        envelope = verify_envelope(blob.data, vault.trust, name=text)
+        envelope = _envelope(vault, read, text)
         try:
             check_belongs(envelope.header, key, name=text)
         except VaultError:
-            draft.belongs = envelope.header.key(hashlib.sha256(blob.data).hexdigest())
+            draft.belongs = envelope.header.key(read.sha256)
             raise
         draft.body = _read_through(vault, blob.data, envelope, text)
         draft.header, draft.header_sha256 = envelope.header, envelope.header_sha256.hex()
@@ -194,8 +229,7 @@ def _judge(vault: Vault, key: ObjectKey, blob: Blob, draft: _Draft) -> list[Find
             raise
         if error.code == "vault.no_key":  # one finding for the lost key, however many objects it opens
             return [Finding("missing", error.found.split(" ")[0], None, "no wrapping of this data key is left")]
-        kind = _KIND_OF_CODE.get(error.code, "malformed")
-        return [Finding(kind, text, blob.head.version_id, error.found)]
+        return [Finding(kind_of_refusal(error), text, blob.head.version_id, error.found)]
     return []
 
 
@@ -222,21 +256,34 @@ def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> d
     return canonical.decode(bytes(kept), limit_bytes=BODY_LIMIT_BYTES, what=name) if keep else None
 
 
-def _judge_lock(vault: Vault, key: ObjectKey, blob: Blob, header: Header | None, now: datetime) -> list[Finding]:
-    """Held to its dataset's rule from the moment it was sealed."""
-    lock, text = blob.head.lock, str(key)
+def kind_of_refusal(error: VaultError) -> str:
+    """The kind of finding that a refusal to open an object makes."""
+    return _KIND_OF_CODE.get(error.code, "malformed")
+
+
+def judge_lock(
+    vault: Vault, key: ObjectKey, version_id: str, lock: Lock | None, header: Header | None, now: datetime
+) -> list[Finding]:
+    """Held to its dataset's rule from the moment it was sealed; without a `header` only that it holds at all."""
+    text = str(key)
     if lock is None:
-        return [Finding("unlocked", text, blob.head.version_id, "has no retention lock")]
+        return [Finding("unlocked", text, version_id, "has no retention lock")]
     if lock.retain_until <= now:
-        return [Finding(LOCK_EXPIRED, text, blob.head.version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
+        return [Finding(LOCK_EXPIRED, text, version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
     if header is None:
         return []
+    return held_to_rule(vault, key, version_id, lock, header.kind, header.sealed_at)
+
+
+def held_to_rule(
+    vault: Vault, key: ObjectKey, version_id: str, lock: Lock, kind: str, sealed_at: datetime
+) -> list[Finding]:
+    """A lock that holds, against the rule for what was sealed at that time."""
     # A micro-segment may have the long lock or the short one, as long as it had one of the two (docs/decisions/0070).
-    kind = "micro" if key.stream == WAL else header.kind
-    rule = vault.locks.lock(key.dataset, cast("Kind", kind), header.sealed_at)
+    rule = vault.locks.lock(key.dataset, cast("Kind", "micro" if key.stream == WAL else kind), sealed_at)
     if lock.retain_until + LOCK_TOLERANCE < rule.retain_until:
         detail = f"locked until {lock.retain_until:%Y-%m-%d %H:%M}Z, its rule says {rule.retain_until:%Y-%m-%d %H:%M}Z"
-        return [Finding("unlocked", text, blob.head.version_id, detail)]
+        return [Finding("unlocked", str(key), version_id, detail)]
     if rule.mode == "COMPLIANCE" and lock.mode != "COMPLIANCE":
-        return [Finding("unlocked", text, blob.head.version_id, f"locked in {lock.mode} mode, which has a bypass")]
+        return [Finding("unlocked", str(key), version_id, f"locked in {lock.mode} mode, which has a bypass")]
     return []

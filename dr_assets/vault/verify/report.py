@@ -6,9 +6,16 @@ What belongs here: findings, their kinds, the report and its JSON. What stays ou
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dr_assets.vault.storage.bucket_settings import BucketSettings
+from dr_assets.vault.verify.levels import Level
 from dr_assets.vault.witness import Witness
 
 Severity = Literal["error", "notice"]
+
+# What somebody laid on top of the vault or beside it, which a reader ignores.
+OVERLAYS: frozenset[str] = frozenset(
+    {"overlay", "delete_marker", "lookalike", "foreign", "misdated", "bucket_open", "bucket_changed"}
+)
 
 KINDS: dict[str, Severity] = {
     "cut": "error",  # bytes are missing at the end
@@ -24,8 +31,11 @@ KINDS: dict[str, Severity] = {
     "hole": "error",  # positions that were stored are not
     "rolled_wrong": "error",  # a full segment doesn't hold the bytes of the micro-segments that its list names
     "unlocked": "error",  # no lock, or one that its dataset's rule finds too short or too weak
+    "bucket_open": "error",  # the bucket's versioning or Object Lock is off: what is put next can be replaced
+    "bucket_changed": "notice",  # settings of the bucket are not as they were made
     "overlay": "notice",  # a later version on top: ignored
     "delete_marker": "notice",  # a delete marker on top: ignored
+    "lookalike": "notice",  # put after the moment judged, under a name of our form, and not ours: ignored
     "foreign": "notice",  # a name that isn't ours
     "lock_expired": "notice",  # it was locked, and its time is over
     "orphan": "notice",  # beyond the end of a chain, never acknowledged, never used
@@ -65,7 +75,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """All findings, errors first. `objects_locked` have a lock that still holds; `witness` is what was seen."""
+    """All findings, errors first. `objects_locked` have a lock that still holds; `witness` is what was seen.
+
+    Of `size_bytes` in the store `read_bytes` were read, which held `plaintext_bytes`; `recalled_total` objects were
+    read by an earlier run that did not reach its end. `settings` are the bucket's, None where a store has none.
+    """
 
     findings: tuple[Finding, ...]
     objects_total: int
@@ -73,6 +87,11 @@ class VerifyReport:
     size_bytes: int
     duration_s: float
     witness: Witness = field(default_factory=Witness)
+    level: Level = "full"
+    read_bytes: int = 0
+    plaintext_bytes: int = 0
+    recalled_total: int = 0
+    settings: BucketSettings | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -85,6 +104,11 @@ class VerifyReport:
         return tuple(finding for finding in self.findings if finding.severity == "notice")
 
     @property
+    def overlays(self) -> tuple[Finding, ...]:
+        """Findings of what somebody laid on top or beside, and a reader ignores; changed settings among them."""
+        return tuple(finding for finding in self.findings if finding.kind in OVERLAYS)
+
+    @property
     def ok(self) -> bool:
         """No errors."""
         return not self.errors
@@ -95,7 +119,11 @@ class VerifyReport:
             "ok": self.ok,
             "objects_total": self.objects_total,
             "objects_locked": self.objects_locked,
+            "level": self.level,
             "size_bytes": self.size_bytes,
+            "read_bytes": self.read_bytes,
+            "plaintext_bytes": self.plaintext_bytes,
+            "recalled_total": self.recalled_total,
             "duration_s": round(self.duration_s, 3),
             "findings": [finding.to_json() for finding in self.findings],
         }

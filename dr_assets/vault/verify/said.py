@@ -6,7 +6,7 @@ What belongs here: reading these words out of facts. What stays out: judging a s
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from dr_assets.vault.chain import Hole
@@ -56,6 +56,10 @@ class Said:
         begin, end = position_of(body.get("chain_end")), position_of(body.get("available"))
         if stream == GAP and begin is not None and end is not None:
             self.gaps.append(Hole(begin, end))
+
+    def began(self, length: timedelta, now: datetime) -> int | None:
+        """Where a capture began a chain, as long as its beginning can't have left at the end of its lock."""
+        return min((begin for begin, at in self.begins.items() if now < at + length), default=None)
 
     def is_gap(self, hole: Hole) -> bool:
         """Whether these positions were never captured, on record."""

@@ -53,6 +53,11 @@ class Covered:
             begin, end = min(begin, known[0]), max(end, known[1])
         insort(self._ranges, (begin, end))
 
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Begin and end of each range, in order; no two touch."""
+        return tuple(self._ranges)
+
     def holds(self, begin: int, end: int) -> bool:
         """Whether all of [begin, end) is."""
         return not self.missing_of(Hole(begin, end))

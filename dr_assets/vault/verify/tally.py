@@ -19,11 +19,12 @@ from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream
+from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream, part_stream
 from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
 from dr_assets.vault.verify.beneath import micro_place
+from dr_assets.vault.verify.by_names import NameWatch
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import LOCK_EXPIRED, LOCK_TOLERANCE, Examined
 from dr_assets.vault.verify.report import Finding
@@ -46,14 +47,17 @@ class _Counted:
 class Tally:
     """Add every examined name, WAL after everything else; then ask for findings."""
 
-    def __init__(self, rules: LockRules, now: datetime) -> None:
+    def __init__(self, rules: LockRules, now: datetime, *, by_names: bool = False) -> None:
         self.findings: list[Finding] = []
         self.objects_total = 0
         self.objects_locked = 0
         self.size_bytes = 0
+        self.read_bytes = 0
+        self.plaintext_bytes = 0
         self.newest: dict[str, ObjectKey] = {}
         self._rules = rules
         self._now = now
+        self._by_names = by_names  # headers are known of some only, so chains are judged by positions
         self._there: set[int] = set()
         self._damaged: set[str] = set()
         self._misplaced: list[tuple[str, str]] = []
@@ -67,7 +71,7 @@ class Tally:
         self._rolled = Rolled()
         self._ended: list[tuple[ObjectKey, Finding]] = []
         self._said: defaultdict[str, Said] = defaultdict(Said)
-        self._watches: dict[str, ChainWatch] = {}
+        self._watches: dict[str, ChainWatch | NameWatch] = {}
 
     def add(self, item: Examined) -> None:
         """Take down what others will be held to."""
@@ -79,6 +83,8 @@ class Tally:
         self.objects_total += 1
         self.objects_locked += item.locked
         self.size_bytes += item.size_bytes
+        self.read_bytes += item.read_bytes
+        self.plaintext_bytes += item.plaintext_bytes
         if item.listed:
             self._there.add(hash(item.name))
             self._shelve(item.key, item.name)
@@ -132,9 +138,9 @@ class Tally:
         if known is None or (known.last, known.digest) < (key.last, key.digest):
             self.newest[key.place] = key
         header = item.header
-        if header is None:
-            return
-        if header.kind == "wal":
+        if header is None or (self._by_names and key.stream in {WAL, FULL}):
+            self._add_named(item, key)
+        elif header.kind == "wal":
             self._watch(key.place).add(item)
             self._join(key, item, header)
         elif header.kind == "part":
@@ -147,6 +153,16 @@ class Tally:
             self._listed += [(item.name, *part) for part in _parts_of(item.body)]
         else:
             self._hear(item, key, header.begin_at, header.extra.get(PREVIOUS_KEY, ""))
+
+    def _add_named(self, item: Examined, key: ObjectKey) -> None:
+        """Of what was not read the name tells the positions, and the store the digest of what was put."""
+        if key.stream in {WAL, FULL}:
+            self._watch(key.place).add(item)
+        elif key.stream.startswith(part_stream("")):
+            self._parts[item.name] = (item.sha256, item.size_bytes)
+        if key.stream == FULL:
+            self._said[micro_place(key)].covered.add(key.first, key.last)
+            self._rolled.beneath.note_named(key)
 
     def _join(self, key: ObjectKey, item: Examined, header: Header) -> None:
         """A full accounts for the positions of its micros; a micro is held to what its full's list says of it."""
@@ -163,12 +179,12 @@ class Tally:
 
     def _note_ended(self, item: Examined, key: ObjectKey) -> None:
         """A micro whose short lock is over, though its WAL has to be locked for longer and no full holds it."""
-        header = item.header
-        if header is None or self._rolled.beneath.is_covered(key):
+        if item.obj is None or self._rolled.beneath.is_covered(key):
             return
-        until = self._rules.lock(key.dataset, "wal", header.sealed_at).retain_until
+        sealed_at = item.obj.modified_at if item.header is None else item.header.sealed_at
+        until = self._rules.lock(key.dataset, "wal", sealed_at).retain_until
         if self._now < until - LOCK_TOLERANCE:
-            version_id = None if item.obj is None else item.obj.version_id
+            version_id = item.obj.version_id
             detail = (
                 f"its lock is over, no full segment holds it, and its WAL is due to be locked until {until:%Y-%m-%d}"
             )
@@ -195,9 +211,10 @@ class Tally:
         for name, left in self._expired.unfinished(self._there):
             yield Finding("unfinished", name, None, f"{left} objects on this list are still there: expire goes on")
 
-    def _watch(self, place: str) -> ChainWatch:
+    def _watch(self, place: str) -> ChainWatch | NameWatch:
         if place not in self._watches:
-            self._watches[place] = ChainWatch(place, self._said[place])
+            watch = NameWatch if self._by_names else ChainWatch
+            self._watches[place] = watch(place, self._said[place])
         return self._watches[place]
 
     def _hear(self, item: Examined, key: ObjectKey, at: datetime, previous: str) -> None:
@@ -250,7 +267,7 @@ class Tally:
         for manifest, name, sha256, size_bytes in self._listed:
             if not self._is_there(name):
                 yield Finding("missing", name, None, f"a part that {manifest} lists")
-            elif name in self._parts and self._parts[name] != (sha256, size_bytes):
+            elif name in self._parts and self._parts[name] not in {(sha256, size_bytes), ("", size_bytes)}:
                 yield Finding("swapped", name, None, f"has not the digest that {manifest} lists")
         for name in self._parts.keys() - {name for _, name, _, _ in self._listed}:
             yield Finding("unfinished", name, None, "no manifest lists this part")
