@@ -5,8 +5,9 @@ done with the vault.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,9 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Credentials, Estate, Role, VaultPlace
 from dr_assets.estate.transport import require_tls
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
+from dr_assets.vault.keys.provider_set import Providers
 from dr_assets.vault.keys.ring import KeyRing
+from dr_assets.vault.keys.wrappings import Replica
 from dr_assets.vault.retention import MICRO_LOCK, LockRules
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage.refusals import unprotected
@@ -54,7 +57,14 @@ def open_vault(
     provider = FileKeyProvider(_path(env, estate.keys_dir_env, "the key-encryption keys"))
     locks = LockRules.of(estate)
     keys = KeyRing(
-        store=store, estate=estate.name, provider=provider, trust=trust, signer=signer, locks=locks, clock=utc_now
+        store=store,
+        estate=estate.name,
+        providers=Providers.of(provider),
+        trust=trust,
+        signer=signer,
+        locks=locks,
+        clock=utc_now,
+        replicas=_replicas(estate, vault_name, env, role),
     )
     return Vault(
         store=store,
@@ -66,6 +76,24 @@ def open_vault(
         locks=locks,
         clock=utc_now,
     )
+
+
+def _replicas(
+    estate: Estate, vault_name: str, env: Mapping[str, str], role: Role | None
+) -> Callable[[str], Sequence[Replica]]:
+    """The other regions that a dataset's keys have to lie in, as long as this vault is its first region."""
+
+    @cache
+    def opened(name: str) -> Replica:
+        return Replica(name, cache(lambda: open_store(estate, name, env, role=role)))
+
+    def of(dataset: str) -> Sequence[Replica]:
+        declared = estate.datasets.get(dataset)
+        mine = [declared] if declared else list(estate.datasets.values())  # facts of the estate go wherever data goes
+        names = [name for one in mine if one.vault == vault_name for name in one.replicas]
+        return [opened(name) for name in dict.fromkeys(names)]
+
+    return of
 
 
 def init_vault(

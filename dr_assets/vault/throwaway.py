@@ -10,6 +10,7 @@ from typing import Literal
 
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import KeyProvider
+from dr_assets.vault.keys.provider_set import Providers
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import LockRules, RetentionRule
 from dr_assets.vault.signing import Signer, Trust
@@ -34,13 +35,14 @@ def throwaway_vault(
     name: str = "throwaway",
     rules: Mapping[str, tuple[RetentionRule, timedelta]] | None = None,
     provider: KeyProvider | None = None,
+    providers: Providers | None = None,
     signer: Signer | None = None,
     trust: Trust | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Vault:
     """A vault in memory unless `store` is given. Its dataset is `ledger` unless `rules` names others.
 
-    Give the same `store`, `provider` and `signer` again to open the same vault a second time.
+    Give the same `store`, `provider` (or `providers`) and `signer` again to open the same vault a second time.
     """
     clock = clock or (lambda: datetime.now(UTC))
     signer = signer or Signer.generate()
@@ -50,7 +52,7 @@ def throwaway_vault(
     keys = KeyRing(
         store=store,
         estate=estate,
-        provider=provider or MemoryKeyProvider(),
+        providers=providers or Providers.of(provider or MemoryKeyProvider()),
         trust=trust,
         signer=signer,
         locks=locks,

@@ -195,8 +195,9 @@ def test_rotation_adds_a_wrapping_and_old_objects_open_with_the_new_folder_alone
     rotated = throwaway_vault(
         store=vault.store, signer=vault.signer, provider=FileKeyProvider.create(tmp_path / "keys")
     )
-    key = rotated.keys.rewrap("ledger", sealed.header.key_id)
-    assert key.timeline == 2
+    wrappings = rotated.keys.complete("ledger", sealed.header.key_id)
+    assert [held.context.generation for held in wrappings] == [1, 2]
+    assert rotated.keys.complete("ledger", sealed.header.key_id) == wrappings
     (tmp_path / "keys" / "kek-0001.hex").unlink()
     alone = throwaway_vault(store=vault.store, signer=vault.signer, provider=FileKeyProvider(tmp_path / "keys"))
     assert alone.open(alone.find(sealed.key)).plaintext == b"money"

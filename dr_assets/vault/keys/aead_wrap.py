@@ -11,8 +11,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dr_assets.estate.errors import VaultError
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
+from dr_assets.vault.keys.refusals import wrong_key
 
 NONCE_BYTES: Final = 12
 _KEK_ID_LABEL: Final = b"dr_assets v1 kek id\0"
@@ -33,16 +33,8 @@ def unwrap(keks: Mapping[str, bytes], wrapping: Wrapping, context: WrapContext) 
     """The secret, by whichever of `keks` wrapped it; raises VaultError `vault.wrong_key`."""
     kek = keks.get(wrapping.kek_id)
     if kek is None:
-        raise _wrong_key(context, f"{wrapping.kek_id} wrapped it, at hand is {', '.join(sorted(keks))}")
+        raise wrong_key(context, f"{wrapping.kek_id} wrapped it, at hand is {', '.join(sorted(keks))}")
     try:
         return AESGCM(kek).decrypt(wrapping.wrapped[:NONCE_BYTES], wrapping.wrapped[NONCE_BYTES:], context.encoded())
     except (InvalidTag, ValueError):
-        raise _wrong_key(context, "the wrapping fails authentication") from None
-
-
-def _wrong_key(context: WrapContext, why: str) -> VaultError:
-    return VaultError(
-        "vault.wrong_key",
-        f"data key {context.key_id} of {context.dataset} can't be unwrapped: {why}",
-        "the keys folder must be the one of the estate that wrote this vault",
-    )
+        raise wrong_key(context, "the wrapping fails authentication") from None

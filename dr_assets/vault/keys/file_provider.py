@@ -23,11 +23,10 @@ _FILE: Final = re.compile(r"kek-(\d{4})\.hex", re.ASCII)
 
 
 class FileKeyProvider:
-    """A KeyProvider over a folder that only its owner may read."""
+    """A KeyProvider over a folder that only its owner may read. DEMO_ONLY says what it is not for."""
 
-    name = "file"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, name: str = "file") -> None:
+        self.name = name
         self.folder = folder
         paths = sorted(path for path in folder.glob("kek-*.hex") if _FILE.fullmatch(path.name))
         if not paths:
@@ -38,7 +37,7 @@ class FileKeyProvider:
             )
         keks = [_parse(path) for path in paths]
         self._keks = {kek_id_of(kek): kek for kek in keks}
-        self._current = kek_id_of(keks[-1])
+        self.kek_id = kek_id_of(keks[-1])
 
     @classmethod
     def create(cls, folder: Path) -> "FileKeyProvider":
@@ -50,7 +49,7 @@ class FileKeyProvider:
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
         """As the port says."""
-        return wrap(self._keks[self._current], secret, context)
+        return wrap(self._keks[self.kek_id], secret, context)
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
         """As the port says."""

@@ -13,10 +13,14 @@ from dr_assets.vault.keys.provider import WrapContext, Wrapping
 class MemoryKeyProvider:
     """A KeyProvider without a file."""
 
-    name = "memory"
-
-    def __init__(self, kek: bytes | None = None) -> None:
+    def __init__(self, kek: bytes | None = None, *, name: str = "memory") -> None:
+        self.name = name
         self._kek = kek or os.urandom(KEY_BYTES)
+
+    @property
+    def kek_id(self) -> str:
+        """As the port says."""
+        return kek_id_of(self._kek)
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
         """As the port says."""
@@ -24,4 +28,4 @@ class MemoryKeyProvider:
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
         """As the port says."""
-        return unwrap({kek_id_of(self._kek): self._kek}, wrapping, context)
+        return unwrap({self.kek_id: self._kek}, wrapping, context)

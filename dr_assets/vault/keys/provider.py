@@ -45,13 +45,25 @@ class KeyProvider(Protocol):
 
     @property
     def name(self) -> str:
-        """The provider's kind, as key objects name it."""
+        """As key objects name it: the kind, or `kind/declared name` (`openbao/second`)."""
+        ...
+
+    @property
+    def kek_id(self) -> str:
+        """Id (hex of 16 bytes) of the key-encryption key that wraps now; raises VaultError `keys.unreachable`."""
         ...
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
-        """Encrypt `secret` under the provider's current key-encryption key."""
+        """Encrypt `secret` under the provider's current key-encryption key.
+
+        Raises VaultError `keys.unreachable` (no answer in time), PolicyError `keys.refused` (not allowed to).
+        """
         ...
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
-        """The secret; raises VaultError `vault.wrong_key` when this provider can't open the wrapping."""
+        """The secret.
+
+        Raises VaultError `vault.wrong_key` when the provider answered and can't open the wrapping in this context,
+        `keys.unreachable` when it gave no answer in time, PolicyError `keys.refused` when it won't let us.
+        """
         ...

@@ -18,6 +18,7 @@ from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureRe
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.vault.chain import Chain, resolve
 from dr_assets.vault.keys.file_provider import FileKeyProvider
+from dr_assets.vault.keys.provider_set import Providers
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.retention import LockRules
 from dr_assets.vault.signing import Signer, Trust
@@ -67,7 +68,7 @@ def make_vault(store: ObjectStore, keys_dir: Path, dataset: Dataset) -> Vault:
         "locks": LockRules({dataset.name: (dataset.retention, dataset.snapshot.every)}),
         "clock": lambda: datetime.now(UTC),
     }
-    return Vault(name="primary", keys=KeyRing(provider=FileKeyProvider(keys_dir), **parts), **parts)
+    return Vault(name="primary", keys=KeyRing(providers=Providers.of(FileKeyProvider(keys_dir)), **parts), **parts)
 
 
 @dataclass
