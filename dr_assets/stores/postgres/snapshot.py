@@ -273,7 +273,7 @@ def _lock(vault: Vault, dataset: Dataset, *, is_full: bool) -> Lock:
     So it gets that much more at once: extending every part of it again and again would cost a request each.
     """
     every, followed = dataset.snapshot.every, dataset.snapshot.incremental_every is not None
-    return lock_for("part", dataset.retention, 2 * every if is_full and followed else every, vault.clock())
+    return lock_for("full" if is_full and followed else "part", dataset.retention, every, vault.clock())
 
 
 def _result(manifest: BaseManifest, key: str, lock: Lock, duration_s: float, choice: Choice) -> SnapshotResult:
