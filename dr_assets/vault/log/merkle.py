@@ -104,7 +104,7 @@ def inclusion_proof(range_root: RangeRoot, index: int, size: int) -> list[bytes]
 
 
 def consistency_proof(range_root: RangeRoot, old_size: int, new_size: int) -> list[bytes]:
-    """PROOF of RFC 6962 §2.1.2 that the first `old_size` leaves are a tree's that has `new_size`; none is needed from 0.
+    """PROOF of RFC 6962 §2.1.2 that a tree of `new_size` begins with one of `old_size`; none is needed from 0.
 
     ValueError when the old tree is larger.
     """
