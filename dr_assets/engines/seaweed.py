@@ -13,6 +13,8 @@ import secrets
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,8 +41,23 @@ _COMMON_SOCKETS = Path("/tmp")  # noqa: S108 - only names with our own ports are
 S3_REGION = "us-east-1"
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody beside the admin: a pair of keys, and one IAM policy document that says what they may do."""
+
+    name: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    policy: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def throwaway(cls, name: str, policy: Mapping[str, Any]) -> Self:
+        """With new keys."""
+        return cls(name, secrets.token_hex(10), secrets.token_urlsafe(30), policy)
+
+
 class SeaweedRegion:
-    """One region: master, volume server, filer and S3 door in one process, with one admin identity.
+    """One region: master, volume server, filer and S3 door in one process, an admin identity and those given.
 
     Ports, access key and secret key stay the same over restarts; `keys` gives ones chosen before. `data_dir` may
     come out elsewhere than asked for (see placement); read it back. `notes` says why.
@@ -50,7 +67,14 @@ class SeaweedRegion:
     """
 
     def __init__(
-        self, data_dir: Path, name: str, programs: Programs, *, keys: tuple[str, str] | None = None, tls: bool = False
+        self,
+        data_dir: Path,
+        name: str,
+        programs: Programs,
+        *,
+        keys: tuple[str, str] | None = None,
+        tls: bool = False,
+        identities: Sequence[Identity] = (),
     ) -> None:
         self.user = engine_user()
         place = engine_home(data_dir.parent, self.user)
@@ -61,6 +85,7 @@ class SeaweedRegion:
         self.name = name
         self.ca_file = self.run_dir / "ca.pem" if tls else None
         self.access_key, self.secret_key = keys or (secrets.token_hex(10), secrets.token_urlsafe(30))
+        self.identities = tuple(identities)
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.log_path = self.run_dir / "weed.log"
         self.child: Child | None = None
@@ -137,13 +162,13 @@ class SeaweedRegion:
         self.stop()
         self.start()
 
-    def client(self, **config: Any) -> "S3Client":
-        """An S3 client with the admin identity; `config` adds to botocore's Config."""
+    def client(self, identity: Identity | None = None, **config: Any) -> "S3Client":
+        """An S3 client, by default with the admin identity; `config` adds to botocore's Config."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
+            aws_access_key_id=identity.access_key if identity else self.access_key,
+            aws_secret_access_key=identity.secret_key if identity else self.secret_key,
             region_name=S3_REGION,
             verify=str(self.ca_file) if self.ca_file else None,
             config=Config(**{"s3": {"addressing_style": "path"}, "max_pool_connections": 32, **config}),
@@ -193,18 +218,31 @@ class SeaweedRegion:
         self.run_dir.chmod(0o711)
         # One volume for a new bucket instead of seven: else every bucket eats up -volume.max.
         self._publish("master.toml", "[master.volume_growth]\ncopy_1 = 1\n")
-        identity = {
-            "name": "admin",
-            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        self._publish("identities.json", json.dumps({"identities": [identity]}))
+        self._publish("identities.json", json.dumps(self._identities()))
         if self.ca_file and not self.ca_file.exists():
             authority, certificate, private_key = make_certificates(self.name)
             self._publish("server.pem", certificate.decode())
             self._publish("server.key", private_key.decode())
             write_authority(self.ca_file, authority)
         give(self.data_dir, self.user)
+
+    def _identities(self) -> dict[str, Any]:
+        """The admin and the others. Theirs are policies, not the store's own actions: its `Write` includes delete."""
+        admin = {
+            "name": "admin",
+            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        others = [
+            {
+                "name": one.name,
+                "credentials": [{"accessKey": one.access_key, "secretKey": one.secret_key}],
+                "policyNames": [one.name],
+            }
+            for one in self.identities
+        ]
+        policies = [{"name": one.name, "content": json.dumps(one.policy)} for one in self.identities]
+        return {"identities": [admin, *others], "policies": policies}
 
     def _publish(self, name: str, text: str) -> None:
         """Write a file that the engine's user alone may read."""
