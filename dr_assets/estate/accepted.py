@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
+from dr_assets.estate.log_policy import log_policy_of
 from dr_assets.estate.model import (
     ROLES,
     TIERS,
@@ -138,4 +139,5 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         owners=tuple(declared.owners),
         subjects=_subjects_of(declared.subjects) if declared.subjects else None,
         rotate_every=parse_duration(declared.keys.rotate_every),
+        log=log_policy_of(declared.log),
     )

@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from dr_assets.estate.log_policy import LogPolicy
+
 LockMode = Literal["compliance", "governance"]
 Level = Literal["quick", "standard", "deep"]
 Role = Literal["writer", "reader", "roller", "replicator", "expirer"]
@@ -249,11 +251,13 @@ class Estate:
     owners: tuple[str, ...]
     subjects: Subjects | None = None
     rotate_every: timedelta = timedelta(days=90)
+    log: LogPolicy = field(default_factory=LogPolicy)
 
     def env_names(self) -> tuple[str, ...]:
         """Every environment variable the estate may ask for, sorted: what a resident process is given."""
         names = {self.keys_dir_env, self.trust_file_env, self.signing_key_env}
         names |= {self.subjects.id_key_env} if self.subjects else set()
+        names |= self.log.env_names()
         names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}
         names |= {dataset.dsn_env for dataset in self.datasets.values()}
         names |= {dataset.spool.dir_env for dataset in self.datasets.values() if dataset.spool}

@@ -17,6 +17,7 @@ from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
 from dr_assets.estate.keeping import dataset_keeping, declared_regimes, estate_keeping
 from dr_assets.estate.key_life import life_of_keys
+from dr_assets.estate.log_policy import log_rules
 from dr_assets.estate.model import TIERS, Estate
 from dr_assets.estate.regimes import shipped_regimes
 from dr_assets.estate.schema import (
@@ -77,6 +78,7 @@ def _estate_rules(document: Document, declared: EstateDeclaration) -> Iterator[F
             yield document.finding("policy.vault_twice", reason, "vaults", name)
     yield from estate_keeping(document, declared)
     yield from life_of_keys(document, declared)
+    yield from log_rules(document, declared)
     if len(set(allowed)) != len(allowed):
         yield document.finding("policy.value", "a jurisdiction is listed twice", "licence", "jurisdictions")
 

@@ -20,6 +20,7 @@ ENV_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,127}$"
 JURISDICTION_PATTERN: Final = r"^[A-Z]{2}$"
 OWNER_PATTERN: Final = r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
 SLOT_PATTERN: Final = r"^[a-z0-9_]{1,63}$"
+VERIFIER_KEY_PATTERN: Final = r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 
 # What a pattern asks for, in words: pydantic itself would print the expression.
@@ -31,6 +32,7 @@ PATTERN_REASONS: Final = {
     JURISDICTION_PATTERN: "a jurisdiction is an ISO 3166-1 alpha-2 code: MT, FR, DE",
     OWNER_PATTERN: "an owner is `team:<name>` or an e-mail address",
     SLOT_PATTERN: "a replication slot's name is lower-case letters, digits and _, at most 63 of them",
+    VERIFIER_KEY_PATTERN: "a verifier key is name+8 hex digits+base64, as `dr-assets witness init` prints it",
     BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
 }
 
@@ -220,6 +222,42 @@ class AlertsDeclaration(_Declared):
     webhook_env: EnvName | None = None
 
 
+class WitnessDeclaration(_Declared):
+    """A witness of the log (docs/witness.md): its address by variable, and its public verifier key."""
+
+    name: Name
+    url_env: EnvName
+    key: Annotated[str, Field(pattern=VERIFIER_KEY_PATTERN)]
+
+
+class TimestampDeclaration(_Declared):
+    """A time-stamping authority (RFC 3161): its address and the PEM file of believed roots, by variable."""
+
+    url_env: EnvName
+    roots_env: EnvName
+    every: DurationText = "1h"
+
+
+class AnchorDeclaration(_Declared):
+    """An EVM chain in which the log's root is written now and then; address and paying key by variable."""
+
+    url_env: EnvName
+    key_env: EnvName
+    chain_id: Annotated[int, Field(ge=1)]
+    confirmations: Annotated[int, Field(ge=1, le=10_000)] = 12
+    every: DurationText = "24h"
+
+
+class LogDeclaration(_Declared):
+    """Who outside vouches for the transparency log."""
+
+    witnesses: list[WitnessDeclaration] = []
+    quorum: Annotated[int, Field(ge=0)] | None = None
+    cosigned_within: DurationText = "1h"
+    timestamp: TimestampDeclaration | None = None
+    anchor: AnchorDeclaration | None = None
+
+
 class EstateDeclaration(_Declared):
     """What all datasets share: licence, vaults, keys, alerts."""
 
@@ -230,4 +268,5 @@ class EstateDeclaration(_Declared):
     owners: Annotated[list[Owner], Field(min_length=1)]
     alerts: AlertsDeclaration = AlertsDeclaration()
     subjects: SubjectsDeclaration | None = None
+    log: LogDeclaration | None = None
     regimes: dict[Name, RegimeDeclaration] = {}
