@@ -14,10 +14,11 @@ from dr_assets.estate.model import Estate
 from dr_assets.estate.regimes import LOCK_CAP, SLACK
 from dr_assets.vault.storage import Lock, LockMode
 
-Kind = Literal["wal", "part", "manifest", "fact", "key", "micro", "full", "incremental", "log"]
+Kind = Literal["wal", "part", "manifest", "fact", "key", "micro", "full", "incremental", "log", "ring"]
 
 MICRO_LOCK: Final = timedelta(days=14)
 KEY_MARGIN: Final = timedelta(days=365)
+ERASURE_GRACE: Final = timedelta(days=30)
 CLOCK_SKEW_LIMIT: Final = timedelta(seconds=5)
 
 _MODES: Final[dict[str, LockMode]] = {"compliance": "COMPLIANCE", "governance": "GOVERNANCE"}
@@ -57,6 +58,8 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
     full = timedelta(days=days) + (2 if kind == "full" else 1) * snapshot_every + SLACK
     if kind == "micro":
         return MICRO_LOCK
+    if kind == "ring":
+        return ERASURE_GRACE
     if full > LOCK_CAP:
         raise PolicyError(
             "vault.lock_too_long",
@@ -70,8 +73,12 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
 
 def lock_for(kind: Kind, retention: RetentionRule, snapshot_every: timedelta, now: datetime) -> Lock:
     """The lock to put on an object of `kind` that is sealed at `now`, to whole seconds (stores keep no more)."""
-    until = now + lock_length(kind, retention, snapshot_every) + timedelta(seconds=1)
-    return Lock(_MODES[retention.lock], until.replace(microsecond=0))
+    return Lock(_MODES[retention.lock], _whole(now + lock_length(kind, retention, snapshot_every)))
+
+
+def _whole(until: datetime) -> datetime:
+    """The next whole second."""
+    return (until + timedelta(seconds=1)).replace(microsecond=0)
 
 
 def check_skew(store_now: datetime, before: datetime, after: datetime) -> None:
@@ -94,19 +101,26 @@ class LockRules:
     """Each dataset's rule; what no dataset declares (facts of the whole estate) gets the longest of them."""
 
     rules: Mapping[str, tuple[RetentionRule, timedelta]]
+    erasure_grace: timedelta = ERASURE_GRACE
 
     @classmethod
     def of(cls, estate: Estate) -> "LockRules":
         """The rules that the estate declares."""
-        return cls({name: (dataset.retention, dataset.snapshot.every) for name, dataset in estate.datasets.items()})
+        rules = {name: (dataset.retention, dataset.snapshot.every) for name, dataset in estate.datasets.items()}
+        return cls(rules, ERASURE_GRACE if estate.subjects is None else estate.subjects.erasure_grace)
 
     def length(self, dataset: str, kind: Kind) -> timedelta:
-        """How long an object of this kind must be locked."""
+        """How long an object of this kind must be locked; `ring` (backups of people's keys): exactly the grace."""
+        if kind == "ring":
+            return self.erasure_grace
         return lock_length(kind, *self._rule(dataset))
 
     def lock(self, dataset: str, kind: Kind, now: datetime) -> Lock:
         """The lock for an object that is sealed at `now`."""
-        return lock_for(kind, *self._rule(dataset), now)
+        rule = self._rule(dataset)
+        if kind == "ring":
+            return Lock(_MODES[rule[0].lock], _whole(now + self.erasure_grace))
+        return lock_for(kind, *rule, now)
 
     def kept_for(self, dataset: str) -> timedelta:
         """How long every recovery point of the dataset must stay reachable."""
