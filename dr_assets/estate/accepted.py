@@ -9,6 +9,7 @@ from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
 from dr_assets.estate.log_policy import log_policy_of
+from dr_assets.estate.key_rules import providers_of, signer_of
 from dr_assets.estate.model import (
     ROLES,
     TIERS,
@@ -85,6 +86,7 @@ def dataset_of(document: Document, declared: DatasetDeclaration, regimes: Mappin
         patroni_env=declared.patroni_env,
         sampling=sampling_of(declared),
         cold=cold_of(declared),
+        key_providers=tuple(declared.key_providers) if declared.key_providers else None,
     )
 
 
@@ -124,6 +126,7 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
             vault.secret_key_env,
             vault.s3_region,
             roles_of(vault.roles),
+            vault.replication,
         )
         for name, vault in declared.vaults.items()
     ]
@@ -133,11 +136,13 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         vaults={place.name: place for place in places},
         datasets={dataset.name: dataset for dataset in datasets},
         alerts=Alerts(declared.alerts.slack_webhook_env, declared.alerts.webhook_env),
-        keys_dir_env=declared.keys.dir_env,
+        keys_dir_env=declared.keys.dir_env or "",
         trust_file_env=declared.keys.trust_file_env,
-        signing_key_env=declared.keys.signing_key_env,
+        signing_key_env=declared.keys.signing_key_env or "",
         owners=tuple(declared.owners),
         subjects=_subjects_of(declared.subjects) if declared.subjects else None,
         rotate_every=parse_duration(declared.keys.rotate_every),
         log=log_policy_of(declared.log),
+        providers=providers_of(declared.keys),
+        signer=signer_of(declared.keys),
     )

@@ -66,6 +66,7 @@ class VaultPlace:
     """One object store that holds sealed copies; the `_env` fields are names of environment variables.
 
     `roles` are identities with one duty each (docs/roles.md); what has none is done with the vault's own pair.
+    `replication`: as a replica it is filled by our own replicator, or by the stores, of which each object is proven.
     """
 
     name: str
@@ -76,6 +77,7 @@ class VaultPlace:
     secret_key_env: str
     s3_region: str = "us-east-1"
     roles: Mapping[Role, Credentials] = field(default_factory=dict)
+    replication: Literal["own", "store"] = "own"
 
     def credentials(self) -> tuple[Credentials, ...]:
         """The vault's own pair and that of every declared role."""
@@ -203,6 +205,7 @@ class Dataset:
     patroni_env: str | None = None
     sampling: Sampling = Sampling()
     cold: Cold | None = None
+    key_providers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,11 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class Estate:
-    """Everything declared: one licence, its vaults, its datasets."""
+    """Everything declared: one licence, its vaults, its datasets.
+
+    `keys_dir_env` is empty where no provider is a folder, `signing_key_env` where the signing key isn't in a file but
+    at `signer`. A dataset without `key_providers` is wrapped by all of them.
+    """
 
     name: str
     licence: Licence
@@ -252,10 +259,22 @@ class Estate:
     subjects: Subjects | None = None
     rotate_every: timedelta = timedelta(days=90)
     log: LogPolicy = field(default_factory=LogPolicy)
+    providers: tuple[KeyProviderPlace, ...] = ()
+    signer: SignerPlace | None = None
+
+    @property
+    def key_providers(self) -> tuple[KeyProviderPlace, ...]:
+        """Who wraps data keys; an estate that names only a folder has one, called `file`."""
+        return self.providers or (KeyProviderPlace(FILE, FileKeys(self.keys_dir_env)),)
+
+    def key_envs(self) -> set[str]:
+        """The variables that key-encryption keys, signing key and trust file are found by."""
+        names = {name for one in self.key_providers for name in one.place.env_names()} | {self.trust_file_env}
+        return names | (set(self.signer.env_names()) if self.signer else {self.signing_key_env})
 
     def env_names(self) -> tuple[str, ...]:
         """Every environment variable the estate may ask for, sorted: what a resident process is given."""
-        names = {self.keys_dir_env, self.trust_file_env, self.signing_key_env}
+        names = self.key_envs()
         names |= {self.subjects.id_key_env} if self.subjects else set()
         names |= self.log.env_names()
         names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}

@@ -147,6 +147,7 @@ class DatasetDeclaration(_Declared):
     rto: DurationText | None = None
     vault: Name = "primary"
     replicas: list[Name] = []
+    key_providers: Annotated[list[Name], Field(min_length=1)] | None = None
     slot: Annotated[str, Field(pattern=SLOT_PATTERN)] | None = None
     linger: DurationText = "500ms"
     durability: Literal["asynchronous", "zero_loss"] = "asynchronous"
@@ -193,14 +194,42 @@ class VaultDeclaration(_Declared):
     secret_key_env: EnvName
     s3_region: Text = "us-east-1"
     roles: RolesDeclaration = RolesDeclaration()
+    replication: Literal["own", "store"] = "own"
+
+
+class KeyPlaceDeclaration(_Declared):
+    """One place that keeps keys; key_rules.py says what each kind needs. Secrets by the name of their variables."""
+
+    kind: Literal["file", "pkcs11", "aws_kms", "openbao"]
+    key: Text | None = None
+    dir_env: EnvName | None = None
+    module_env: EnvName | None = None
+    token: Text | None = None
+    pin_env: EnvName | None = None
+    library_envs: list[EnvName] | None = None
+    region: Text | None = None
+    endpoint_env: EnvName | None = None
+    access_key_env: EnvName | None = None
+    secret_key_env: EnvName | None = None
+    address_env: EnvName | None = None
+    mount: Text | None = None
+    token_env: EnvName | None = None
+    role_id_env: EnvName | None = None
+    secret_id_env: EnvName | None = None
+    ca_env: EnvName | None = None
 
 
 class KeysDeclaration(_Declared):
-    """Where key-encryption keys, the signer's key and the trusted signers are found, by environment variable."""
+    """Where key-encryption keys, the signer's key and the trusted signers are found.
 
-    dir_env: EnvName
+    `dir_env` is one provider of kind `file`; `signing_key_env` is a signer in a file.
+    """
+
     trust_file_env: EnvName
-    signing_key_env: EnvName
+    dir_env: EnvName | None = None
+    providers: Annotated[dict[Name, KeyPlaceDeclaration], Field(min_length=1)] | None = None
+    signing_key_env: EnvName | None = None
+    signer: KeyPlaceDeclaration | None = None
     rotate_every: DurationText = "90d"
 
 
