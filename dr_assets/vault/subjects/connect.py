@@ -1,0 +1,87 @@
+"""From a declared ring of people's keys and the environment to an opened one.
+
+What belongs here: reading the variables that the declaration names, and the first set-up. What stays out: what is done
+with the ring.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Estate, Subjects
+from dr_assets.vault.connect import open_store, open_vault
+from dr_assets.vault.keys.secret_file import read_secret, write_secret
+from dr_assets.vault.subjects.ids import ID_KEY_BYTES, SubjectIds
+from dr_assets.vault.subjects.policy import ErasurePolicy
+from dr_assets.vault.subjects.records import DATASET
+from dr_assets.vault.subjects.ring import SubjectRing
+from dr_assets.vault.subjects.s3_shelf import S3Shelf
+
+
+def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -> SubjectRing:
+    """The declared ring; every bucket is asked whether it is fit.
+
+    Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
+    """
+    declared = declared_of(estate)
+    vaults = tuple(open_vault(estate, name, env, signing=signing) for name in declared.vaults)
+    shelves = _shelves(estate, declared, env)
+    for shelf in shelves:
+        shelf.require_fit()
+    policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
+    return SubjectRing(vaults, shelves, vaults[0].keys.providers.of_dataset(DATASET), policy)
+
+
+def init_ring(estate: Estate, env: Mapping[str, str]) -> list[str]:
+    """Create what is not there yet: the buckets, the key of subject ids; returns what it did."""
+    declared = declared_of(estate)
+    said: list[str] = []
+    for shelf in _shelves(estate, declared, env):
+        created = shelf.create_bucket()
+        shelf.require_fit()
+        said.append(
+            f"bucket {shelf.bucket} of {shelf.region}: {'created' if created else 'there already'}, versioned, no lock"
+        )
+    path = _id_key_path(declared, env)
+    if not path.exists():
+        write_secret(path, os.urandom(ID_KEY_BYTES).hex().encode("ascii") + b"\n")
+        said.append(f"key of subject ids: created in {path}; keep a copy, without it nobody finds a person's key")
+    return said
+
+
+def subject_ids(estate: Estate, env: Mapping[str, str]) -> SubjectIds:
+    """What turns personal identifiers into subject ids; raises PolicyError `subjects.bad_id_key`."""
+    path = _id_key_path(declared_of(estate), env)
+    try:
+        return SubjectIds(bytes.fromhex(read_secret(path, "key of subject ids").decode("ascii").strip()))
+    except ValueError:
+        raise PolicyError(
+            "subjects.bad_id_key", f"{path} does not hold {2 * ID_KEY_BYTES} hex digits", "restore it from its copy"
+        ) from None
+
+
+def declared_of(estate: Estate) -> Subjects:
+    """The declaration; raises PolicyError `subjects.undeclared`."""
+    if estate.subjects is None:
+        raise PolicyError(
+            "subjects.undeclared",
+            f"estate {estate.name} declares no ring of people's keys",
+            "declare `subjects: {vaults: […], bucket: …, id_key_env: …}`, see docs/keys.md",
+        )
+    return estate.subjects
+
+
+def _shelves(estate: Estate, declared: Subjects, env: Mapping[str, str]) -> tuple[S3Shelf, ...]:
+    return tuple(S3Shelf(open_store(estate, name, env).client, declared.bucket, name) for name in declared.vaults)
+
+
+def _id_key_path(declared: Subjects, env: Mapping[str, str]) -> Path:
+    value = env.get(declared.id_key_env, "")
+    if not value:
+        raise PolicyError(
+            "vault.setting_missing",
+            f"{declared.id_key_env} (the file with the key of subject ids) is not set",
+            f"export {declared.id_key_env}=…",
+        )
+    return Path(value).expanduser()
