@@ -388,6 +388,12 @@ def lives(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> It
         yield _fail_over_twice(Source(server, vault, dataset), engines_dir, stack)
 
 
+@pytest.fixture
+def promoted() -> Callable[[Source, PostgresServer], tuple[Source, int]]:
+    """Promotes a standby, which is the source from then on; returns it and where the old timeline was left."""
+    return _promoted
+
+
 def _fail_over_twice(first: Source, folder: Path, stack: ExitStack) -> Lives:
     targets: dict[tuple[str, int | None], str] = {}
     first.sql("CREATE TABLE t (note text)")

@@ -248,21 +248,36 @@ def test_what_lacks_a_part_is_not_built_on_and_not_restored(source: "Source") ->
     assert "restore.part_missing" in str(fresh.why_full)
 
 
-def test_an_incremental_spans_a_promotion(engine_dir: Path, source: "Source") -> None:
-    """The promoted server knows its own history's changes: what was taken from the old primary is built on."""
+def test_an_incremental_spans_a_promotion(
+    engine_dir: Path,
+    source: "Source",
+    promoted: "Callable[[Source, PostgresServer], tuple[Source, int]]",
+    recover: Callable[..., Restored],
+) -> None:
+    """The promoted server knows its own history's changes: built on the old primary's backup, and both come back."""
     standby = PostgresServer.standby_of(source.server, engine_dir / "standby", slot="standby")
     with standby:
         standby.start()
         full = take(source, incremental=False)
         source.sql("UPDATE t SET filler = 'before' WHERE id <= 5")
-        source.sql("SELECT pg_switch_wal()")
-        until(standby, "SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn >= %s", source.lsn())
+        source.feed()
+        new, switch = promoted(source, standby)
+        source.feed(until=switch)
         source.server.stop("fast")
-        standby.promote()
-        source.server = standby
-        source.sql("UPDATE t SET filler = 'after' WHERE id <= 2")
-        newest = take(source)
+        with_incrementals(new)
+        new.sql("UPDATE t SET filler = 'after' WHERE id <= 2")
+        newest = take(new)
+        new.sql("UPDATE t SET filler = 'wal' WHERE id = 1")
+        new.beat()
+        new.feed()
+    assert newest.why_full is None
     assert (newest.timeline, newest.kind, newest.parent_snapshot_id) == (2, "incremental", full.snapshot_id)
+    restored = recover(new, "latest", level="standard")
+    assert [layer.manifest.snapshot_id for layer in restored.plan.layers] == [full.snapshot_id, newest.snapshot_id]
+    assert rows(restored, "SELECT filler, count(*) FROM t GROUP BY 1 ORDER BY 2, 1") == [
+        ("after", 1), ("wal", 1), ("before", 3), ("x" * 500, 3995),
+    ]  # fmt: skip
+    assert verify(source.vault).errors == []
 
 
 def until(server: PostgresServer, statement: str, lsn: int) -> None:
