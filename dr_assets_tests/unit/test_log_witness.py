@@ -296,7 +296,7 @@ def test_the_client_keeps_cosignatures_once(url: str) -> None:
     tree, shelf = Tree(), Shelf()
     place = WitnessPlace("w1", url, WITNESS.verifier)
     for known, size in ((0, 4), (4, 9), (4, 9), (4, 30), (30, 30)):
-        assert ask_witness(place, tree.at(size), tree.proof, shelf, known=known).standing == "cosigned"
+        assert ask_witness(place, tree.at(size), tree.proof, shelf, known=known).standing == "vouched"
     assert [proof.size for proof in shelf.proofs] == [4, 9, 30]
     held = cosignature_held(shelf, tree.at(30), place)
     assert held
@@ -320,8 +320,8 @@ def test_a_client_that_forgot_learns_the_size_from_the_conflict(url: str) -> Non
     place = WitnessPlace("w1", url, WITNESS.verifier)
     ask_witness(place, tree.at(9), tree.proof, Shelf())
     shelf = Shelf()
-    assert ask_witness(place, tree.at(9), tree.proof, shelf).standing == "cosigned"
-    assert ask_witness(place, tree.at(12), tree.proof, shelf, known=3).standing == "cosigned"
+    assert ask_witness(place, tree.at(9), tree.proof, shelf).standing == "vouched"
+    assert ask_witness(place, tree.at(12), tree.proof, shelf, known=3).standing == "vouched"
     assert len(shelf.proofs) == 2
 
 

@@ -4,26 +4,20 @@ What belongs here: one request to one witness, what an answer means, what is kep
 (outside.py), the request's bytes (witness_protocol.py).
 """
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.log.checkpoint import Signed
 from dr_assets.vault.log.cosignature import CosignatureVerifier
 from dr_assets.vault.log.note import NoteSignature, parse_note, verify_note
+from dr_assets.vault.log.outsider import PATIENCE_S, AnswerError, Heard, NoAnswerError, Standing, post
 from dr_assets.vault.log.shelf import WITNESSED, Proof, ProofShelf, plain_name
-from dr_assets.vault.log.witness_protocol import AddCheckpoint
+from dr_assets.vault.log.witness_protocol import TEXT_TYPE, AddCheckpoint
 
-Standing = Literal["cosigned", "away", "forked", "rolled_back", "misbehaving"]
-ANSWER_LIMIT_BYTES: Final = 64 * 1024
 SIZE_DIGITS_LIMIT: Final = 19
-PATIENCE_S: Final = 5.0
 ConsistencyProof = Callable[[int, int], Sequence[bytes]]
 
 
@@ -39,25 +33,6 @@ class WitnessPlace:
     def shelf_name(self) -> str:
         """What its cosignatures are called on the shelf."""
         return plain_name(self.verifier.name, self.verifier.key_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came of asking one witness. Only `forked` and `rolled_back` say something about our log."""
-
-    witness: str
-    standing: Standing
-    size: int
-    detail: str
-
-
-class _AnswerError(Exception):
-    """An HTTP answer that is no cosignature."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.body = body
 
 
 def ask_witness(
@@ -76,17 +51,17 @@ def ask_witness(
     """
     size = signed.checkpoint.size
     if cosignature_held(shelf, signed, place):
-        return Heard(place.name, "cosigned", size, "kept before")
+        return Heard(place.name, "vouched", size, "kept before")
     try:
         signature = _agree(place, signed, proof, min(known, size), patience_s)
-    except _AnswerError as answer:
+    except AnswerError as answer:
         return _meaning(place, size, answer)
-    except (OSError, http.client.HTTPException) as error:
-        return Heard(place.name, "away", size, f"no answer: {type(error).__name__}")
+    except NoAnswerError as error:
+        return Heard(place.name, "away", size, f"no answer: {error}")
     except VaultError as error:
         return Heard(place.name, "misbehaving", size, error.found)
     shelf.put(Proof(WITNESSED, size, place.shelf_name, signature.line().encode()))
-    return Heard(place.name, "cosigned", size, "cosigned now")
+    return Heard(place.name, "vouched", size, "cosigned now")
 
 
 def cosignature_held(shelf: ProofShelf, signed: Signed, place: WitnessPlace) -> NoteSignature | None:
@@ -115,7 +90,7 @@ def _agree(
     """Ask; when the witness knows another size than thought, ask once more with the proof from there."""
     try:
         return _ask(place, signed, proof, known, patience_s)
-    except _AnswerError as answer:
+    except AnswerError as answer:
         known = _conflict_size(answer)
         if known > signed.checkpoint.size:
             raise
@@ -125,32 +100,12 @@ def _agree(
 def _ask(place: WitnessPlace, signed: Signed, proof: ConsistencyProof, known: int, patience_s: float) -> NoteSignature:
     size = signed.checkpoint.size
     request = AddCheckpoint(known, tuple(proof(known, size)) if known else (), signed.note)
-    return verify_cosignature(signed, _post(place.url, request.to_bytes(), patience_s), place.verifier)
+    address = f"{place.url.rstrip('/')}/add-checkpoint"
+    line = post(address, request.to_bytes(), TEXT_TYPE, patience_s=patience_s)
+    return verify_cosignature(signed, line, place.verifier)
 
 
-def _post(url: str, body: bytes, patience_s: float) -> bytes:
-    address = f"{url.rstrip('/')}/add-checkpoint"
-    if urlsplit(address).scheme not in {"http", "https"}:
-        raise VaultError("log.bad_witness_url", "a witness's address is no http(s) URL", "see docs/witness.md")
-    request = urllib.request.Request(address, data=body, method="POST")  # noqa: S310 - the scheme was looked at
-    request.add_header("Content-Type", "text/plain; charset=utf-8")
-    opener = urllib.request.build_opener(_NoRedirect)
-    try:
-        with opener.open(request, timeout=patience_s) as answer:
-            return bytes(answer.read(ANSWER_LIMIT_BYTES))
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _AnswerError(error.code, error.read(ANSWER_LIMIT_BYTES)) from None
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would turn the POST into a GET elsewhere; a witness has one address."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-def _conflict_size(answer: _AnswerError) -> int:
+def _conflict_size(answer: AnswerError) -> int:
     """The size that the witness says it knows; raises the answer itself where it says no such thing."""
     known = _size_in(answer.body) if answer.status == HTTPStatus.CONFLICT else None
     if known is None:
@@ -163,7 +118,7 @@ def _size_in(body: bytes) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS_LIMIT else None
 
 
-def _meaning(place: WitnessPlace, size: int, answer: _AnswerError) -> Heard:
+def _meaning(place: WitnessPlace, size: int, answer: AnswerError) -> Heard:
     if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         return Heard(place.name, "forked", size, "it cosigned another history of this log, and refuses this one")
     if answer.status == HTTPStatus.CONFLICT and (known := _size_in(answer.body)) is not None and known > size:
