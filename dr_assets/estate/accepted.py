@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
-from dr_assets.estate.log_policy import log_policy_of
 from dr_assets.estate.key_rules import providers_of, signer_of
+from dr_assets.estate.log_policy import log_policy_of
 from dr_assets.estate.model import (
     ROLES,
     TIERS,

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
 from dr_assets.estate.log_policy import LogPolicy
 
 LockMode = Literal["compliance", "governance"]

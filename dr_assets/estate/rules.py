@@ -17,6 +17,7 @@ from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
 from dr_assets.estate.keeping import dataset_keeping, declared_regimes, estate_keeping
 from dr_assets.estate.key_life import life_of_keys
+from dr_assets.estate.key_rules import chosen_findings, key_findings
 from dr_assets.estate.log_policy import log_rules
 from dr_assets.estate.model import TIERS, Estate
 from dr_assets.estate.regimes import shipped_regimes
@@ -44,12 +45,14 @@ def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, lis
     findings += _one_estate(defs_dir, [document for document, _ in heads])
     estates = [(document, declared) for document, declared in heads if declared is not None]
     findings += [finding for document, declared in estates for finding in _estate_rules(document, declared)]
+    findings += [finding for document, declared in estates for finding in key_findings(document, declared)]
     estate = estates[0][1] if estates else None
     datasets = [(document, declared) for document, declared in rows if declared is not None]
     for place, dataset in datasets:
         findings += _dataset_rules(place, dataset)
         findings += dataset_keeping(place, dataset, declared_regimes(estate) if estate else shipped_regimes())
         findings += _place_rules(place, dataset, estate) if estate is not None else ()
+        findings += chosen_findings(place, dataset, estate) if estate is not None else ()
     findings += _unique(datasets)
     if findings or estate is None:
         return None, findings
