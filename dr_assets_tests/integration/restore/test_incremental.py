@@ -277,7 +277,7 @@ def test_an_incremental_spans_a_promotion(
     assert rows(restored, "SELECT filler, count(*) FROM t GROUP BY 1 ORDER BY 2, 1") == [
         ("after", 1), ("wal", 1), ("before", 3), ("x" * 500, 3995),
     ]  # fmt: skip
-    assert verify(source.vault).errors == []
+    assert not verify(source.vault).errors
 
 
 def until(server: PostgresServer, statement: str, lsn: int) -> None:
