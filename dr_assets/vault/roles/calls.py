@@ -277,6 +277,27 @@ CONFIGURATION: Final = (
         gaps={"seaweedfs": Gap(ALL, "it lists to everybody those they may list", "there is nothing to learn from it")},
     ),
 )
+# Questions that SeaweedFS answers to whoever may list or read, with nothing: it keeps no such thing.
+SHRUGS: Final = frozenset(
+    {
+        "GetBucketAccelerateConfiguration",
+        "GetBucketAnalyticsConfiguration",
+        "GetBucketIntelligentTieringConfiguration",
+        "GetBucketInventoryConfiguration",
+        "GetBucketLogging",
+        "GetBucketMetricsConfiguration",
+        "GetBucketPolicyStatus",
+        "GetBucketReplication",
+        "GetBucketWebsite",
+        "GetObjectAnnotation",
+        "GetObjectTorrent",
+        "ListBucketAnalyticsConfigurations",
+        "ListBucketIntelligentTieringConfigurations",
+        "ListBucketInventoryConfigurations",
+        "ListBucketMetricsConfigurations",
+        "ListObjectAnnotations",
+    }
+)
 CALLS: Final = (*READS, *PUTS, *LOCKS, *DELETES, *CONFIGURATION)
 SECTIONS: Final = {
     "Reading": READS,
