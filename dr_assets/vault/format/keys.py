@@ -24,6 +24,7 @@ _KEY: Final = re.compile(
 WAL: Final = "wal"
 BASE: Final = "base"
 KEYS: Final = "keys"
+LOG: Final = "log"  # no dataset: what lies below `{estate}/log/` has names of its own (log/names.py)
 
 
 def part_stream(snapshot_id: str) -> str:
@@ -50,6 +51,11 @@ def require_name(text: str, what: str) -> str:
             "use up to 63 lower-case letters, digits, dots, dashes and underscores, a letter or digit first",
         )
     return text
+
+
+def is_log_folder(prefix: str) -> bool:
+    """Whether a prefix, or a name, lies in an estate's log."""
+    return prefix.split("/", 2)[1:2] == [LOG]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -24,13 +24,12 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.facts import is_misdated
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.keys import KEYS, WAL, ObjectKey, fact_stream, part_stream, prefix_of
+from dr_assets.vault.format.keys import KEYS, LOG, WAL, ObjectKey, fact_stream, part_stream, prefix_of
 from dr_assets.vault.format.segment import check_belongs, open_sealed, verify_envelope
 from dr_assets.vault.format.sizes import FACT_LIMIT_BYTES, stored_limit
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.keys.key_object import parse_key_object
 from dr_assets.vault.log.batch import Mark, Names
-from dr_assets.vault.log.names import LOG
 from dr_assets.vault.log.statement import NAMES, OBJECT, SAYS, STORED_AT, Statement, plain_words
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.storage.versions import Name, authentic, look, scan

@@ -13,7 +13,8 @@ from itertools import islice, takewhile
 from typing import Final, TypeVar
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.log.names import BATCH, CHECKPOINT, LOG, base_of, log_prefix, size_of
+from dr_assets.vault.format.keys import LOG
+from dr_assets.vault.log.names import BATCH, CHECKPOINT, base_of, log_prefix, size_of
 from dr_assets.vault.storage import STORE_AWAY, Head, Lock, Version
 from dr_assets.vault.storage.write_once import LOCK_TOLERANCE, require_clock
 from dr_assets.vault.vault import Vault

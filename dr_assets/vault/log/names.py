@@ -12,9 +12,9 @@ What belongs here: names and what they parse to. What stays out: reading and wri
 import re
 from typing import Final
 
+from dr_assets.vault.format.keys import LOG
 from dr_assets.vault.log.tiles import Tile
 
-LOG: Final = "log"
 CHECKPOINT: Final = "checkpoint"
 BATCH: Final = "batch"
 OUTSIDE: Final = ("witnessed", "timestamp", "anchor")
@@ -66,9 +66,3 @@ def is_log_name(text: str) -> bool:
     if folder == BATCH:
         return base_of(tail) is not None
     return Tile.parse(rest) is not None or _OUTSIDE.fullmatch(rest) is not None
-
-
-def is_log_folder(prefix: str) -> bool:
-    """Whether a folder of the store (with its slash) lies in a log."""
-    parts = prefix.split("/")
-    return len(parts) > 2 and parts[1] == LOG  # noqa: PLR2004 - estate, log, what follows

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.keys import DIGEST_HEX, ObjectKey
+from dr_assets.vault.format.keys import DIGEST_HEX, ObjectKey, is_log_folder
 from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.storage import Blob, ObjectStore, Version
 from dr_assets.vault.storage.refusals import missing
@@ -35,8 +35,9 @@ def scan(store: ObjectStore, prefix: str, start_after: str = "", *, as_of: datet
 
     Goes down folder by folder to where positions are listed, because a flat listing over folders of which one's name
     begins another's loses names in some stores. `start_after` needs a prefix that reaches down to the positions.
+    A log's names have folders of their own (docs/format.md), all of which are gone down into.
     """
-    if prefix.count("/") >= PLACE_DEPTH:
+    if prefix.count("/") >= PLACE_DEPTH and not is_log_folder(prefix):
         yield from _place(store, prefix, start_after, as_of)
         return
     if start_after or not prefix.endswith("/"):

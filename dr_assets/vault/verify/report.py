@@ -30,6 +30,7 @@ KINDS: dict[str, Severity] = {
     "missing": "error",  # something signed says it was there, or only delete markers are left of its name
     "hole": "error",  # positions that were stored are not
     "rolled_wrong": "error",  # a full segment doesn't hold the bytes of the micro-segments that its list names
+    "forked_log": "error",  # two checkpoints were signed of which the newer does not continue the older
     "unlocked": "error",  # no lock, or one that its dataset's rule finds too short or too weak
     "bucket_open": "error",  # the bucket's versioning or Object Lock is off: what is put next can be replaced
     "bucket_changed": "notice",  # settings of the bucket are not as they were made

@@ -25,6 +25,7 @@ from dr_assets.vault.verify.journal import Journal
 from dr_assets.vault.verify.later import beside, on_top, split_at
 from dr_assets.vault.verify.levels import FULL_DEPTH, Depth
 from dr_assets.vault.verify.listing import folders_of, names_in, require_keys
+from dr_assets.vault.verify.log_files import LogFilesJudge
 from dr_assets.vault.verify.pool import in_order
 from dr_assets.vault.verify.report import Finding, VerifyReport
 from dr_assets.vault.verify.tally import Tally
@@ -115,8 +116,10 @@ class _Run:
     depth: Depth
     recalled_total: int = 0
     tally: Tally = field(init=False)
+    log: LogFilesJudge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.log = LogFilesJudge(self.vault, self.moment)
         self.tally = Tally(self.vault.locks, self.moment, by_names=not self.depth.reads_all)
 
     def go(
@@ -145,6 +148,11 @@ class _Run:
             yield _Asked(name, later, known)
 
     def _tell(self, turn: _Asked) -> _Told:
+        named = turn.name or turn.later
+        logged = None if named is None else self.log.judge(named)
+        if logged is not None:
+            later = on_top(turn.later) if turn.name is not None and turn.later is not None else ()
+            return _Told(overlays=(*logged, *later))
         if turn.name is not None:
             overlays = () if turn.later is None else tuple(on_top(turn.later))
             return _Told(item=turn.known or self._examined(turn.name), overlays=overlays)
