@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash bench-outage bench-postgres bench-day damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-crash bench-outage bench-postgres bench-day bench-vault adversary damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ lock: ## compile requirements.lock anew (wants uv)
 		--generate-hashes --no-emit-index-url --no-header -o infra/image/requirements.lock
 	rm build-pins.txt
 
-bench: bench-crash bench-postgres bench-day damage ## every measurement of this release
+bench: bench-crash bench-postgres bench-day bench-vault damage ## every measurement of this release
 
 bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
 	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
@@ -53,12 +53,18 @@ bench-postgres: $(STAMP) ## beside pgBackRest and barman-cloud: backup, restore,
 bench-day: $(STAMP) ## a day of WAL at one micro-segment a second: roll-up, and restore against full segments
 	@$(BIN)/python -m benchmarks.day_of_wal
 
+bench-vault: $(STAMP) ## 2 GB verified, a million leaves appended and proven: MB/s, leaves/s, ms
+	@$(BIN)/python -m benchmarks.vault
+
 bench-outage: $(STAMP) ## the object store hung, then slow, for ten minutes each: memory, spool, slot, alarms, catching up
 	@$(BIN)/python scripts/outage.py --how hung --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json
 	@$(BIN)/python scripts/outage.py --how slow --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json
 
 damage: $(STAMP) ## 200 seeded trials of every kind of damage, beneath the lock
 	@$(BIN)/python scripts/damage_trials.py --seeds 200
+
+adversary: $(STAMP) ## 50 seeds of every attack that S3 lets a thief of keys make; a restore has to stay the same
+	@$(BIN)/python scripts/adversary.py --seeds 50
 
 fuzz: $(STAMP) ## feed the format's parser with damaged and hostile bytes
 	@$(BIN)/python scripts/fuzz_parser.py --seconds 60

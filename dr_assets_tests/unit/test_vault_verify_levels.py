@@ -116,7 +116,7 @@ def test_a_level_or_share_that_makes_no_sense_is_refused() -> None:
         ({"share": 1.5}, "bad_share"),
     ):
         with pytest.raises(PolicyError) as caught:
-            Depth(**wrong)  # type: ignore[arg-type]
+            Depth(**wrong)
         assert caught.value.code == f"verify.{code}"
 
 
@@ -199,12 +199,13 @@ def test_another_verifications_state_is_refused(sample: Sample, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         verify(sample.vault, state=state)
     store.dies_at = None
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: verify(sample.vault, depth=INDEX, state=state),
         lambda: verify(sample.vault, "ledger", state=state),
         lambda: verify(sample.vault, as_of=sample.vault.clock(), state=state),
         lambda: verify(throwaway_vault(estate="other"), state=state),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(PolicyError) as caught:
             attempt()
         assert caught.value.code == "verify.other_state"
