@@ -7,7 +7,7 @@ An object whose lock holds is never chosen. The stages are in the order in which
 parts and before the WAL, so that nothing is left that looks like a whole base backup and isn't.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from dr_assets.vault.format.keys import WAL, ObjectKey, fact_stream, part_stream
 from dr_assets.vault.full_segment import FULL, FULL_LIST
 from dr_assets.vault.inventory import INVENTORY
 from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.retention.holds import Hold, earliest_held, holds_in_force
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import Vault
 
@@ -58,7 +59,8 @@ class ExpiryPlan:
     """What to remove, in order, and what was seen on the way.
 
     `kept` are the base backups of the window that begins at `window_begin`. `locked` counts what would go but for its
-    lock, of which the first ends at `next_at`. `has_more`: the plan was cut at its limit.
+    lock, of which the first ends at `next_at`, `held` those under legal hold. `has_more`: the plan was cut at its
+    limit.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class ExpiryPlan:
     kept: tuple[BaseBackup, ...] = ()
     rows: list[Doomed] = field(default_factory=list)
     locked: int = 0
+    held: int = 0
     next_at: datetime | None = None
     troubles: list[str] = field(default_factory=list)
     has_more: bool = False
@@ -103,13 +106,18 @@ class Planner:
         self._unproven: set[int] = set()
         self._doubts: list[str] = []  # why, over all plans
         self._chosen: set[int] = set()
+        self._holds: list[Hold] = []
+        self._held: set[int] = set()
         self._plan = ExpiryPlan(dataset, vault.clock(), vault.clock())
 
     def plan(self) -> ExpiryPlan:
         """The next at most `limit` names. Raises VaultError when the store can't be read."""
         vault, now = self._vault, self._vault.clock()
         self._chosen = set()
-        plan = self._plan = ExpiryPlan(self._dataset, now, now - vault.locks.kept_for(self._dataset))
+        holds = holds_in_force(vault, self._dataset)
+        plan = self._plan = ExpiryPlan(self._dataset, now, _window_begin(vault, self._dataset, holds, now))
+        plan.troubles += [f"legal hold {hold.hold_id} ({hold.reason}): nothing it covers goes" for hold in holds]
+        self._holds = holds
         backups = base_backups(vault, self._dataset)
         kept = self._kept(backups)
         plan.kept = tuple(kept)
@@ -282,7 +290,9 @@ class Planner:
             untils = list(pool.map(self._locked_until, names))
         rows = []
         for name, until in zip(names, untils, strict=True):
-            if until is not None and until > self._plan.now:
+            if hash(name.text) in self._held:
+                self._plan.held += 1
+            elif until is not None and until > self._plan.now:
                 self._locked[hash(name.text)] = until
                 self._plan.locked += 1
                 self._plan.next_at = min(until, self._plan.next_at or until)
@@ -297,6 +307,9 @@ class Planner:
         if known is not None and known > self._plan.now:
             return known
         heads = [self._vault.store.head(name.text, row.version_id or None) for row in name.versions]
+        covered = name.key is not None and any(hold.covers(name.key, _put_at(name)) for hold in self._holds)
+        if covered or any(head.held for head in heads if head):  # the fact keeps what nobody has flagged yet
+            self._held.add(hash(name.text))
         return max((head.lock.retain_until for head in heads if head and head.lock), default=None)
 
     def _names(self, kind: str, stream: Stream | None = None) -> Iterator[Name]:
@@ -306,6 +319,12 @@ class Planner:
             else prefix_of(self._vault.estate, self._dataset, kind, stream.system_id, stream.timeline)
         )
         return (name for name in self._vault.names(prefix) if name.key is not None and name.versions)
+
+
+def _window_begin(vault: Vault, dataset: str, holds: Sequence[Hold], now: datetime) -> datetime:
+    """Where the recovery window begins: earlier than the policy's days where a legal hold wants what lies before."""
+    begin, held = now - vault.locks.kept_for(dataset), earliest_held(holds)
+    return begin if held is None else min(begin, held)
 
 
 def _before(backup: BaseBackup) -> str:
