@@ -12,6 +12,7 @@ from dr_assets.cli import (
     demo,
     estate,
     expire,
+    replicate,
     restore,
     roll_up,
     settle,
@@ -43,6 +44,7 @@ app.command("preflight")(snapshot.preflight)
 app.command("snapshot")(snapshot.snapshot)
 app.command("restore")(restore.restore)
 app.command("roll-up")(roll_up.roll_up_command)
+app.command("replicate")(replicate.replicate_command)
 app.command("settle")(settle.settle)
 app.command("expire")(expire.expire_command)
 app.command("status")(status.status)

@@ -41,6 +41,7 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "ledger/roll_up",
         "ledger/snapshot",
         "ledger/wal_chain",
+        "vault/replication",
     ]
     checks = {key.name: key.asset_key.to_user_string() for key in GRAPH.asset_check_keys}
     assert checks == {
@@ -56,6 +57,8 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "money_adds_up": "ledger/reconciliation",
         "coverage": "estate/coverage",
         "within_objectives": "estate/drill",
+        "replicated_primary_standby": "vault/replication",
+        "replication_lag_primary_standby": "vault/replication",
     }
 
 
@@ -64,7 +67,9 @@ def test_every_check_says_what_it_promises(key: dg.AssetCheckKey) -> None:
     """Integrity, lock and continuity block what comes after them; every check has a description."""
     spec = GRAPH.get(key)
     assert spec.description
-    assert spec.blocking is (key.name in {"contiguous", "verified", "locked", "restorable", "money_adds_up"})
+    assert spec.blocking is (
+        key.name in {"contiguous", "verified", "locked", "restorable", "money_adds_up", "replicated_primary_standby"}
+    )
 
 
 def test_restores_share_one_host() -> None:
@@ -84,7 +89,7 @@ def test_everything_that_watches_is_switched_on() -> None:
         ["alerts", "drill_due", "ledger_lineage", "ledger_restore_when_stale", "ledger_rpo"], "RUNNING"
     )
     expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
-    expected.append("ledger_wal_chain")
+    expected += ["ledger_wal_chain", "vault_replication"]
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 

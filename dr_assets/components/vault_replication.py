@@ -1,0 +1,189 @@
+"""`vault/replication`: everything that a dataset wants in a second region is proven there, with its checks.
+
+What belongs here: the asset, its job, schedule and checks for each route, and the verdicts. What stays out: proving
+and copying (vault/replication), which a host without Dagster runs by `dr-assets replicate`.
+
+The checks are judged from the newest sealed standing, so that they grow red when nobody proves any more.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from dr_assets.components.evaluations import check_result, metadata_of
+from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.judgements import Judgement, Value
+from dr_assets.components.labels import cadence_window
+from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.durations import format_duration
+from dr_assets.estate.errors import DrError
+from dr_assets.estate.model import Estate
+from dr_assets.vault.replication import Options, Route, Standing, replicate, routes_of, standing
+
+KEY: Final = dg.AssetKey(["vault", "replication"])
+CRON: Final = "*/5 * * * *"
+LAG_WARNS: Final = timedelta(minutes=10)  # two passes
+LAG_FAILS: Final = timedelta(minutes=30)
+OVERDUE: Final = timedelta(minutes=15)  # an object that is older than this has to be proven
+FULL_EVERY: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class ReplicationParts:
+    """What the estate's definitions take up; nothing at all where no dataset declares a replica."""
+
+    assets: list[dg.AssetsDefinition]
+    checks: list[dg.AssetChecksDefinition]
+    jobs: list[Any]
+    schedules: list[dg.ScheduleDefinition]
+
+
+def replication_parts(estate: Estate) -> ReplicationParts:
+    """Asset, checks, job and schedule."""
+    routes = routes_of(estate)
+    if not routes:
+        return ReplicationParts([], [], [], [])
+    job = dg.define_asset_job(
+        "vault_replication",
+        selection=dg.AssetSelection.assets(KEY),
+        description="Proves every object in its second region, and brings there what our own replicator is to bring.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name="vault_replication",
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every five minutes. Two passes at once, or one beside `dr-assets replicate`, break nothing.",
+    )
+    return ReplicationParts([_asset(estate, routes)], [_checks(estate, routes)], [job], [schedule])
+
+
+def replicated_key(route: Route) -> dg.AssetCheckKey:
+    """`replicated_<replica>`; the source's name as well where several vaults have the same replica."""
+    return dg.AssetCheckKey(KEY, f"replicated_{route.source}_{route.replica}".replace("-", "_"))
+
+
+def lag_key(route: Route) -> dg.AssetCheckKey:
+    """`replication_lag_<source>_<replica>`."""
+    return dg.AssetCheckKey(KEY, f"replication_lag_{route.source}_{route.replica}".replace("-", "_"))
+
+
+def _asset(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetsDefinition:
+    datasets = sorted({name for route in routes for name in route.datasets})
+
+    @dg.asset(
+        key=KEY,
+        deps=[dg.AssetKey([name, artefact]) for name in datasets for artefact in ("snapshot", "wal_chain", "roll_up")],
+        description="Every object of the vault, seen in its second region: digest and lock were read back there.",
+        kinds={"s3"},
+        freshness_policy=cadence_window(timedelta(minutes=5)),
+        required_resource_keys={resource_key(name) for route in routes for name in (route.source, route.replica)},
+        owners=estate.owners,
+        group_name="vault",
+        tags={"dr_assets/estate": estate.name},
+    )
+    def replication(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        values: dict[str, Value] = {}
+        failed: DrError | None = None
+        with shown_as_failure():
+            for route in routes:
+                try:
+                    values |= _pass(context.resources, estate, route)
+                except DrError as error:  # one region that is away keeps no other from being proven
+                    failed = failed or error
+            if failed is not None:
+                raise failed
+        return dg.MaterializeResult(metadata=metadata_of(values))
+
+    return replication
+
+
+def _pass(resources: Any, estate: Estate, route: Route) -> Mapping[str, Value]:
+    source = getattr(resources, resource_key(route.source)).open_vault(signing=True, role="replicator")
+    replica = getattr(resources, resource_key(route.replica)).open_vault(role="replicator")
+    known = standing(source, route.replica)
+    full = known is None or known.full_at is None or source.clock() - known.full_at >= FULL_EVERY
+    copies = estate.vaults[route.replica].replication == "own"
+    done = replicate(source, replica, route.datasets, Options(copy=copies, full=full))
+    told = {f"{route.replica}_{name}": count for name, count in done.tally.counts().items()}
+    return told | {f"{route.replica}_{name}": value for name, value in _values(done.standing, source.clock()).items()}
+
+
+def _checks(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetChecksDefinition:
+    specs = []
+    for route in routes:
+        age = format_duration(OVERDUE)
+        specs += [
+            dg.AssetCheckSpec(
+                replicated_key(route).name,
+                asset=KEY,
+                description=f"Every object of {route.source} that is older than {age} is proven in {route.replica}.",
+                blocking=True,
+            ),
+            dg.AssetCheckSpec(
+                lag_key(route).name,
+                asset=KEY,
+                description=f"What lies in {route.replica} is proven up to a moment not long ago, and somebody looks.",
+            ),
+        ]
+
+    @dg.multi_asset_check(
+        name="vault_replicated", specs=specs, required_resource_keys={resource_key(route.source) for route in routes}
+    )
+    def replicated(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        for route in routes:
+            with shown_as_failure():
+                source = getattr(context.resources, resource_key(route.source)).open_vault()
+                found, now = standing(source, route.replica), source.clock()
+            yield check_result(replicated_key(route), judge_replicated(found, now))
+            yield check_result(lag_key(route), judge_lag(found, now))
+
+    del estate
+    return replicated
+
+
+def judge_replicated(found: Standing | None, now: datetime) -> Judgement:
+    """Red when an object that had time to arrive is not proven in the other region, or when nobody ever looked."""
+    if found is None:
+        return Judgement(passed=False, reason="nobody proved any object there: run `dr-assets replicate`")
+    values = _values(found, now)
+    if found.full_at is None:
+        return Judgement(passed=False, reason="no pass has gone through all objects yet", values=values)
+    overdue = now - found.proven_at > OVERDUE and found.unproven_count
+    if overdue:
+        first = found.unproven[0]
+        reason = f"{found.unproven_count} object(s) are not proven there, the first is {first.why}: {first.name}"
+        return Judgement(passed=False, reason=reason, values=values)
+    if found.unproven_count:
+        reason = (
+            f"{found.unproven_count} object(s) are on their way; all older than {format_duration(OVERDUE)} are there"
+        )
+        return Judgement(passed=True, reason=reason, values=values)
+    return Judgement(passed=True, reason=f"all {values['objects_total']} objects are proven there", values=values)
+
+
+def judge_lag(found: Standing | None, now: datetime) -> Judgement:
+    """Yellow when two passes' worth of time isn't proven, red beyond half an hour: that much a lost region takes."""
+    if found is None:
+        return Judgement(passed=False, reason="nobody proved any object there: run `dr-assets replicate`")
+    lag, values = found.lag(now), _values(found, now)
+    told = f"everything up to {found.proven_at:%Y-%m-%d %H:%M:%S} UTC is proven there"
+    if lag > LAG_FAILS:
+        return Judgement(passed=False, reason=f"only {told}", values=values)
+    if lag > LAG_WARNS:
+        return Judgement(passed=False, reason=f"only {told}", values=values, is_warning=True)
+    return Judgement(passed=True, reason=told, values=values)
+
+
+def _values(found: Standing, now: datetime) -> dict[str, Value]:
+    return {
+        "lag_s": found.lag(now).total_seconds(),
+        "proven_at": found.proven_at,
+        "objects_total": sum(dataset.objects for dataset in found.datasets.values()),
+        "unproven": found.unproven_count,
+        "full_pass_at": found.full_at,
+    }
