@@ -2,6 +2,7 @@
 # Installs the system packages that some tests want (Postgres 15 of Debian 12, systemd-analyze; chromium with --screenshots).
 # Wants root and apt. Everything else that tests need comes as wheels.
 set -eu
+sh "$(dirname "$0")/install_anvil.sh"
 export DEBIAN_FRONTEND=noninteractive
 if ! command -v apt-get >/dev/null; then
     echo "no apt-get here: install PostgreSQL 15's server programs by other means" >&2
@@ -10,6 +11,7 @@ fi
 missing=""
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing="postgresql-15"
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
+command -v openssl >/dev/null || missing="$missing openssl"
 if [ "${1:-}" = "--screenshots" ] && ! command -v chromium >/dev/null; then
     missing="$missing chromium"
 fi
