@@ -5,6 +5,7 @@ What belongs here: the one conversion. What stays out: judging (rules.py runs fi
 
 from collections.abc import Mapping
 
+from dr_assets.estate.approvals import approval_rule_of
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
@@ -145,4 +146,5 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         log=log_policy_of(declared.log),
         providers=providers_of(declared.keys),
         signer=signer_of(declared.keys),
+        approvals=approval_rule_of(declared.approvals),
     )

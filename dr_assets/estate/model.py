@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from dr_assets.estate.approvals import ApprovalRule
 from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
 from dr_assets.estate.log_policy import LogPolicy
 
@@ -262,6 +263,7 @@ class Estate:
     log: LogPolicy = field(default_factory=LogPolicy)
     providers: tuple[KeyProviderPlace, ...] = ()
     signer: SignerPlace | None = None
+    approvals: ApprovalRule | None = None
 
     @property
     def key_providers(self) -> tuple[KeyProviderPlace, ...]:

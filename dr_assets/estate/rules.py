@@ -12,6 +12,7 @@ from typing import Final
 
 from dr_assets.estate import cadence
 from dr_assets.estate.accepted import dataset_of, estate_of, location_of, slot_of
+from dr_assets.estate.approvals import approval_rules
 from dr_assets.estate.documents import Document, Place
 from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
@@ -82,6 +83,7 @@ def _estate_rules(document: Document, declared: EstateDeclaration) -> Iterator[F
     yield from estate_keeping(document, declared)
     yield from life_of_keys(document, declared)
     yield from log_rules(document, declared)
+    yield from approval_rules(document, declared)
     if len(set(allowed)) != len(allowed):
         yield document.finding("policy.value", "a jurisdiction is listed twice", "licence", "jurisdictions")
 

@@ -22,6 +22,7 @@ OWNER_PATTERN: Final = r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
 SLOT_PATTERN: Final = r"^[a-z0-9_]{1,63}$"
 VERIFIER_KEY_PATTERN: Final = r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+PUBLIC_KEY_PATTERN: Final = r"^[0-9a-f]{64}$"
 
 # What a pattern asks for, in words: pydantic itself would print the expression.
 PATTERN_REASONS: Final = {
@@ -33,6 +34,7 @@ PATTERN_REASONS: Final = {
     OWNER_PATTERN: "an owner is `team:<name>` or an e-mail address",
     SLOT_PATTERN: "a replication slot's name is lower-case letters, digits and _, at most 63 of them",
     VERIFIER_KEY_PATTERN: "a verifier key is name+8 hex digits+base64, as `dr-assets witness init` prints it",
+    PUBLIC_KEY_PATTERN: "a public key is 64 lower-case hex digits, as `dr-assets approvals key` prints them",
     BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
 }
 
@@ -287,6 +289,21 @@ class LogDeclaration(_Declared):
     anchor: AnchorDeclaration | None = None
 
 
+class ApproverDeclaration(_Declared):
+    """Somebody whose signature counts, by name and raw Ed25519 public key."""
+
+    name: Name
+    public_key: Annotated[str, Field(pattern=PUBLIC_KEY_PATTERN)]
+
+
+class ApprovalsDeclaration(_Declared):
+    """How many of whom have to sign before anything is deleted (docs/approvals.md)."""
+
+    approvers: Annotated[list[ApproverDeclaration], Field(min_length=2)]
+    needed: Annotated[int, Field(ge=2)] = 2
+    valid_for: DurationText = "72h"
+
+
 class EstateDeclaration(_Declared):
     """What all datasets share: licence, vaults, keys, alerts."""
 
@@ -298,4 +315,5 @@ class EstateDeclaration(_Declared):
     alerts: AlertsDeclaration = AlertsDeclaration()
     subjects: SubjectsDeclaration | None = None
     log: LogDeclaration | None = None
+    approvals: ApprovalsDeclaration | None = None
     regimes: dict[Name, RegimeDeclaration] = {}
