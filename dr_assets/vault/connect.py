@@ -15,11 +15,13 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Credentials, Estate, Role, VaultPlace
 from dr_assets.estate.transport import require_tls
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
+from dr_assets.vault.keys.life.choice import follow_facts
 from dr_assets.vault.keys.provider_set import Providers
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.keys.wrappings import Replica
 from dr_assets.vault.retention import MICRO_LOCK, LockRules
 from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.refusals import unprotected
 from dr_assets.vault.storage.s3 import S3Store, make_client
 from dr_assets.vault.vault import Vault
@@ -41,17 +43,18 @@ def open_vault(
     env: Mapping[str, str],
     *,
     client: "S3Client | None" = None,
+    store: ObjectStore | None = None,
     signing: bool = True,
     role: Role | None = None,
 ) -> Vault:
     """The declared vault; the store is not asked anything yet.
 
     `role` is the duty it is opened for, whose identity is used where one is declared (docs/roles.md); None is the
-    vault's own. `client` replaces the one made from the environment. Without `signing` nothing can be sealed, and the
-    signing key isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`,
+    vault's own. `client` replaces the one made from the environment, `store` the place itself (a bundle, say). Without
+    `signing` nothing can be sealed, and the signing key isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`,
     `policy.transport` and those of the key files.
     """
-    store = open_store(estate, vault_name, env, role=role, client=client)
+    store = store or open_store(estate, vault_name, env, role=role, client=client)
     signer = Signer.load(_path(env, estate.signing_key_env, "the signing key")) if signing else None
     trust = Trust.load(_path(env, estate.trust_file_env, "the trusted signers"))
     provider = FileKeyProvider(_path(env, estate.keys_dir_env, "the key-encryption keys"))
@@ -66,7 +69,7 @@ def open_vault(
         clock=utc_now,
         replicas=_replicas(estate, vault_name, env, role),
     )
-    return Vault(
+    vault = Vault(
         store=store,
         estate=estate.name,
         name=vault_name,
@@ -76,6 +79,7 @@ def open_vault(
         locks=locks,
         clock=utc_now,
     )
+    return follow_facts(vault)
 
 
 def _replicas(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from dr_assets.vault.keys.life.choice import follow_facts
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import KeyProvider
 from dr_assets.vault.keys.provider_set import Providers
@@ -58,4 +59,7 @@ def throwaway_vault(
         locks=locks,
         clock=clock,
     )
-    return Vault(store=store, estate=estate, name=name, keys=keys, trust=trust, signer=signer, locks=locks, clock=clock)
+    vault = Vault(
+        store=store, estate=estate, name=name, keys=keys, trust=trust, signer=signer, locks=locks, clock=clock
+    )
+    return follow_facts(vault)
