@@ -15,10 +15,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dr_assets.engines.openbao import BaoServer, find_bao
 from dr_assets.engines.placement import shared_folder
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
+from dr_assets.engines.softhsm import CONF_ENV, SoftHsm, find_module
 from dr_assets.estate.errors import PolicyError
 
 
@@ -33,6 +35,11 @@ def requires() -> Callable[..., None]:
         if name in {"postgres", "weed"}:
             try:
                 find_programs("postgres" if name == "postgres" else "weed", major)
+            except PolicyError as error:
+                _lacks(str(error))
+        elif name in {"bao", "softhsm"}:
+            try:
+                find_bao() if name == "bao" else find_module()
             except PolicyError as error:
                 _lacks(str(error))
         elif name == "root":
@@ -188,3 +195,35 @@ def bucket(region: SeaweedRegion) -> Callable[..., str]:
         return name
 
     return make
+
+
+SOFTHSM_TOKENS = ("one", "two", "three", "four")
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory, requires: Callable[..., None]) -> Iterator[SoftHsm]:
+    """The session's software HSM with the tokens `one` to `four`; its library is loaded once a process."""
+    requires("softhsm")
+    hsm = SoftHsm(tmp_path_factory.mktemp("softhsm"), find_module())
+    hsm.make(*SOFTHSM_TOKENS)
+    before = os.environ.get(CONF_ENV)
+    os.environ[CONF_ENV] = str(hsm.conf)
+    yield hsm
+    if before is None:
+        del os.environ[CONF_ENV]
+    else:
+        os.environ[CONF_ENV] = before
+
+
+@pytest.fixture
+def bao_server(tmp_path: Path, requires: Callable[..., None]) -> Iterator[Callable[[], BaoServer]]:
+    """`bao_server()`: an OpenBao server of the test's own with a transit engine, killed after it."""
+    requires("bao")
+    with ExitStack() as stack:
+
+        def make() -> BaoServer:
+            server = stack.enter_context(BaoServer(tmp_path / f"bao-{secrets.token_hex(3)}", find_bao()))
+            server.start()
+            return server
+
+        yield make

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the system packages that some tests want (Postgres 15 of Debian 12, systemd-analyze; chromium with --screenshots).
+# Installs the system packages that some tests want (Postgres 15 of Debian 12, systemd-analyze, SoftHSM2; chromium with --screenshots).
 # Wants root and apt. Everything else that tests need comes as wheels.
 set -eu
 sh "$(dirname "$0")/install_anvil.sh"
@@ -11,6 +11,7 @@ fi
 missing=""
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing="postgresql-15"
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
+command -v softhsm2-util >/dev/null || missing="$missing softhsm2"
 command -v openssl >/dev/null || missing="$missing openssl"
 if [ "${1:-}" = "--screenshots" ] && ! command -v chromium >/dev/null; then
     missing="$missing chromium"
