@@ -33,8 +33,9 @@ from dr_assets.estate.shape import literal_transport, validate
 
 QUARTER: Final = timedelta(days=92)
 LONGEST_LINGER: Final = timedelta(milliseconds=500)
-# `estate/...` are the asset keys of what belongs to no single dataset.
-RESERVED_NAMES: Final = frozenset({"estate"})
+# `estate/...` and `vault/...` are the asset keys of what belongs to no single dataset; the vault's own objects lie below
+# `vault`, `log` and `subjects`.
+RESERVED_NAMES: Final = frozenset({"estate", "vault", "log", "subjects"})
 
 
 def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, list[Finding]]:
@@ -117,7 +118,7 @@ def _dataset_rules(document: Document, declared: DatasetDeclaration) -> Iterator
 
 def _names(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
     if declared.dataset in RESERVED_NAMES:
-        yield document.finding("policy.reserved_name", f"`{declared.dataset}` names the estate's own assets", "dataset")
+        yield document.finding("policy.reserved_name", f"`{declared.dataset}` names what is the estate's own", "dataset")
     if parse_duration(declared.linger) > LONGEST_LINGER:
         reason = f"linger {declared.linger} is over 500ms: the vault would lag by that much before anything failed"
         yield document.finding("policy.linger", reason, "linger")
