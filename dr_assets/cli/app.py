@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from dr_assets.cli import (
+    approvals,
     capture,
     demo,
     estate,
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
 app.add_typer(wal.app, name="wal")

@@ -1,6 +1,8 @@
 """`dr-assets expire DATASET`: what no kept recovery point needs and whose lock is over; a dry run unless `--yes`."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dr_assets.cli.approvals import read_paper
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Dataset, Estate
 from dr_assets.stores.postgres.expire import Expiry, describe, expire, plan_expiry
+from dr_assets.stores.postgres.expire_consent import ACTION, Consent
 from dr_assets.stores.postgres.expiry_plan import ExpiryPlan
+from dr_assets.vault.approvals import Approvals, open_papers
+from dr_assets.vault.connect import open_store
 from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.vault import Vault
 
 REFUSED = 1
@@ -21,10 +30,16 @@ def expire_command(
     dataset: DatasetArgument,
     yes: Annotated[bool, typer.Option("--yes", help="remove it; without this only show what would go")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go; the default")] = False,
+    approved: Annotated[
+        Path | None, typer.Option("--approved", help="the approved list, as `dr-assets approvals request` wrote it")
+    ] = None,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove, by version id and only where the lock is over, what lies outside the recovery window."""
+    """Remove, by version id and only where the lock is over, what lies outside the recovery window.
+
+    Where the estate declares approvals, --yes needs an --approved list that enough people have signed.
+    """
     if yes and dry_run:
         raise typer.BadParameter("give --yes or --dry-run, not both")
     estate = estate_of(defs)
@@ -34,7 +49,8 @@ def expire_command(
         plan = plan_expiry(vault, declared.name)
         typer.echo(json.dumps(plan_json(plan), indent=2)) if as_json else _show(plan, Console())
         return
-    done = _expire(vault, declared.name)
+    consent = _consent(estate, vault, declared, approved)
+    done = _expire(vault, declared.name, open_store(estate, declared.vault, os.environ, role="expirer"), consent)
     if as_json:
         typer.echo(json.dumps(done.to_json(), indent=2))
     else:
@@ -43,7 +59,22 @@ def expire_command(
         raise typer.Exit(REFUSED)
 
 
-def _expire(vault: Vault, dataset: str) -> Expiry:
+def _consent(estate: Estate, vault: Vault, dataset: Dataset, approved: Path | None) -> Consent | None:
+    """The approved list with what uses the approval up; None where the estate asks nobody."""
+    if approved is None:
+        if estate.approvals is None:
+            return None
+        raise PolicyError(
+            "approvals.needed",
+            f"the estate has {estate.approvals.needed} of {len(estate.approvals.approvers)} people agree to a deletion",
+            f"`dr-assets approvals request {dataset.name}`, have it signed, then give its file with --approved",
+        )
+    _, lines = open_papers(read_paper(approved))
+    approvals = Approvals(vault, dataset.name, estate.approvals)
+    return Consent(lines, lambda: approvals.consume(action=ACTION, objects=lines))
+
+
+def _expire(vault: Vault, dataset: str, remover: ObjectStore, consent: Consent | None) -> Expiry:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("looking", total=None)
@@ -51,7 +82,7 @@ def _expire(vault: Vault, dataset: str) -> Expiry:
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
 
-        return expire(vault, dataset, listener=show)
+        return expire(vault, dataset, listener=show, remover=remover, consent=consent)
 
 
 def plan_json(plan: ExpiryPlan) -> dict[str, Json]:

@@ -34,6 +34,11 @@ class Doomed:
     size_bytes: int = 0
 
 
+def line_of(row: Doomed) -> str:
+    """The row as people approve it: its name and the ids of all its versions, which hold no space."""
+    return " ".join((str(row.key), *row.versions))
+
+
 def to_json(rows: Sequence[Doomed]) -> dict[str, Json]:
     """The list's plaintext, for `canonical.encode`: by stage in the order given, then by place."""
     stages: dict[str, dict[str, list[Json]]] = {}

@@ -3,10 +3,11 @@
 What belongs here: the order (list, word, removal, word), and that it may be killed anywhere. What stays out: choosing
 (expiry_plan.py).
 
-The expirer is a role of its own and the only one that deletes: by version id, never with a bypass. That m of n people
-sign what it may remove comes with the evidence; until then its credentials are to be kept apart.
+The expirer is a role of its own and the only one that deletes: by version id, never with a bypass, and it can do
+nothing else: lists and words are the writer's. Where the estate declares approvals, m of n people have signed the list.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
 
-from dr_assets.estate.errors import VaultError
+from dr_assets.stores.postgres.expire_consent import APPROVED_LIMIT, Consent, agreed, remove_versions
 from dr_assets.stores.postgres.expiry_plan import LIMIT, ExpiryPlan, Planner
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, Doomed, to_json
 from dr_assets.vault.facts import SYSTEM_ID, latest_fact, record_fact
@@ -22,6 +23,7 @@ from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.vault import Vault
 
 _WORKERS: Final = 16
@@ -66,15 +68,26 @@ def expire(
     limit: int = LIMIT,
     micro_age: timedelta = MICRO_LOCK,
     listener: Listener | None = None,
+    remover: ObjectStore | None = None,
+    consent: Consent | None = None,
 ) -> Expiry:
     """Remove all that may go, a list of at most `limit` names at a time; then take an inventory of what is left.
 
     May be killed anywhere and run again: what one run leaves, the next one plans anew. `listener` is told stage, done
-    and total. Raises VaultError: what the store refuses for another reason than a lock, `vault.clock_skew`.
+    and total. `remover` is the same bucket with the expirer's keys. With `consent` exactly the approved list goes, or
+    nothing. Raises VaultError: what the store refuses for another reason than a lock, `vault.clock_skew`; PolicyError
+    `approvals.…`.
     """
     vault.check_clock()
     done = Expiry(dataset)
     close_open_list(vault, dataset)
+    removal = _Removal(vault, remover or vault.store, dataset, listener, done)
+    if consent is not None:
+        plan = done.last = Planner(vault, dataset, limit=APPROVED_LIMIT, micro_age=micro_age).plan()
+        rows = agreed(vault, plan, consent)
+        removal.work_off(rows, plan, approval=consent.use())
+        record_inventory(vault, dataset)
+        return done
     planner = Planner(vault, dataset, limit=limit, micro_age=micro_age)
     refused: set[str] = set()
     while True:
@@ -82,7 +95,7 @@ def expire(
         rows = [row for row in plan.rows if str(row.key) not in refused]
         if not rows:
             break
-        refused |= _work_off(vault, dataset, rows, done, plan, listener)
+        refused |= removal.work_off(rows, plan)
     if done.removed:
         record_inventory(vault, dataset)
     return done
@@ -96,33 +109,63 @@ def close_open_list(vault: Vault, dataset: str) -> None:
         record_fact(vault, dataset, EXPIRY, body)
 
 
-def _work_off(
-    vault: Vault, dataset: str, rows: Sequence[Doomed], done: Expiry, plan: ExpiryPlan, listener: Listener | None
-) -> set[str]:
-    """Seal the list and the word, remove, seal the word; returns the names that the store kept."""
-    key = _seal_list(vault, dataset, rows)
-    size_bytes = sum(row.size_bytes for row in rows)
-    common: dict[str, Json] = {
-        "list": key,
-        "objects": len(rows),
-        "size_bytes": size_bytes,
-        "window_begin": format_time(plan.window_begin),
-        "stages": {stage: count for stage, (count, _) in plan.by_stage().items()},
-    }
-    record_fact(vault, dataset, EXPIRY, {"event": "begun", **common})
-    refusals = _remove(vault, rows, listener)
-    kept = list(refusals)
-    told: dict[str, Json] = {
-        "removed": len(rows) - len(kept),
-        "refused_total": len(kept),
-        "refused": list[Json](name.rpartition("/")[2] for name in kept[:_TOLD_REFUSALS]),
-    }
-    record_fact(vault, dataset, EXPIRY, {"event": "done", **common, **told})
-    done.lists += 1
-    done.removed += len(rows) - len(kept)
-    done.size_bytes += sum(row.size_bytes for row in rows if str(row.key) not in refusals)
-    done.refused += [f"{name}: {why}" for name, why in refusals.items()]
-    return set(kept)
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """One run's way of removing."""
+
+    vault: Vault
+    remover: ObjectStore
+    dataset: str
+    listener: Listener | None
+    done: Expiry
+
+    def work_off(self, rows: Sequence[Doomed], plan: ExpiryPlan, *, approval: str | None = None) -> set[str]:
+        """Seal the list and the word, remove, seal the word; returns the names that the store kept."""
+        vault, done = self.vault, self.done
+        size_bytes = sum(row.size_bytes for row in rows)
+        common: dict[str, Json] = {
+            "list": _seal_list(vault, self.dataset, rows),
+            "objects": len(rows),
+            "size_bytes": size_bytes,
+            "window_begin": format_time(plan.window_begin),
+            "stages": _stages(rows),
+            **({} if approval is None else {"approval": approval}),
+        }
+        record_fact(vault, self.dataset, EXPIRY, {"event": "begun", **common})
+        refusals = self._remove(rows)
+        kept = list(refusals)
+        told: dict[str, Json] = {
+            "removed": len(rows) - len(kept),
+            "refused_total": len(kept),
+            "refused": list[Json](name.rpartition("/")[2] for name in kept[:_TOLD_REFUSALS]),
+        }
+        record_fact(vault, self.dataset, EXPIRY, {"event": "done", **common, **told})
+        done.lists += 1
+        done.removed += len(rows) - len(kept)
+        done.size_bytes += sum(row.size_bytes for row in rows if str(row.key) not in refusals)
+        done.refused += [f"{name}: {why}" for name, why in refusals.items()]
+        return set(kept)
+
+    def _remove(self, rows: Sequence[Doomed]) -> dict[str, str]:
+        """Stage by stage, each begun once the one before is done; the names that the store kept, with why."""
+        refusals: dict[str, str] = {}
+        finished = 0
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="expire") as pool:
+            for stage, of_stage in groupby(rows, key=lambda row: row.stage):
+                listed = list(of_stage)
+                reasons = pool.map(lambda row: remove_versions(self.vault, self.remover, row), listed)
+                for row, why in zip(listed, reasons, strict=True):
+                    finished += 1
+                    if why is not None:
+                        refusals[str(row.key)] = why
+                    if self.listener is not None:
+                        self.listener(stage, finished, len(rows))
+        return refusals
+
+
+def _stages(rows: Sequence[Doomed]) -> dict[str, Json]:
+    counted = Counter(row.stage for row in rows)
+    return dict(counted)
 
 
 def _seal_list(vault: Vault, dataset: str, rows: Sequence[Doomed]) -> str:
@@ -133,34 +176,6 @@ def _seal_list(vault: Vault, dataset: str, rows: Sequence[Doomed]) -> str:
         last=first + 1, begin_at=now, end_at=now, plaintext=canonical.encode(to_json(rows)),
     )  # fmt: skip
     return str(vault.put(prepared.seal(), vault.locks.lock(dataset, "manifest", now)).key)
-
-
-def _remove(vault: Vault, rows: Sequence[Doomed], listener: Listener | None) -> dict[str, str]:
-    """Stage by stage, each begun once the one before is done; the names that the store kept, with why."""
-    refusals: dict[str, str] = {}
-    finished = 0
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="expire") as pool:
-        for stage, of_stage in groupby(rows, key=lambda row: row.stage):
-            for name, why in pool.map(lambda row: _remove_one(vault, row), of_stage):
-                finished += 1
-                if why is not None:
-                    refusals[name] = why
-                if listener is not None:
-                    listener(stage, finished, len(rows))
-    return refusals
-
-
-def _remove_one(vault: Vault, row: Doomed) -> tuple[str, str | None]:
-    """The sealed version goes first: what somebody laid on top of it was never it."""
-    name = str(row.key)
-    try:
-        for version_id in row.versions:
-            vault.store.delete_version(name, version_id)
-    except VaultError as error:
-        if error.code != "vault.lock_refused":
-            raise
-        return name, error.found
-    return name, None
 
 
 def describe(plan: ExpiryPlan) -> Iterable[tuple[str, int, int]]:
