@@ -33,8 +33,8 @@ from dr_assets.estate.shape import literal_transport, validate
 
 QUARTER: Final = timedelta(days=92)
 LONGEST_LINGER: Final = timedelta(milliseconds=500)
-# `estate/...` and `vault/...` are the asset keys of what belongs to no single dataset; the vault's own objects lie below
-# `vault`, `log` and `subjects`.
+# `estate/...` and `vault/...` are the asset keys of what belongs to no single dataset; below `vault`, `log` and
+# `subjects` lie the vault's own objects.
 RESERVED_NAMES: Final = frozenset({"estate", "vault", "log", "subjects"})
 
 
@@ -118,7 +118,8 @@ def _dataset_rules(document: Document, declared: DatasetDeclaration) -> Iterator
 
 def _names(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
     if declared.dataset in RESERVED_NAMES:
-        yield document.finding("policy.reserved_name", f"`{declared.dataset}` names what is the estate's own", "dataset")
+        reason = f"`{declared.dataset}` names what belongs to the whole estate"
+        yield document.finding("policy.reserved_name", reason, "dataset")
     if parse_duration(declared.linger) > LONGEST_LINGER:
         reason = f"linger {declared.linger} is over 500ms: the vault would lag by that much before anything failed"
         yield document.finding("policy.linger", reason, "linger")
