@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.bundle import BundleOption, vault_or_bundle
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Level
@@ -39,6 +40,7 @@ def restore(
     witness: Annotated[
         Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
     ] = None,
+    from_bundle: BundleOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
     defs: DefsOption = None,
     as_json: JsonOption = False,
@@ -50,7 +52,7 @@ def restore(
         raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
-    opened = vault_of(estate, vault or declared.vault, signing=False)
+    opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     if witness:
         check_witness(opened, Witness.load(witness))
     plan = plan_restore(opened, declared.name, target, as_of=moment, timeline=timeline)

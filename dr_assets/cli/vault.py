@@ -1,4 +1,4 @@
-"""`dr-assets vault init|verify`: make a vault, and re-read all of it."""
+"""`dr-assets vault init|verify|export|import`: make a vault, re-read all of it, copy it to files and back."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.cli.bundle import BundleOption, export_command, import_command, vault_or_bundle
+from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.cli.times import parse_moment
 from dr_assets.vault.connect import init_vault
 from dr_assets.vault.vault import Vault
@@ -20,6 +21,9 @@ from dr_assets.vault.witness import Witness
 
 app = typer.Typer(no_args_is_help=True, help="The vault: locked, encrypted, signed objects.")
 DAMAGED = 1
+
+app.command("export")(export_command)
+app.command("import")(import_command)
 
 VaultOption = Annotated[str, typer.Option("--vault", help="which of the estate's vaults")]
 
@@ -39,11 +43,12 @@ def verify_command(
     witness: Annotated[
         Path | None, typer.Option("--witness", help="file of the newest known positions; updated when all is well")
     ] = None,
+    from_bundle: BundleOption = None,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Re-read everything and name every damaged, missing or unlocked object; exit 1 if there is one."""
-    opened = vault_of(estate_of(defs), vault, signing=False)
+    opened = vault_or_bundle(estate_of(defs), vault, from_bundle)
     moment = parse_moment(as_of) if as_of else None
     known = Witness.load(witness) if witness else None
     report = _verify_with_progress(opened, dataset, moment, known)

@@ -8,7 +8,6 @@ from typing import Final
 
 from dr_assets.estate.model import Estate
 
-LOG: Final = "log"  # the transparency log's own folder
 # What belongs to no single dataset and is opened, or believed, by nobody without it.
 SHARED: Final = ("vault", "subjects")
 

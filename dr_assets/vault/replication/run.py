@@ -98,8 +98,9 @@ def replicate(
 ) -> Pass:
     """Prove (and with `copy` bring) everything of `datasets`, of what the estate shares and of the log.
 
-    `before` is this process's pass before this one; without it the newest fact is asked. Raises VaultError when one of
-    the stores can't be read or written, PolicyError `vault.read_only` without a signing key when it shall record.
+    `before` is this process's pass before this one; without it the newest fact is asked, if it shall record. Raises
+    VaultError when one of the stores can't be read or written, PolicyError `vault.read_only` without a signing key
+    when it shall record.
     """
     return _Pass(source, replica, datasets, options or Options(), before, listener).run()
 
@@ -134,7 +135,9 @@ class _Pass:
         self._tally = Tally()
         self._recent_before = {} if before is None else before.recent
         self._recent: dict[str, tuple[int, datetime | None]] = {}
-        self._known = before.standing if before is not None else standing(source, replica.name)
+        self._known = None if before is None else before.standing
+        if before is None and self._options.record:
+            self._known = standing(source, replica.name)
         self._suspects = {each.name for each in self._known.unproven if each.why == "rotten"} if self._known else set()
         self._places: dict[str, PlaceStanding] = {}
         self._unproven: list[Named] = []

@@ -13,8 +13,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from dr_assets.vault.format.keys import BASE, KEYS, ObjectKey, fact_stream
-from dr_assets.vault.replication.routes import LOG
+from dr_assets.vault.format.keys import BASE, KEYS, LOG, ObjectKey, fact_stream
+from dr_assets.vault.log.names import is_log_name
 from dr_assets.vault.storage import ObjectStore, Version
 from dr_assets.vault.storage.versions import Name, look, scan
 
@@ -77,10 +77,21 @@ def pairs(source: ObjectStore, replica: ObjectStore, place: Place, start_after: 
     for name in _names(source, place, start_after, as_of):
         while other is not None and other.text < name.text:
             other = next(there, None)
-        if not name.versions or (name.key is None and place.dataset != LOG):
+        if not name.versions or not _is_ours(name, place):
             continue
         found = other.versions if other is not None and other.text == name.text else ()
         yield Pair(name.text, name.key if place.dataset != LOG else None, name.versions, found)
+
+
+def here(store: ObjectStore, place: Place, as_of: datetime) -> Iterator[Pair]:
+    """As `pairs`, of one store alone."""
+    for name in _names(store, place, "", as_of):
+        if name.versions and _is_ours(name, place):
+            yield Pair(name.text, name.key if place.dataset != LOG else None, name.versions, ())
+
+
+def _is_ours(name: Name, place: Place) -> bool:
+    return is_log_name(name.text) if place.dataset == LOG else name.key is not None
 
 
 def _names(store: ObjectStore, place: Place, start_after: str, as_of: datetime | None) -> Iterator[Name]:
