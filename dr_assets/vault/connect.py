@@ -8,19 +8,20 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.key_rules import demo_only
 from dr_assets.estate.model import Credentials, Estate, Role, VaultPlace
 from dr_assets.estate.transport import require_tls
-from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.life.choice import follow_facts
-from dr_assets.vault.keys.provider_set import Providers
+from dr_assets.vault.keys.providers import init_providers, providers_of
 from dr_assets.vault.keys.ring import KeyRing
 from dr_assets.vault.keys.wrappings import Replica
 from dr_assets.vault.retention import MICRO_LOCK, LockRules
-from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.settings import path_setting, setting
+from dr_assets.vault.signing import Trust
+from dr_assets.vault.signing.declared import init_signer, signer_of
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.refusals import unprotected
 from dr_assets.vault.storage.s3 import S3Store, make_client
@@ -51,18 +52,17 @@ def open_vault(
 
     `role` is the duty it is opened for, whose identity is used where one is declared (docs/roles.md); None is the
     vault's own. `client` replaces the one made from the environment, `store` the place itself (a bundle, say). Without
-    `signing` nothing can be sealed, and the signing key isn't read. Raises PolicyError `vault.setting_missing`, `vault.bad_endpoint`, `vault.bad_ca`,
-    `policy.transport` and those of the key files.
+    `signing` nothing can be sealed, and the signing key isn't read. Raises PolicyError `vault.setting_missing`,
+    `vault.bad_endpoint`, `vault.bad_ca`, `policy.transport` and those of the key files.
     """
     store = store or open_store(estate, vault_name, env, role=role, client=client)
-    signer = Signer.load(_path(env, estate.signing_key_env, "the signing key")) if signing else None
-    trust = Trust.load(_path(env, estate.trust_file_env, "the trusted signers"))
-    provider = FileKeyProvider(_path(env, estate.keys_dir_env, "the key-encryption keys"))
+    signer = signer_of(estate, env) if signing else None
+    trust = Trust.load(path_setting(env, estate.trust_file_env, "the trusted signers"))
     locks = LockRules.of(estate)
     keys = KeyRing(
         store=store,
         estate=estate.name,
-        providers=Providers.of(provider),
+        providers=providers_of(estate, env),
         trust=trust,
         signer=signer,
         locks=locks,
@@ -120,18 +120,13 @@ def init_vault(
 
 
 def _init_keys(estate: Estate, env: Mapping[str, str]) -> list[str]:
-    said: list[str] = []
-    folder = _path(env, estate.keys_dir_env, "the key-encryption keys")
-    if not any(folder.glob("kek-*.hex")):
-        FileKeyProvider.create(folder)
-        said.append(f"key-encryption key: created in {folder}")
-    said.append(f"NOTE: {DEMO_ONLY}")
-    signing_key = _path(env, estate.signing_key_env, "the signing key")
-    trust_file = _path(env, estate.trust_file_env, "the trusted signers")
-    if not signing_key.exists():
-        Signer.generate().save(signing_key)
-        said.append(f"signing key: created in {signing_key}")
-    signer = Signer.load(signing_key)
+    said = init_providers(estate, env)
+    note = demo_only(estate)
+    said += [f"NOTE: {note}"] if note else []
+    made = init_signer(estate, env)
+    said += [made] if made else []
+    signer = signer_of(estate, env)
+    trust_file = path_setting(env, estate.trust_file_env, "the trusted signers")
     if not trust_file.exists():
         trust_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         Trust.of(signer).save(trust_file, name=f"{estate.name} writer")
@@ -192,15 +187,15 @@ def credentials_of(place: VaultPlace, env: Mapping[str, str], role: Role | None)
 def client_of(place: VaultPlace, env: Mapping[str, str], role: Role | None) -> "S3Client":
     """A client with the identity for a duty. Raises PolicyError as `open_vault` does."""
     pair, whose = credentials_of(place, env, role), f"vault '{place.name}'" + (f" for its {role}" if role else "")
-    endpoint = _setting(env, place.endpoint_env, f"the endpoint of vault '{place.name}'")
+    endpoint = setting(env, place.endpoint_env, f"the endpoint of vault '{place.name}'")
     if not endpoint.lower().startswith(("http://", "https://")):
         raise _bad_endpoint(place)
     require_tls(endpoint, place.endpoint_env)  # the declaration names the variable only; its value shows here
     try:
         return make_client(
             endpoint,
-            _setting(env, pair.access_key_env, f"the access key of {whose}"),
-            _setting(env, pair.secret_key_env, f"the secret key of {whose}"),
+            setting(env, pair.access_key_env, f"the access key of {whose}"),
+            setting(env, pair.secret_key_env, f"the secret key of {whose}"),
             region=place.s3_region,
             ca=ca_file(env),
         )
@@ -214,14 +209,3 @@ def _bad_endpoint(place: VaultPlace) -> PolicyError:
         f"{place.endpoint_env} holds no address of an S3 store",
         "for example https://s3.example.com",
     )
-
-
-def _setting(env: Mapping[str, str], name: str, what: str) -> str:
-    value = env.get(name, "")
-    if not value:
-        raise PolicyError("vault.setting_missing", f"{name} ({what}) is not set", f"export {name}=…")
-    return value
-
-
-def _path(env: Mapping[str, str], name: str, what: str) -> Path:
-    return Path(_setting(env, name, what)).expanduser()

@@ -50,7 +50,7 @@ class Opener:
         """The data key that it holds.
 
         Raises VaultError `vault.wrong_key` when nobody at hand opens it, `keys.unreachable` when somebody who might
-        gave no answer, PolicyError `keys.refused` when somebody who might won't.
+        gave no answer, PolicyError when somebody who might won't, or isn't set up on this host.
         """
         refusals: list[DrError] = []
         for provider in self._providers.able(stored.held.provider):
@@ -58,10 +58,8 @@ class Opener:
                 return self._ask(provider, stored)
             except DrError as refusal:
                 refusals.append(refusal)
-        for code in (UNREACHABLE, "keys.refused", WRONG_KEY):
-            for told in refusals:
-                if told.code == code:
-                    raise told
+        if refusals:
+            raise weightiest(refusals)
         names = ", ".join(one.name for one in self._providers.every)
         raise wrong_key(stored.held.context, f"{stored.held.provider} wrapped it, declared is {names}")
 
@@ -76,3 +74,12 @@ class Opener:
         if data_key is None or data_key.key_id != stored.key.system_id:
             raise VaultError(WRONG_KEY, f"{stored.key} wraps another key than it says", "its writer was faulty")
         return data_key
+
+
+def weightiest(refusals: Sequence[DrError]) -> DrError:
+    """The refusal to tell, of several: no answer says that it may open later, then what an operator can mend."""
+
+    def weight(refusal: DrError) -> int:
+        return 0 if refusal.code == UNREACHABLE else 1 if isinstance(refusal, PolicyError) else 2
+
+    return min(refusals, key=weight)

@@ -43,6 +43,10 @@ class Pkcs11KeyProvider:
         """As the port says: from the CKA_ID of the key with the highest number."""
         return self.token.run(self.name, lambda session: _kek_id(self._current(session)))
 
+    def has_kek(self) -> bool:
+        """Whether the token holds any key of ours."""
+        return self._ran(lambda session: bool(self._keks(session)))
+
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
         """As the port says: AES-GCM in the token, the context as associated data."""
 

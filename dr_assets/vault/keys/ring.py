@@ -18,7 +18,7 @@ from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.keys.choice import KeyChoice
 from dr_assets.vault.keys.derive import KEY_BYTES, DataKey
 from dr_assets.vault.keys.key_object import KeyObject
-from dr_assets.vault.keys.opener import Opener
+from dr_assets.vault.keys.opener import Opener, weightiest
 from dr_assets.vault.keys.provider import KeyProvider, WrapContext
 from dr_assets.vault.keys.provider_set import Providers
 from dr_assets.vault.keys.refusals import UNREACHABLE, not_everywhere, retired
@@ -271,7 +271,8 @@ class KeyRing:
     def _opened(self, names: Sequence[Name]) -> _Held:
         """One data key by the names of its wrappings: the newest that opens counts.
 
-        Raises `keys.unreachable` when none opens and a provider gave no answer, else why the newest didn't open.
+        Raises `keys.unreachable` when none opens and a provider gave no answer, else what an operator can mend, else
+        why it is damaged.
         """
         stored, refusals = self._wrappings.read_all(names)
         for one in self._opener.in_order(stored):
@@ -283,7 +284,7 @@ class KeyRing:
             with self._known_mutex:
                 self._by_id[one.key.dataset, data_key.key_id] = data_key
             return _Held(data_key, tuple(stored), time.monotonic())
-        raise next((one for one in refusals if one.code == UNREACHABLE), refusals[-1])
+        raise weightiest(refusals)
 
 
 def _by_age(names: Sequence[Name]) -> list[list[Name]]:
