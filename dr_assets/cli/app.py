@@ -13,6 +13,10 @@ from dr_assets.cli import (
     demo,
     estate,
     expire,
+    keys,
+    hold,
+    keeping,
+    policy,
     replicate,
     restore,
     roll_up,
@@ -37,8 +41,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(approvals.app, name="approvals")
+vault.app.add_typer(hold.app, name="hold")
+keeping.add_to(vault.app)
+policy.add_to(estate.app)
 app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
+app.add_typer(keys.app, name="keys")
 app.add_typer(wal.app, name="wal")
 app.command("capture")(capture.capture)
 app.command("sync-guard")(sync_guard.sync_guard)

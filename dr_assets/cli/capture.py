@@ -1,11 +1,13 @@
 """`dr-assets capture DATASET`: the resident process that streams a source's WAL into the vault."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,13 +23,17 @@ from dr_assets.cli.context import (
     spool_dir_of,
     vault_of,
 )
-from dr_assets.estate.errors import SourceError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.commit import commit_of
+from dr_assets.estate.declarations import default_defs_dir
+from dr_assets.estate.errors import DrError, SourceError
+from dr_assets.estate.model import Dataset, Estate
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
 from dr_assets.stores.postgres.preflight import SLOT_LOST, preflight, require_ready
 from dr_assets.stores.postgres.report import CaptureReport
+from dr_assets.vault.retention.policy_change import record_policy
+from dr_assets.vault.vault import Vault
 
 log = logging.getLogger("dr_assets.capture")
 
@@ -55,6 +61,8 @@ def capture(
     declared = dataset_of(estate, dataset)
     dsn, patroni = dsn_of(declared), patroni_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
+    arguments = (vault, estate, defs if defs is not None else default_defs_dir())
+    threading.Thread(target=_record_policy, args=arguments, name="policy", daemon=True).start()
     with ExitStack() as stack:
         registry = CollectorRegistry()
         if metrics_port is not None:
@@ -83,6 +91,17 @@ def capture(
             raise
         with _stop_on_signals() as stop:
             resident.run(stop)
+
+
+def _record_policy(vault: Vault, estate: Estate, defs_dir: Path) -> None:
+    """Whoever starts first with another policy than the one on record, records it; no capture waits for that."""
+    try:
+        changed = record_policy(vault, estate, commit_of(defs_dir, os.environ))
+    except DrError as error:
+        log.warning("the policy is not recorded: %s", error)
+        return
+    for change in changed or ():
+        log.warning("policy: %s%s", "WEAKER: " if change.is_weaker else "", change)
 
 
 def _require_ready(dsn: str, declared: Dataset, patroni: Sequence[str], *, accept_gap: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dr_assets.estate.approvals import approval_rule_of
 from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import parse_duration
-from dr_assets.estate.keeping import cold_of, retention_of, sampling_of
+from dr_assets.estate.keeping import cold_of, own_regimes, retention_of, sampling_of
 from dr_assets.estate.key_rules import providers_of, signer_of
 from dr_assets.estate.log_policy import log_policy_of
 from dr_assets.estate.model import (
@@ -140,6 +140,7 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         keys_dir_env=declared.keys.dir_env or "",
         trust_file_env=declared.keys.trust_file_env,
         signing_key_env=declared.keys.signing_key_env or "",
+        regimes=own_regimes(declared),
         owners=tuple(declared.owners),
         subjects=_subjects_of(declared.subjects) if declared.subjects else None,
         rotate_every=parse_duration(declared.keys.rotate_every),

@@ -29,8 +29,13 @@ SHORTEST_SAMPLING: Final = timedelta(minutes=10)
 
 def declared_regimes(estate: EstateDeclaration) -> dict[str, Regime]:
     """All that a dataset of this estate may name."""
-    own = {name: Regime(name, row.days, row.mode, row.source, row.confirmed) for name, row in estate.regimes.items()}
-    return regimes_of(own)
+    return regimes_of({regime.name: regime for regime in own_regimes(estate)})
+
+
+def own_regimes(estate: EstateDeclaration) -> tuple[Regime, ...]:
+    """Those that the estate itself declares."""
+    rows = estate.regimes.items()
+    return tuple(Regime(name, row.days, row.mode, row.source, row.confirmed) for name, row in rows)
 
 
 def retention_of(declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Retention:

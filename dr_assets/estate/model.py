@@ -264,6 +264,7 @@ class Estate:
     providers: tuple[KeyProviderPlace, ...] = ()
     signer: SignerPlace | None = None
     approvals: ApprovalRule | None = None
+    regimes: tuple[Regime, ...] = ()
 
     @property
     def key_providers(self) -> tuple[KeyProviderPlace, ...]:
