@@ -16,6 +16,7 @@ from dr_assets.cli import (
     hold,
     keeping,
     keys,
+    log,
     policy,
     replicate,
     restore,
@@ -48,6 +49,7 @@ app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
 app.add_typer(keys.app, name="keys")
 app.add_typer(wal.app, name="wal")
+app.add_typer(log.app, name="log")
 app.command("capture")(capture.capture)
 app.command("sync-guard")(sync_guard.sync_guard)
 app.command("preflight")(snapshot.preflight)

@@ -221,10 +221,13 @@ def _say(place: str, new: list[_Seen], found: Look) -> None:
 
 
 def _mark(mark: Mark, seen: list[_Seen], found: Look) -> Mark:
-    """From where to list next time, and what of that is logged. What was never ours moves nothing."""
+    """From where to list next time, and what of that is logged.
+
+    What can't be believed moves nothing on. While it is young it is asked for again: it may have been misread.
+    """
     ours = [row for row in seen if row.is_ours]
     dated = [row for row in ours if not _is_ahead(row)]
-    recent = [row.key.first for row in dated if row.stored_at > found.at - OVERLAP]
+    recent = [row.key.first for row in seen if row.stored_at > found.at - OVERLAP and not _is_ahead(row)]
     newest = max((row.key.first for row in dated), default=mark.begin)
     begin = min([*recent, newest])
     logged = frozenset(row.key.digest[:SEEN_HEX] for row in ours if row.key.first >= begin)

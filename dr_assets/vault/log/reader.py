@@ -77,7 +77,7 @@ class LogReader:
         for size in files.sizes_down():
             signed = read_checkpoint(files, size)
             if signed is not None:
-                return cls(files, signed)
+                return cls(files, _beyond(files, signed))
         return None
 
     @classmethod
@@ -240,14 +240,24 @@ class LogReader:
 
     def batch_at(self, base: int) -> Batch | None:
         """The batch that followed `base` leaves; None if there is none that this tree holds."""
+        found = self._batch_at(base)
+        return None if found is None else found[0]
 
-        def proven(data: bytes) -> Batch:
+    def batch_bytes(self, base: int) -> bytes:
+        """The same as it was signed. Raises VaultError `log.damaged`."""
+        found = self._batch_at(base)
+        if found is None:
+            raise self._damaged(f"the batch that follows {base} leaves is gone")
+        return found[1]
+
+    def _batch_at(self, base: int) -> tuple[Batch, bytes] | None:
+        def proven(data: bytes) -> tuple[Batch, bytes]:
             found = parse_batch(data, self.vault.trust)
             if found.base != base or not base < found.size <= self.checkpoint.size:
                 raise self._damaged("a batch for another tree")
             if list(map(leaf_hash, found.leaves)) != self.leaf_hashes(base, found.size):
                 raise self._damaged("a batch with other leaves")
-            return found
+            return found, data
 
         for attempt in range(ATTEMPTS):
             name = batch_name(self.vault.estate, base, attempt)
@@ -326,3 +336,29 @@ def read_checkpoint(files: LogFiles, size: int) -> Signed | None:
         return found
 
     return files.read_current(checkpoint_name(files.vault.estate, size), signed, limit_bytes=NOTE_LIMIT_BYTES)
+
+
+def _beyond(files: LogFiles, signed: Signed) -> Signed:
+    """What a listing left out: the batch that was decided on at a checkpoint's size leads to the next one's name."""
+    while True:
+        size, newer = signed.checkpoint.size, None
+        for attempt in range(ATTEMPTS):
+            name = batch_name(files.vault.estate, size, attempt)
+            rows = list(files.versions(name, limit_bytes=2 * BATCH_LIMIT_BYTES))
+            if not rows:
+                break
+            batch = next(filter(None, (_batch_of(data, files, size) for data in rows)), None)
+            if batch is not None:
+                newer = read_checkpoint(files, batch.size)
+                break
+        if newer is None:
+            return signed
+        signed = newer
+
+
+def _batch_of(data: bytes, files: LogFiles, base: int) -> Batch | None:
+    try:
+        batch = parse_batch(data, files.vault.trust)
+    except VaultError:
+        return None
+    return batch if batch.base == base and batch.leaves else None
