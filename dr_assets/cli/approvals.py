@@ -57,8 +57,10 @@ def request_command(
     approvals = Approvals(vault, declared.name, estate.approvals)
     lines = sorted(line_of(row) for row in plan_expiry(vault, declared.name).rows)
     lasting = None if valid_for is None else parse_duration(valid_for)
+    if output.exists():
+        raise PolicyError("approvals.file_exists", f"{output} is there already", "name a new file")
+    made = approvals.request(ACTION, lines, requester, reason, valid_for=lasting)
     with output.open("xb") as file:
-        made = approvals.request(ACTION, lines, requester, reason, valid_for=lasting)
         file.write(papers(made, lines))
     typer.echo(f"{made.request_id}: {made.objects} objects, {approvals.rule.needed} approvals needed: {output}")
 
