@@ -28,6 +28,12 @@ class FileKeyProvider:
     def __init__(self, folder: Path, *, name: str = "file") -> None:
         self.name = name
         self.folder = folder
+        self._keks: dict[str, bytes] = {}
+        self.kek_id = ""
+        self._read()
+
+    def _read(self) -> None:
+        folder = self.folder
         paths = sorted(path for path in folder.glob("kek-*.hex") if _FILE.fullmatch(path.name))
         if not paths:
             raise PolicyError(
@@ -52,7 +58,9 @@ class FileKeyProvider:
         return wrap(self._keks[self.kek_id], secret, context)
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
-        """As the port says."""
+        """As the port says; the folder is read again for a key that was added since: nobody restarts for it."""
+        if wrapping.kek_id not in self._keks:
+            self._read()
         return unwrap(self._keks, wrapping, context)
 
 

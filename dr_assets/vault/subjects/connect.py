@@ -52,13 +52,21 @@ def init_ring(estate: Estate, env: Mapping[str, str]) -> list[str]:
 
 def subject_ids(estate: Estate, env: Mapping[str, str]) -> SubjectIds:
     """What turns personal identifiers into subject ids; raises PolicyError `subjects.bad_id_key`."""
+    return SubjectIds(subject_id_key(estate, env))
+
+
+def subject_id_key(estate: Estate, env: Mapping[str, str]) -> bytes:
+    """The key of subject ids, for them and for the escrow; raises PolicyError `subjects.bad_id_key`."""
     path = _id_key_path(declared_of(estate), env)
     try:
-        return SubjectIds(bytes.fromhex(read_secret(path, "key of subject ids").decode("ascii").strip()))
+        key = bytes.fromhex(read_secret(path, "key of subject ids").decode("ascii").strip())
     except ValueError:
+        key = b""
+    if len(key) != ID_KEY_BYTES:
         raise PolicyError(
             "subjects.bad_id_key", f"{path} does not hold {2 * ID_KEY_BYTES} hex digits", "restore it from its copy"
-        ) from None
+        )
+    return key
 
 
 def declared_of(estate: Estate) -> Subjects:

@@ -9,7 +9,7 @@ The file is plain age (age-encryption.org/v1, X25519): any age program opens it.
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -72,8 +72,16 @@ class Drilled:
         return not self.lacking
 
 
-def export(vault: Vault, recipient: str, more: Mapping[str, str] | None = None) -> bytes:
+def export(
+    vault: Vault,
+    recipient: str,
+    more: Mapping[str, str] | None = None,
+    *,
+    save: Callable[[bytes], None] | None = None,
+) -> bytes:
     """All data keys of the vault, signed, encrypted to `recipient` (`age1…`), and a fact of kind `escrow` that says so.
+
+    `save` is called before that is recorded, so that no export is on record that nobody has.
 
     Raises PolicyError `escrow.bad_recipient`, `vault.read_only`; VaultError for a key that doesn't open: an escrow that
     lacks one would be found out too late.
@@ -94,6 +102,8 @@ def export(vault: Vault, recipient: str, more: Mapping[str, str] | None = None) 
         for dataset in datasets_with_keys(vault)
     }
     data: bytes = pyrage.encrypt(_payload(vault, vault.signer, keys, more or {}), [to])
+    if save is not None:
+        save(data)
     _record(vault, "exported", data, recipient=recipient, keys=_ids(keys))
     return data
 

@@ -1,0 +1,207 @@
+"""`dr-assets keys list|rotate|retire|export|drill|recover`: the life of a vault's keys."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dr_assets.cli import subjects
+from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.key_places import FileKeys
+from dr_assets.estate.model import Estate
+from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
+from dr_assets.vault.keys.life.escrow import drill, export, open_escrow, recover
+from dr_assets.vault.keys.life.listing import KeyRow, Lying, datasets_with_keys, list_keys, objects_under
+from dr_assets.vault.keys.life.retirement import retire
+from dr_assets.vault.keys.life.rotation import age_of, rotate, unfinished
+from dr_assets.vault.keys.secret_file import read_secret, write_secret
+from dr_assets.vault.subjects.connect import subject_id_key
+
+app = typer.Typer(no_args_is_help=True, help="The life of a vault's keys: rotation, retirement, escrow, people's keys.")
+app.add_typer(subjects.app, name="subjects")
+BROKEN = 1
+
+VaultOption = Annotated[str, typer.Option("--vault", help="which of the estate's vaults")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="why; it goes on record")]
+EscrowArgument = Annotated[Path, typer.Argument(metavar="FILE", help="what `keys export` wrote")]
+IdentityOption = Annotated[Path, typer.Option("--identity", help="the age identity file that `age-keygen` wrote")]
+
+
+@app.command("list")
+def list_command(
+    under: Annotated[str | None, typer.Option("--under", metavar="KEK", help="only what this key opens")] = None,
+    objects: Annotated[bool, typer.Option("--objects", help="every object too; reads each header")] = False,
+    vault: VaultOption = "primary",
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every data key, which of them writes, what wraps it; with --under, what one key-encryption key opens."""
+    opened = vault_of(estate_of(defs), vault, signing=False)
+    rows = [row for dataset in datasets_with_keys(opened) for row in list_keys(opened, dataset)]
+    rows = [row for row in rows if under is None or row.under(under)]
+    lying = {row.key_id: list(objects_under(opened, row.dataset, frozenset({row.key_id}))) for row in rows if objects}
+    begun = [
+        f"{row.dataset}/{key_id}" for row in rows if row.is_writing and (key_id := unfinished(opened, row.dataset))
+    ]
+    if as_json:
+        typer.echo(json.dumps({"keys": [_row(row, lying) for row in rows], "unfinished": begun}, indent=2))
+        return
+    _show(rows, lying, Console())
+    for name in begun:
+        typer.echo(f"a rotation was begun and not finished: {name}; `dr-assets keys rotate` completes it")
+
+
+@app.command("rotate")
+def rotate_command(
+    dataset: Annotated[str | None, typer.Argument(metavar="DATASET", help="all that have a key by default")] = None,
+    due: Annotated[bool, typer.Option("--due", help="only what is older than the declared rotate_every")] = False,
+    reason: ReasonOption = "asked for",
+    vault: VaultOption = "primary",
+    defs: DefsOption = None,
+) -> None:
+    """A new data key for writing from now on; nothing is re-encrypted, and live captures take it up by themselves."""
+    estate = estate_of(defs)
+    opened = vault_of(estate, vault, signing=True)
+    for name in [dataset] if dataset else datasets_with_keys(opened):
+        age = age_of(opened, name, estate.rotate_every)
+        if due and age is not None and not age.is_due and unfinished(opened, name) is None:
+            typer.echo(f"{name}: {age.key_id} is {age.age.days} days old, due at {age.every.days}")
+            continue
+        done = rotate(opened, name, reason)
+        typer.echo(f"{name}: {done.key_id} writes now; {done.previous} goes on opening what it sealed")
+        for trouble in done.troubles:
+            typer.echo(f"{name}: could not be wrapped anew: {trouble}")
+
+
+@app.command("retire")
+def retire_command(
+    kek: Annotated[str, typer.Argument(metavar="KEK", help="the key-encryption key's id, as `keys list` shows it")],
+    reason: Annotated[str, typer.Option("--reason", help="why; it goes on record")],
+    vault: VaultOption = "primary",
+    defs: DefsOption = None,
+) -> None:
+    """Give every dataset that writes under KEK a new data key, then mark KEK: nothing is written under it any more."""
+    done = retire(vault_of(estate_of(defs), vault, signing=True), kek, reason)
+    for rotation in done.rotations:
+        typer.echo(f"{rotation.dataset}: {rotation.key_id} writes now")
+    typer.echo(f"{kek}: {'was retired already' if done.was_retired else 'is retired'}")
+    _show(list(done.exposed), {}, Console())
+    typer.echo("whoever has that key can read all of this, wherever it is locked: see docs/keys.md")
+
+
+@app.command("new-kek")
+def new_kek(defs: DefsOption = None) -> None:
+    """A new key-encryption key in the folder of plain keys; elsewhere the service or the HSM makes it."""
+    folder = _folder_of(estate_of(defs))
+    provider = FileKeyProvider.create(folder)
+    typer.echo(f"{provider.kek_id} in {folder} wraps from now on")
+    typer.echo(f"NOTE: {DEMO_ONLY}")
+
+
+@app.command("export")
+def export_command(
+    recipient: Annotated[str, typer.Option("--recipient", help="age1…, whose identity is kept offline")],
+    out: Annotated[Path, typer.Option("--out", help="a new file; copy it to where the vault is not")],
+    vault: VaultOption = "primary",
+    defs: DefsOption = None,
+) -> None:
+    """All data keys, encrypted to an offline age identity: with it the vault opens when every provider is lost."""
+    estate = estate_of(defs)
+    id_key = subject_id_key(estate, os.environ) if estate.subjects else None
+    more = {"subject_id_key": id_key.hex()} if id_key else {}
+    data = export(vault_of(estate, vault, signing=True), recipient, more, save=lambda data: _save(out, data))
+    typer.echo(f"{out}: {len(data)} bytes for {recipient}; now `dr-assets keys drill` where the identity is")
+
+
+@app.command("drill")
+def drill_command(
+    file: EscrowArgument,
+    identity: IdentityOption,
+    vault: VaultOption = "primary",
+    defs: DefsOption = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="don't seal the outcome as a fact")] = False,
+) -> None:
+    """Prove that the escrow opens: with it alone, a few objects of every dataset. Exit 1 if it lacks a key."""
+    opened = vault_of(estate_of(defs), vault, signing=not no_record)
+    done = drill(opened, file.read_bytes(), _identity(identity))
+    for dataset, count in done.opened.items():
+        typer.echo(f"{dataset}: {count} objects opened with the escrow alone")
+    for name in done.lacking:
+        typer.echo(f"{name}: not in this escrow; `dr-assets keys export` anew")
+    if not done.ok:
+        raise typer.Exit(BROKEN)
+
+
+@app.command("recover")
+def recover_command(
+    file: EscrowArgument, identity: IdentityOption, vault: VaultOption = "primary", defs: DefsOption = None
+) -> None:
+    """After the loss of every provider: wrap the escrowed data keys by those that are declared now."""
+    opened = vault_of(estate_of(defs), vault, signing=True)
+    for name in recover(opened, open_escrow(file.read_bytes(), _identity(identity), opened.trust)):
+        typer.echo(f"{name}: wrapped by every declared provider")
+
+
+def _save(out: Path, data: bytes) -> None:
+    try:
+        write_secret(out, data)
+    except FileExistsError:
+        raise PolicyError("escrow.file_exists", f"{out} exists already", "name a new file") from None
+
+
+def _identity(path: Path) -> str:
+    return read_secret(path, "age identity").decode("ascii", errors="replace")
+
+
+def _folder_of(estate: Estate) -> Path:
+    folders = [one.place for one in estate.key_providers if isinstance(one.place, FileKeys)]
+    if not folders:
+        raise PolicyError(
+            "keys.no_folder",
+            "no declared key provider is a folder",
+            "make the new key in the service or the HSM itself",
+        )
+    value = os.environ.get(folders[0].dir_env)
+    if not value:
+        raise PolicyError("vault.setting_missing", f"{folders[0].dir_env} is not set", f"export {folders[0].dir_env}=…")
+    return Path(value).expanduser()
+
+
+def _row(row: KeyRow, lying: dict[str, list[Lying]]) -> dict[str, Json]:
+    wrappings: list[Json] = [
+        {"provider": one.provider, "kek_id": one.kek_id, "generation": one.generation, "retired": one.is_retired}
+        for one in row.wrappings
+    ]
+    told: dict[str, Json] = {
+        "dataset": row.dataset,
+        "key_id": row.key_id,
+        "created_at": row.created_at.isoformat(),
+        "writing": row.is_writing,
+        "wrappings": wrappings,
+    }
+    if row.key_id in lying:
+        told["objects"] = [str(one.obj.key) for one in lying[row.key_id]]
+    return told
+
+
+def _show(rows: list[KeyRow], lying: dict[str, list[Lying]], console: Console) -> None:
+    table = Table()
+    for column in ("dataset", "data key", "since", "writes", "wrapped by"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        wrapped = "\n".join(
+            f"{one.provider} {one.kek_id}{' RETIRED' if one.is_retired else ''}" for one in row.wrappings
+        )
+        table.add_row(
+            row.dataset, row.key_id, f"{row.created_at:%Y-%m-%d %H:%M}Z", "yes" if row.is_writing else "", wrapped
+        )
+    console.print(table)
+    for found in lying.values():
+        for one in found:
+            console.print(str(one.obj.key), markup=False, highlight=False)

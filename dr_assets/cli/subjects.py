@@ -1,0 +1,127 @@
+"""`dr-assets keys subjects …`: the ring of people's keys, and forgetting somebody (docs/keys.md, People's keys)."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr_assets.cli.context import DefsOption, JsonOption, estate_of
+from dr_assets.estate.model import Estate
+from dr_assets.vault.approvals import Approvals
+from dr_assets.vault.approvals.papers import papers
+from dr_assets.vault.subjects.backup import back_up, recover
+from dr_assets.vault.subjects.connect import init_ring, open_ring, subject_ids
+from dr_assets.vault.subjects.deletion import delete, finish, restore
+from dr_assets.vault.subjects.ids import require_subject_id
+from dr_assets.vault.subjects.look import look
+from dr_assets.vault.subjects.policy import ERASE
+from dr_assets.vault.subjects.records import DATASET
+from dr_assets.vault.subjects.ring import SubjectRing
+
+app = typer.Typer(no_args_is_help=True, help="People's keys: made, backed up, deleted by approval, forgotten.")
+BROKEN = 1
+
+SubjectsArgument = Annotated[list[str], typer.Argument(metavar="SUBJECT…", help="subject ids, as `subjects id` prints")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="why; it goes on record")]
+
+
+@app.command("init")
+def init(defs: DefsOption = None) -> None:
+    """Create the buckets (versioned, without Object Lock) and the key of subject ids where they are absent."""
+    for line in init_ring(estate_of(defs), os.environ):
+        typer.echo(line)
+
+
+@app.command("id")
+def id_command(defs: DefsOption = None) -> None:
+    """Subject ids of the personal identifiers on standard input, a line each; nothing is stored or logged."""
+    ids = subject_ids(estate_of(defs), os.environ)
+    for line in sys.stdin:
+        if line.strip():
+            typer.echo(ids.of(line.strip()))
+
+
+@app.command("verify")
+def verify(defs: DefsOption = None, as_json: JsonOption = False) -> None:
+    """Compare the regions with the facts and the newest backup; exit 1 when something vanished, lacks or is foreign."""
+    seen = look(open_ring(estate_of(defs), os.environ, signing=False))
+    if as_json:
+        typer.echo(json.dumps(asdict(seen), indent=2, default=str))
+    else:
+        typer.echo(f"{seen.people} people; newest backup: {seen.backup_at or 'none'}")
+        for what in ("vanished", "partial", "undecided", "unmarked", "foreign", "overdue", "soft"):
+            for name in getattr(seen, what):
+                typer.echo(f"{what}: {name}")
+    if not seen.ok:
+        raise typer.Exit(BROKEN)
+
+
+@app.command("backup")
+def backup(defs: DefsOption = None) -> None:
+    """Seal all people's keys into every vault, locked for exactly the erasure grace. Exit 1 when some had vanished."""
+    done = back_up(_ring(estate_of(defs)))
+    typer.echo(f"{done.people} people's keys backed up")
+    for subject_id in done.carried:
+        typer.echo(f"{subject_id}: in no region, and nobody decided so; carried over from the backup before")
+    if done.carried:
+        raise typer.Exit(BROKEN)
+
+
+@app.command("request")
+def request(
+    subjects: SubjectsArgument,
+    requester: Annotated[str, typer.Option("--requester", help="who asks")],
+    reason: ReasonOption,
+    out: Annotated[Path, typer.Option("--out", help="the file that the approvers sign")],
+    defs: DefsOption = None,
+) -> None:
+    """Ask for the deletion of exactly these people's keys; the file goes to the approvers (`dr-assets approvals`)."""
+    estate = estate_of(defs)
+    people = sorted({require_subject_id(subject_id) for subject_id in subjects})
+    asked = _approvals(estate, _ring(estate)).request(ERASE, people, requester, reason)
+    out.write_bytes(papers(asked, people))
+    typer.echo(f"request {asked.request_id} until {asked.expires_at}: have {out} signed")
+
+
+@app.command("delete")
+def delete_command(subjects: SubjectsArgument, defs: DefsOption = None) -> None:
+    """Delete exactly the people's keys that were approved: unusable at once, gone for good after the grace."""
+    estate = estate_of(defs)
+    ring = _ring(estate)
+    final_after = delete(ring, subjects, _approvals(estate, ring))
+    typer.echo(f"{len(set(subjects))} people's keys are deleted; for good after {final_after:%Y-%m-%d %H:%M}Z")
+
+
+@app.command("restore")
+def restore_command(subjects: SubjectsArgument, reason: ReasonOption, defs: DefsOption = None) -> None:
+    """Take deletions back that are not final yet."""
+    restore(_ring(estate_of(defs)), subjects, reason)
+    typer.echo(f"{len(set(subjects))} people's keys are back")
+
+
+@app.command("finish")
+def finish_command(defs: DefsOption = None) -> None:
+    """Complete what was begun and make final what is due; for cron, every day."""
+    done = finish(_ring(estate_of(defs)))
+    typer.echo(f"{len(done.erased)} erased for good, {len(done.waiting)} wait")
+    for subject_id, until in done.waiting:
+        typer.echo(f"{subject_id}: until {until:%Y-%m-%d %H:%M}Z")
+
+
+@app.command("recover")
+def recover_command(defs: DefsOption = None) -> None:
+    """Lay back what the newest backup holds, the regions lack and nobody decided to delete."""
+    laid = recover(_ring(estate_of(defs)))
+    typer.echo(f"{len(laid)} people's keys were laid back")
+
+
+def _ring(estate: Estate) -> SubjectRing:
+    return open_ring(estate, os.environ)
+
+
+def _approvals(estate: Estate, ring: SubjectRing) -> Approvals:
+    return Approvals(ring.vault, DATASET, estate.approvals)
