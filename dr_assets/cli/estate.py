@@ -11,6 +11,7 @@ from rich.table import Table
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.declarations import check_estate, default_defs_dir
 from dr_assets.estate.durations import format_duration
+from dr_assets.estate.key_rules import demo_only
 from dr_assets.stores.postgres.discover import undeclared_databases
 
 app = typer.Typer(no_args_is_help=True, help="The policy as data: check it, and find what it doesn't cover.")
@@ -45,6 +46,9 @@ def check(defs: DefsOption = None, as_json: JsonOption = False) -> None:
                 ", ".join(dataset.owners),
             )
         Console().print(table)
+        note = demo_only(estate)
+        if note:
+            typer.echo(f"NOTE: {note}", err=True)
 
 
 @app.command("discover")

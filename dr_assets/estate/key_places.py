@@ -25,6 +25,10 @@ class FileKeys:
         """The variables it is found by."""
         return (self.dir_env,)
 
+    def secret_envs(self) -> tuple[str, ...]:
+        """Those whose values nobody may see."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class HsmKeys:
@@ -45,6 +49,10 @@ class HsmKeys:
         """The variables it is found by, the library's own among them."""
         return (self.module_env, self.pin_env, *self.library_envs)
 
+    def secret_envs(self) -> tuple[str, ...]:
+        """Those whose values nobody may see."""
+        return (self.pin_env,)
+
 
 @dataclass(frozen=True, slots=True)
 class KmsKeys:
@@ -61,6 +69,10 @@ class KmsKeys:
     def env_names(self) -> tuple[str, ...]:
         """The variables it is found by."""
         return tuple(name for name in (self.endpoint_env, self.access_key_env, self.secret_key_env) if name)
+
+    def secret_envs(self) -> tuple[str, ...]:
+        """Those whose values nobody may see."""
+        return tuple(name for name in (self.access_key_env, self.secret_key_env) if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,10 @@ class BaoKeys:
         """The variables it is found by."""
         names = (self.address_env, self.token_env, self.role_id_env, self.secret_id_env, self.ca_env)
         return tuple(name for name in names if name)
+
+    def secret_envs(self) -> tuple[str, ...]:
+        """Those whose values nobody may see."""
+        return tuple(name for name in (self.token_env, self.role_id_env, self.secret_id_env) if name)
 
 
 KeyPlace = FileKeys | HsmKeys | KmsKeys | BaoKeys

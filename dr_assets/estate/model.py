@@ -276,6 +276,11 @@ class Estate:
         names = {name for one in self.key_providers for name in one.place.env_names()} | {self.trust_file_env}
         return names | (set(self.signer.env_names()) if self.signer else {self.signing_key_env})
 
+    def secret_key_envs(self) -> list[str]:
+        """Those of `key_envs` whose values are secrets: PINs, tokens, the secret halves of pairs."""
+        places = [*(one.place for one in self.key_providers), *([self.signer] if self.signer else [])]
+        return [name for place in places for name in place.secret_envs()]
+
     def env_names(self) -> tuple[str, ...]:
         """Every environment variable the estate may ask for, sorted: what a resident process is given."""
         names = self.key_envs()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dr_assets.cli import main
-from dr_assets.cli.doctor import command, settings
+from dr_assets.cli.doctor import command, keys, settings
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, Verdict, worst
 from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
@@ -205,16 +205,16 @@ def test_keys_that_others_may_read_or_that_nobody_trusts_are_bad(
 ) -> None:
     """A private key open to others, a signer that the trust file lacks, a trust file that others may extend."""
     patient = patient_of(estate, key_files)
-    assert [line.verdict for line in settings.keys(patient)] == ["warn", "ok", "ok"]
+    assert [line.verdict for line in keys.keys(patient)] == ["warn", "ok", "ok"]
     trust = Path(key_files[estate.trust_file_env])
     trust.chmod(0o666)
-    assert [line.verdict for line in settings.keys(patient)][-1] == "bad"
+    assert [line.verdict for line in keys.keys(patient)][-1] == "bad"
     stranger = tmp_path / "stranger.json"
     Trust.of(Signer.generate()).save(stranger, name="stranger")
-    lines = list(settings.keys(patient_of(estate, key_files | {estate.trust_file_env: str(stranger)})))
+    lines = list(keys.keys(patient_of(estate, key_files | {estate.trust_file_env: str(stranger)})))
     assert "does not list signer" in lines[-1].found
     Path(key_files[estate.signing_key_env]).chmod(0o644)
-    told, _ = examine([Probe("ledger", "keys", lambda: settings.keys(patient))], within_s=20)
+    told, _ = examine([Probe("ledger", "keys", lambda: keys.keys(patient))], within_s=20)
     assert "keys.readable_by_others" in told[-1][1].found
 
 

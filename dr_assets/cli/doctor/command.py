@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of
-from dr_assets.cli.doctor import backups, orchestration, settings, source, vaults
+from dr_assets.cli.doctor import backups, keys, orchestration, settings, source, vaults
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, worst
 from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
@@ -69,7 +69,7 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
         patient = Patient(estate, estate.datasets[name], env)
         looks: dict[str, Callable[[Patient], Iterator[Line]]] = {
             "environment": settings.environment,
-            "keys": settings.keys,
+            "keys": keys.keys,
             "spool": settings.spool,
             "source": source.source,
             "patroni": source.patroni,

@@ -71,6 +71,7 @@ def secrets_of(estate: Estate, env: Mapping[str, str]) -> list[str]:
     pairs = [pair for place in estate.vaults.values() for pair in place.credentials()]
     names = [name for pair in pairs for name in (pair.access_key_env, pair.secret_key_env)]
     names += [name for name in (estate.alerts.slack_webhook_env, estate.alerts.webhook_env) if name]
+    names += estate.secret_key_envs()
     found = [env.get(name, "") for name in names]
     for dataset in estate.datasets.values():
         found += _dsn_secrets(env.get(dataset.dsn_env, ""))

@@ -1,6 +1,7 @@
-"""Probes of what is on this host before anything is connected: variables, keys, programs, disks, the spool.
+"""Probes of what is on this host before anything is connected: variables, programs, disks, the spool.
 
-What belongs here: reading the environment by name and files by mode. What stays out: the source and the vault.
+What belongs here: reading the environment by name and files by mode. What stays out: keys (keys.py), the
+source and the vault.
 """
 
 import os
@@ -16,9 +17,7 @@ from dr_assets.cli.doctor.patient import Patient
 from dr_assets.engines.programs import find_programs
 from dr_assets.estate.model import Spool
 from dr_assets.estate.sizes import format_size
-from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.secret_file import OTHERS
-from dr_assets.vault.signing import Signer, Trust
 
 # What a restore calls (engines.postgres and stores.postgres.restore); pg_amcheck only at level `deep`.
 _TOOLS: Final = ("postgres", "initdb", "pg_verifybackup", "pg_waldump", "pg_checksums", "pg_amcheck", "pg_controldata")
@@ -28,7 +27,7 @@ _COMBINE_SINCE: Final = 17
 def environment(patient: Patient) -> Iterator[Line]:
     """Each variable that the declarations name is set; values are never shown."""
     estate, dataset = patient.estate, patient.dataset
-    needed = {dataset.dsn_env, estate.keys_dir_env, estate.trust_file_env, estate.signing_key_env}
+    needed = {dataset.dsn_env, *estate.key_envs()}
     needed |= {*patient.vault_envs(dataset.vault)}
     needed |= {name for name in (dataset.spool.dir_env if dataset.spool else None, dataset.patroni_env) if name}
     unset = sorted(name for name in needed if not patient.env.get(name))
@@ -46,28 +45,6 @@ def environment(patient: Patient) -> Iterator[Line]:
     if not any(patient.env.get(name) for name in channels):
         named = ", ".join(channels) or "none is declared under `alerts`"
         yield Line("alerts", "warn", f"no channel has an address ({named})", "set one: what is red tells nobody")
-
-
-def keys(patient: Patient) -> Iterator[Line]:
-    """Key-encryption keys, signing key and trust file can be read, and only by their owner."""
-    estate = patient.estate
-    folder = patient.path(estate.keys_dir_env)
-    FileKeyProvider(folder)
-    copy = "keep a copy of this folder off this host and off the vault: without it no backup can ever be opened"
-    yield Line("keys", "warn", f"{folder}: readable; {DEMO_ONLY.partition(':')[0]}, for demos only", copy)
-    signer = Signer.load(patient.path(estate.signing_key_env))
-    yield Line("signing key", "ok", f"readable by its owner alone, signer {signer.signer_id}")
-    path = patient.path(estate.trust_file_env)
-    trusted = Trust.load(path).public_keys
-    if signer.signer_id not in trusted:
-        hint = "add this host's public key, or nothing that it seals will be believed by anybody with this file"
-        yield Line("trust file", "bad", f"{path} does not list signer {signer.signer_id}", hint)
-    else:
-        yield Line("trust file", "ok", f"lists {len(trusted)} signers, this host's among them")
-    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Line(
-            "trust file", "bad", f"{path} can be written by others", f"chmod 644 {path}: they could add a signer"
-        )
 
 
 def programs_for(patient: Patient, major: int, whose: str) -> Line:

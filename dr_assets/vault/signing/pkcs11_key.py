@@ -56,9 +56,10 @@ class Pkcs11SigningKey:
         """As the port says."""
         import pkcs11  # noqa: PLC0415 - an extra
 
-        return self._run(
+        signature: bytes = self._run(
             lambda session: bytes(self._find(session, private=True).sign(message, mechanism=pkcs11.Mechanism.EDDSA))
         )
+        return signature
 
     def _run(self, work: "Callable[[pkcs11.Session], bytes]") -> Any:
         return _ran(self._token, self._label, work)
