@@ -61,7 +61,10 @@ class Said:
 
 @dataclass(slots=True)
 class Look:
-    """What one look found. `passed_over` are names that nobody of ours sealed; `caught_up`, that nothing is left."""
+    """What one look found. `passed_over` are names that nobody of ours sealed; `caught_up`, that nothing is left.
+
+    `oldest_at` is when the first of what is new was stored, by the store's clock.
+    """
 
     at: datetime
     said: list[Said] = field(default_factory=list)
@@ -70,6 +73,7 @@ class Look:
     names_total: int = 0
     passed_over: int = 0
     caught_up: bool = True
+    oldest_at: datetime | None = None
 
     @property
     def room(self) -> int:
@@ -203,9 +207,11 @@ def _take(
 
 
 def _say(place: str, new: list[_Seen], found: Look) -> None:
-    found.names_total += len(new)
     if not new:
         return
+    found.names_total += len(new)
+    earliest = min(row.stored_at for row in new)
+    found.oldest_at = earliest if found.oldest_at is None else min(found.oldest_at, earliest)
     if is_single(new[0].key.stream):
         found.said += [Said(row.statement) for row in new if row.statement is not None]
         return

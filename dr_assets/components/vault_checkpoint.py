@@ -1,0 +1,168 @@
+"""`vault/checkpoint`: the vault's transparency log is brought up to date every other minute, with its checks.
+
+What belongs here: the asset, its job, schedule and checks, and the verdicts. What stays out: sequencing
+(vault/log/sequencer.py), which a host without Dagster runs by `dr-assets log sequence --every 1m`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from dr_assets.components.evaluations import check_result, metadata_of
+from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.judgements import Judgement, Value
+from dr_assets.components.labels import cadence_window
+from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.model import Estate
+from dr_assets.vault.log.sequencer import Sequenced, Sequencer
+from dr_assets.vault.log.standing import LogStanding, log_standing
+
+KEY: Final = dg.AssetKey(["vault", "checkpoint"])
+CRON: Final = "*/2 * * * *"
+UNLOGGED_WARNS: Final = timedelta(minutes=6)  # two runs were missed
+UNLOGGED_FAILS: Final = timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class CheckpointParts:
+    """What the estate's definitions take up."""
+
+    assets: list[dg.AssetsDefinition]
+    checks: list[dg.AssetChecksDefinition]
+    jobs: list[Any]
+    schedules: list[dg.ScheduleDefinition]
+
+
+def checkpoint_parts(estate: Estate) -> CheckpointParts:
+    """Asset, checks, job and schedule; nothing at all where nothing is declared."""
+    vaults = logged_vaults(estate)
+    if not vaults:
+        return CheckpointParts([], [], [], [])
+    job = dg.define_asset_job(
+        "vault_checkpoint",
+        selection=dg.AssetSelection.assets(KEY),
+        description="Appends what is new in the vault to its transparency log and publishes a checkpoint.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name="vault_checkpoint",
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every other minute. Two sequencers at once, or one on another host, make one history.",
+    )
+    return CheckpointParts([_asset(estate, vaults)], [_checks(vaults)], [job], [schedule])
+
+
+def logged_vaults(estate: Estate) -> list[str]:
+    """The vaults that have a log of their own: those that datasets are captured into. Replicas have a copy of one."""
+    return sorted({dataset.vault for dataset in estate.datasets.values()})
+
+
+def consistent_key(vault: str) -> dg.AssetCheckKey:
+    """`consistent_<vault>`."""
+    return dg.AssetCheckKey(KEY, f"consistent_{vault}".replace("-", "_"))
+
+
+def complete_key(vault: str) -> dg.AssetCheckKey:
+    """`complete_<vault>`."""
+    return dg.AssetCheckKey(KEY, f"complete_{vault}".replace("-", "_"))
+
+
+def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=KEY,
+        deps=[dg.AssetKey([name, artefact]) for name in estate.datasets for artefact in ("snapshot", "wal_chain")],
+        description="A signed root over everything that lies in the vault: what it vouches for can't vanish unseen.",
+        kinds={"s3"},
+        freshness_policy=cadence_window(timedelta(minutes=10)),
+        required_resource_keys={resource_key(name) for name in vaults},
+        owners=estate.owners,
+        group_name="vault",
+        tags={"dr_assets/estate": estate.name},
+    )
+    def checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        values: dict[str, Value] = {}
+        with shown_as_failure():
+            for name in vaults:
+                vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
+                values |= _values(name, Sequencer(vault).run())
+        return dg.MaterializeResult(metadata=metadata_of(values))
+
+    return checkpoint
+
+
+def _values(name: str, done: Sequenced) -> dict[str, Value]:
+    head = done.checkpoint
+    return {
+        f"{name}_leaves": 0 if head is None else head.size,
+        f"{name}_root": None if head is None else head.root.hex(),
+        f"{name}_new_leaves": done.leaves,
+        f"{name}_new_objects": done.names_total,
+        f"{name}_passed_over": done.passed_over,
+        f"{name}_state": "another sequencer is at work" if done.lost else "resumed" if done.resumed else "sequenced",
+    }
+
+
+def _checks(vaults: list[str]) -> dg.AssetChecksDefinition:
+    specs = []
+    for name in vaults:
+        specs += [
+            dg.AssetCheckSpec(
+                consistent_key(name).name,
+                asset=KEY,
+                description=f"The newest checkpoint of {name} continues those before it; its files lead to its root.",
+                blocking=True,
+            ),
+            dg.AssetCheckSpec(
+                complete_key(name).name,
+                asset=KEY,
+                description=f"Nothing has been stored in {name} for minutes without being in the log.",
+            ),
+        ]
+
+    @dg.multi_asset_check(
+        name="vault_logged", specs=specs, required_resource_keys={resource_key(name) for name in vaults}
+    )
+    def logged(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        for name in vaults:
+            with shown_as_failure():
+                standing = log_standing(getattr(context.resources, resource_key(name)).open_vault())
+            yield check_result(consistent_key(name), judge_consistent(standing))
+            yield check_result(complete_key(name), judge_complete(standing))
+
+    return logged
+
+
+def judge_consistent(standing: LogStanding) -> Judgement:
+    """Red when the log can't be believed, or contradicts a checkpoint that was signed before."""
+    if standing.trouble is not None:
+        return Judgement(passed=False, reason=standing.trouble)
+    if standing.checkpoint is None:
+        return Judgement(passed=True, reason="there is no checkpoint yet")
+    told = f"{standing.checkpoint.size} leaves continue {standing.compared} earlier checkpoint(s)"
+    return Judgement(passed=True, reason=told, values={"leaves": standing.checkpoint.size})
+
+
+def judge_complete(standing: LogStanding) -> Judgement:
+    """Yellow when something waits for longer than two runs, red when for so long that nobody can be at work."""
+    if standing.trouble is not None:
+        return Judgement(passed=False, reason=standing.trouble)
+    looked_at = standing.looked_at
+    values: dict[str, Value] = {
+        "unlogged": standing.unlogged,
+        "checkpoint_age_s": None if looked_at is None else (standing.now - looked_at).total_seconds(),
+    }
+    if standing.oldest_at is None:
+        return Judgement(passed=True, reason="everything that is stored is in the log", values=values)
+    waits = standing.now - standing.oldest_at
+    values["unlogged_age_s"] = waits.total_seconds()
+    told = f"{standing.unlogged} object(s) wait to be logged, the oldest for {waits.total_seconds():.0f} s"
+    if waits > UNLOGGED_FAILS:
+        return Judgement(passed=False, reason=f"{told}: run `dr-assets log sequence`", values=values)
+    if waits > UNLOGGED_WARNS:
+        return Judgement(passed=False, reason=told, values=values, is_warning=True)
+    return Judgement(passed=True, reason=told, values=values)
