@@ -81,7 +81,7 @@ def release(
 
 @app.command("keep")
 def keep(dataset: DatasetArgument, vault: VaultOption = None, defs: DefsOption = None) -> None:
-    """Flag what was sealed since a hold was placed; Dagster does this hourly."""
+    """Flag what was sealed since a hold was placed; the check `locks` says when it is due."""
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)
     for opened in _vaults(estate, declared, vault):

@@ -52,7 +52,13 @@ def locks(
     report = check_locks(vault_of(estate, vault or declared.vault, signing=False), declared.name, micros=micros)
     if as_json:
         told = [{"object": one.key, "detail": one.detail} for one in report.troubles]
-        counts = {"objects": report.objects, "locked": report.locked, "ended": report.ended, "held": report.held}
+        counts = {
+            "objects": report.objects,
+            "locked": report.locked,
+            "ended": report.ended,
+            "held": report.held,
+            "unheld": report.unheld,
+        }
         typer.echo(json.dumps({"ok": not report.troubles, **counts, "troubles": told}, indent=2))
     else:
         for one in report.troubles:
@@ -61,6 +67,8 @@ def locks(
             f"{report.objects} locks asked for: {report.locked} hold, {report.ended} are over as planned,"
             f" {report.held} objects are under legal hold, {len(report.troubles)} are not as they should be"
         )
+        if report.unheld:
+            typer.echo(f"{report.unheld} objects are under legal hold and not flagged: `dr-assets vault hold keep`")
     if report.troubles:
         raise typer.Exit(DAMAGED)
 

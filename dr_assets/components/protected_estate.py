@@ -14,6 +14,8 @@ from dr_assets.components.coverage import KEY as COVERAGE
 from dr_assets.components.coverage import coverage_asset, coverage_schedule
 from dr_assets.components.drill import KEY as DRILL
 from dr_assets.components.drill import drill_asset, drill_due_sensor, drill_schedules
+from dr_assets.components.vault_checkpoint import checkpoint_parts
+from dr_assets.components.vault_keeping import keeping_parts
 from dr_assets.components.vault_replication import replication_parts
 from dr_assets.components.vault_resource import resource_key, vault_resource
 from dr_assets.estate.declarations import EstateDeclaration, load_estate
@@ -45,11 +47,19 @@ class ProtectedEstate(dg.Component):
         drill = _job("estate_drill", DRILL, "Drills the recovery and measures RTO and RPO.")
         coverage = _job("estate_coverage", COVERAGE, "Looks for databases that no dataset declares.")
         regions = replication_parts(estate)
+        log = checkpoint_parts(estate)
+        kept = keeping_parts(estate, self.defs_dir)
         return dg.Definitions(
-            assets=[coverage_asset(estate), drill_asset(estate), *regions.assets],
-            asset_checks=[*regions.checks],
-            jobs=[drill, coverage, *regions.jobs],
-            schedules=[coverage_schedule(coverage), *drill_schedules(estate, drill), *regions.schedules],
+            assets=[coverage_asset(estate), drill_asset(estate), *regions.assets, *log.assets, *kept.assets],
+            asset_checks=[*regions.checks, *log.checks, *kept.checks],
+            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs],
+            schedules=[
+                coverage_schedule(coverage),
+                *drill_schedules(estate, drill),
+                *regions.schedules,
+                *log.schedules,
+                *kept.schedules,
+            ],
             sensors=[drill_due_sensor(estate, drill), alerts_sensor(estate)],
             resources={
                 resource_key(name): vault_resource(place, self.defs_dir) for name, place in estate.vaults.items()

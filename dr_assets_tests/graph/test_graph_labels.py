@@ -42,6 +42,7 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "ledger/snapshot",
         "ledger/wal_chain",
         "vault/replication",
+        "vault/sampling",
     ]
     checks = {key.name: key.asset_key.to_user_string() for key in GRAPH.asset_check_keys}
     assert checks == {
@@ -59,6 +60,9 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "within_objectives": "estate/drill",
         "replicated_primary_standby": "vault/replication",
         "replication_lag_primary_standby": "vault/replication",
+        "sampled_ledger": "vault/sampling",
+        "locks_ledger": "vault/sampling",
+        "policy_unweakened": "vault/sampling",
     }
 
 
@@ -90,6 +94,7 @@ def test_everything_that_watches_is_switched_on() -> None:
     )
     expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
     expected += ["ledger_wal_chain", "vault_replication"]
+    expected += ["vault_sampling"]
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 

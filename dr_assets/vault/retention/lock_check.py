@@ -7,7 +7,7 @@ Micro-segments are left out unless asked for: there may be a million, `rolled_up
 verification reads them anyway. Bound: one listing, and one head for every other object, sixteen at a time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,9 +15,11 @@ from itertools import islice
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.estate.regimes import SLACK
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.keys import BASE, KEYS, WAL, part_stream, prefix_of
 from dr_assets.vault.format.sizes import MANIFEST_LIMIT_BYTES
+from dr_assets.vault.retention.holds import Hold, holds_in_force
 from dr_assets.vault.retention.judged import (
     Seen,
     kind_of,
@@ -43,12 +45,16 @@ class Unlocked:
 
 @dataclass(frozen=True, slots=True)
 class LockReport:
-    """What was asked for and found. `ended` are locks that are over as planned, `held` those under legal hold."""
+    """What was asked for and found. `ended` are locks that are over as planned, `held` those under legal hold.
+
+    `unheld` are covered by a hold in force, lack the store's flag, and will not be locked for much longer.
+    """
 
     objects: int
     locked: int
     ended: int
     held: int
+    unheld: int
     troubles: tuple[Unlocked, ...]
 
 
@@ -71,8 +77,14 @@ def check_locks(vault: Vault, dataset: str, *, micros: bool = False) -> LockRepo
         locked=sum(1 for one in seen if one.lock is not None and one.lock.retain_until > now),
         ended=len(over),
         held=sum(1 for one in seen if one.held),
+        unheld=_unheld(seen, holds_in_force(vault, dataset), now + SLACK),
         troubles=tuple(sorted(set(troubles))),
     )
+
+
+def _unheld(seen: Iterable[Seen], holds: Sequence[Hold], soon: datetime) -> int:
+    unflagged = [one for one in seen if not one.held and (one.lock is None or one.lock.retain_until < soon)]
+    return sum(1 for one in unflagged if any(hold.covers(one.key, one.stored_at) for hold in holds))
 
 
 def _for_keys(seen: Iterable[Seen], now: datetime) -> tuple[list[Seen], dict[str, list[tuple[datetime, datetime]]]]:
