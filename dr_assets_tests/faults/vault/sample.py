@@ -4,7 +4,7 @@ What belongs here: building it, seeded. What stays out: damaging it (damage.py).
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +13,7 @@ from dr_assets.vault.format import canonical
 from dr_assets.vault.format.segment import Sealed
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
+from dr_assets.vault.retention import RetentionRule
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
@@ -64,6 +65,7 @@ def build_sample(
     store: ObjectStore | None = None,
     estate: str = "casino",
     clock: Callable[[], datetime] | None = None,
+    rules: Mapping[str, tuple[RetentionRule, timedelta]] | None = None,
 ) -> Sample:
     """Data key, a chain of WAL, a base backup with its manifest, facts that name them, an inventory."""
     chance = random.Random(seed)
@@ -72,6 +74,7 @@ def build_sample(
         store=store if store is not None else MemoryStore(clock),
         estate=estate,
         clock=clock,
+        rules=rules,
         signer=Signer.from_seed(chance.randbytes(32)),
         provider=MemoryKeyProvider(chance.randbytes(32)),
     )
