@@ -3,7 +3,7 @@
 What belongs here: which files, their order, going on where an export was stopped. What stays out: checking a copy.
 
 The folder is a C2SP tlog-tiles log: `checkpoint`, `tile/…`. Beside it lie all checkpoints (`checkpoints/{size:020d}`),
-the batches with the names behind leaves (`batch/{base:020d}`), and what outsiders said, named as in the vault.
+the batches with the names behind leaves (`batch/…`), and what outsiders said, named as in the vault.
 """
 
 import os
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.log.names import BATCH, OUTSIDE, is_log_name, log_prefix
+from dr_assets.vault.log.names import OUTSIDE, log_prefix
 from dr_assets.vault.log.reader import LogReader, read_checkpoint
+from dr_assets.vault.log.shelf import Proof
 from dr_assets.vault.log.tiles import HEIGHT, WIDTH, Tile, encode_bundle, holder_of
 from dr_assets.vault.storage.versions import scan
 
@@ -57,7 +58,8 @@ def export_log(reader: LogReader, folder: Path) -> Exported:
 def _files(reader: LogReader, folder: Path) -> Iterator[tuple[str, bytes]]:
     yield from _tiles(reader, folder)
     for batch in reader.batches():
-        yield f"{BATCH}/{batch.base:020d}", reader.batch_bytes(batch.base)
+        name, data = reader.batch_file(batch.base)
+        yield name.removeprefix(log_prefix(reader.vault.estate)), data
         signed = read_checkpoint(reader.files, batch.size)
         if signed is not None:
             yield f"{CHECKPOINTS}/{batch.size:020d}", signed.note
@@ -79,15 +81,15 @@ def _tiles(reader: LogReader, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _outside(reader: LogReader) -> Iterator[tuple[str, bytes]]:
-    """What outsiders said, as it lies there: whoever checks the copy judges it."""
+    """What outsiders said, as it lies there; bytes that are not those the name was made for are left behind."""
     vault, prefix = reader.vault, log_prefix(reader.vault.estate)
     for kind in OUTSIDE:
         for name in scan(vault.store, f"{prefix}{kind}/", as_of=reader.files.as_of):
-            if not name.versions or not is_log_name(name.text):
-                continue
-            oldest = name.versions[0]
-            if oldest.size_bytes <= OUTSIDE_LIMIT_BYTES:
-                yield name.text.removeprefix(prefix), vault.store.get(name.text, oldest.version_id).data
+            path = name.text.removeprefix(prefix)
+            for data in reader.files.versions(name.text, limit_bytes=OUTSIDE_LIMIT_BYTES):
+                if Proof.of(path, data) is not None:
+                    yield path, data
+                    break
 
 
 def _write(target: Path, data: bytes) -> None:

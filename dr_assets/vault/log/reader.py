@@ -243,14 +243,14 @@ class LogReader:
         found = self._batch_at(base)
         return None if found is None else found[0]
 
-    def batch_bytes(self, base: int) -> bytes:
-        """The same as it was signed. Raises VaultError `log.damaged`."""
+    def batch_file(self, base: int) -> tuple[str, bytes]:
+        """The name of the batch that followed `base` leaves, and its bytes. Raises VaultError `log.damaged`."""
         found = self._batch_at(base)
         if found is None:
             raise self._damaged(f"the batch that follows {base} leaves is gone")
-        return found[1]
+        return found[1], found[2]
 
-    def _batch_at(self, base: int) -> tuple[Batch, bytes] | None:
+    def _batch_at(self, base: int) -> tuple[Batch, str, bytes] | None:
         def proven(data: bytes) -> tuple[Batch, bytes]:
             found = parse_batch(data, self.vault.trust)
             if found.base != base or not base < found.size <= self.checkpoint.size:
@@ -263,7 +263,7 @@ class LogReader:
             name = batch_name(self.vault.estate, base, attempt)
             found = self.files.read_current(name, proven, limit_bytes=2 * BATCH_LIMIT_BYTES)
             if found is not None:
-                return found
+                return found[0], name, found[1]
             if next(self.vault.store.list_name(name), None) is None:
                 return None
         return None
