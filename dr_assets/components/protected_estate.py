@@ -16,6 +16,7 @@ from dr_assets.components.drill import KEY as DRILL
 from dr_assets.components.drill import drill_asset, drill_due_sensor, drill_schedules
 from dr_assets.components.vault_checkpoint import checkpoint_parts
 from dr_assets.components.vault_keeping import keeping_parts
+from dr_assets.components.vault_key_rotation import key_rotation_parts
 from dr_assets.components.vault_replication import replication_parts
 from dr_assets.components.vault_resource import resource_key, vault_resource
 from dr_assets.estate.declarations import EstateDeclaration, load_estate
@@ -49,16 +50,25 @@ class ProtectedEstate(dg.Component):
         regions = replication_parts(estate)
         log = checkpoint_parts(estate)
         kept = keeping_parts(estate, self.defs_dir)
+        keys = key_rotation_parts(estate)
         return dg.Definitions(
-            assets=[coverage_asset(estate), drill_asset(estate), *regions.assets, *log.assets, *kept.assets],
-            asset_checks=[*regions.checks, *log.checks, *kept.checks],
-            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs],
+            assets=[
+                coverage_asset(estate),
+                drill_asset(estate),
+                *regions.assets,
+                *log.assets,
+                *kept.assets,
+                *keys.assets,
+            ],
+            asset_checks=[*regions.checks, *log.checks, *kept.checks, *keys.checks],
+            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs, *keys.jobs],
             schedules=[
                 coverage_schedule(coverage),
                 *drill_schedules(estate, drill),
                 *regions.schedules,
                 *log.schedules,
                 *kept.schedules,
+                *keys.schedules,
             ],
             sensors=[drill_due_sensor(estate, drill), alerts_sensor(estate)],
             resources={

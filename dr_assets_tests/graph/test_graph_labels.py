@@ -41,6 +41,7 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "ledger/roll_up",
         "ledger/snapshot",
         "ledger/wal_chain",
+        "vault/key_rotation",
         "vault/replication",
         "vault/sampling",
     ]
@@ -63,6 +64,10 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "sampled_ledger": "vault/sampling",
         "locks_ledger": "vault/sampling",
         "policy_unweakened": "vault/sampling",
+        "wrapped": "vault/key_rotation",
+        "key_age": "vault/key_rotation",
+        "retired_unused": "vault/key_rotation",
+        "escrowed": "vault/key_rotation",
     }
 
 
@@ -95,6 +100,7 @@ def test_everything_that_watches_is_switched_on() -> None:
     expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
     expected += ["ledger_wal_chain", "vault_replication"]
     expected += ["vault_sampling"]
+    expected += ["vault_key_rotation", "vault_key_checks"]
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 

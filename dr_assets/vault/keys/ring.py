@@ -225,6 +225,10 @@ class KeyRing:
         """All wrappings of the dataset's keys, by data key and generation; what isn't ours is passed over."""
         return ((stored.key, stored.held) for stored in self._wrappings.of_dataset(dataset))
 
+    def regions(self, dataset: str) -> Sequence[Replica]:
+        """The other regions that the dataset's wrappings have to lie in."""
+        return self._replicas(dataset)
+
     def _lacking(self, dataset: str, key_id: str, known: Sequence[Stored]) -> list[KeyProvider]:
         there = {(stored.held.provider, stored.held.wrapping.kek_id) for stored in known}
         try:
