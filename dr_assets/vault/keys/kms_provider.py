@@ -92,8 +92,8 @@ class KmsKeyProvider:
 
 def kek_id_of_arn(arn: str) -> str:
     """From account and key: the replicas of a multi-region key, which open each other's wrappings, have one id."""
-    account, _, resource = arn.partition(":kms:")[2].partition(":")[2].partition(":")
-    return hashlib.sha256(_KEK_ID_LABEL + f"{account}:{resource}".encode()).hexdigest()[:32]
+    account_and_key = arn.partition(":kms:")[2].partition(":")[2]
+    return hashlib.sha256(_KEK_ID_LABEL + account_and_key.encode()).hexdigest()[:32]
 
 
 def _texts(context: WrapContext) -> Mapping[str, str]:
