@@ -42,7 +42,7 @@ def export_command(
     vault: Annotated[str, typer.Option("--vault", help="which of the estate's vaults")] = "primary",
     dataset: Annotated[list[str] | None, typer.Option("--dataset", help="only these; all by default")] = None,
     volume_size: Annotated[
-        str | None, typer.Option("--volume-size", help="begin another volume before one holds more, e.g. 100GB")
+        str | None, typer.Option("--volume-size", help="begin another volume before one holds more, e.g. 100GiB")
     ] = None,
     defs: DefsOption = None,
 ) -> None:

@@ -140,6 +140,7 @@ def _text(routed: _Routed, done: Pass) -> str:
 def _to_json(routed: _Routed, done: Pass) -> dict[str, object]:
     found = done.standing
     return {
+        **done.tally.counts(),
         "source": routed.route.source,
         "replica": routed.route.replica,
         "as_of": found.as_of.isoformat(),
@@ -148,7 +149,6 @@ def _to_json(routed: _Routed, done: Pass) -> dict[str, object]:
             name: {"objects": each.objects, "unproven": each.unproven} for name, each in found.datasets.items()
         },
         "unproven": [{"name": each.name, "why": each.why, "detail": each.detail} for each in found.unproven],
-        **dict(done.tally.counts()),
     }
 
 
