@@ -50,7 +50,7 @@ class VaultResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # a res
         duty: Role = role or ("writer" if signing else "reader")
         # The resource itself holds the reader's pair; the other duties' are read when a run needs them.
         client = self.s3.get_client() if duty == "reader" else client_of(place, os.environ, duty)
-        return open_vault(estate, self.vault_name, os.environ, client=client, signing=signing)
+        return open_vault(estate, self.vault_name, os.environ, client=client, signing=signing, role=duty)
 
 
 def resource_key(vault_name: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -23,9 +24,10 @@ from dr_assets.casino import schema
 from dr_assets.engines.placement import engine_home
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import find_programs
-from dr_assets.engines.seaweed import FilerSync, SeaweedRegion
+from dr_assets.engines.seaweed import FilerSync, Identity, SeaweedRegion
 from dr_assets.estate.model import Estate
 from dr_assets.vault.connect import init_vault
+from dr_assets.vault.roles.documents import documents
 
 PRIMARY_MAJOR = 17
 # A ledger's primary: durable, and with a slot that can't fill the disk unnoticed.
@@ -81,8 +83,13 @@ class EmbeddedEstate:
         return self.home / "logs"
 
     def child_env(self) -> dict[str, str]:
-        """Our own environment plus the estate's: for children that run as ourselves."""
-        return {**os.environ, **self.env}
+        """Our own environment plus the estate's: for children that run as ourselves.
+
+        Not the administrator's keys where duties have keys of their own: no child could do what isn't its duty.
+        """
+        places = [place for place in self.estate.vaults.values() if place.roles]
+        own = {name for place in places for name in (place.access_key_env, place.secret_key_env)}
+        return {name: value for name, value in {**os.environ, **self.env}.items() if name not in own}
 
     def describe_engines(self) -> dict[str, str]:
         """Version and origin of every program that ran."""
@@ -94,8 +101,8 @@ class EmbeddedEstate:
     def _start(self, stack: ExitStack) -> None:
         data = self._clean_home()
         weed, programs = find_programs("weed"), find_programs("postgres", PRIMARY_MAJOR)
-        self.region_a = SeaweedRegion(data / "region-a", "region-a", weed)
-        self.region_b = SeaweedRegion(data / "region-b", "region-b", weed)
+        self.region_a = SeaweedRegion(data / "region-a", "region-a", weed, identities=self._identities("primary"))
+        self.region_b = SeaweedRegion(data / "region-b", "region-b", weed, identities=self._identities("standby"))
         self.primary = PostgresServer(data / "primary", programs, settings=PRIMARY_SETTINGS, name="ledger-primary")
         self.dagster_db = PostgresServer(data / "dagster-db", programs, name="dagster-storage")
         for engine in (self.region_a, self.region_b, self.primary, self.dagster_db):
@@ -144,6 +151,15 @@ class EmbeddedEstate:
                 place.secret_key_env: region.secret_key,
             }
             init_vault(self.estate, vault, self.env)
+
+    def _identities(self, vault: str) -> list[Identity]:
+        """New keys for each declared role of a vault, with the rights of that duty; the children find them in `env`."""
+        policies = documents(self.estate, vault, "seaweedfs", now=datetime.now(UTC))
+        made: list[Identity] = []
+        for role, pair in self.estate.vaults[vault].roles.items():
+            made.append(Identity.throwaway(role, policies[role]))
+            self.env |= {pair.access_key_env: made[-1].access_key, pair.secret_key_env: made[-1].secret_key}
+        return made
 
     def _make_ledger(self) -> None:
         """The casino's owner and the capture's role, apart: the capture reads the log and writes its heartbeat."""

@@ -177,7 +177,7 @@ class _Story:
 
     def _verify(self, vault: Vault) -> VerifyReport:
         with self._steps.step("re-read and verify every object in the vault") as step:
-            report = verify(vault, progress=lambda done, total: step.show(f"{done} objects", done, total))
+            report = verify(vault, progress=lambda done, total, _: step.show(f"{done} objects", done, total))
             step.says = f"{report.objects_total} objects, {report.objects_locked} locked, {len(report.errors)} damaged"
         return report
 

@@ -15,8 +15,8 @@ def resource(estate: Estate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """The primary vault's resource, its variables set as a deployment sets them; no store is running."""
     place = estate.vaults["primary"]
     monkeypatch.setenv(place.endpoint_env, "http://127.0.0.1:9")
-    monkeypatch.setenv(place.access_key_env, "access")
-    monkeypatch.setenv(place.secret_key_env, "s3cret")
+    monkeypatch.setenv(place.roles["reader"].access_key_env, "access")
+    monkeypatch.setenv(place.roles["reader"].secret_key_env, "s3cret")
     monkeypatch.setenv(estate.keys_dir_env, str(tmp_path))
     return vault_resource(place, default_defs_dir())
 
