@@ -38,13 +38,16 @@ class Export:
             return None
         except (OSError, RuntimeError) as error:
             raise _hostile(path, f"can't be read: {type(error).__name__}") from None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
                 raise _hostile(path, "is no plain file")
             if state.st_size > limit_bytes:
                 raise _hostile(path, f"has {state.st_size} bytes, at most {limit_bytes} can be right")
-            return file.read(limit_bytes)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(limit_bytes)
+        finally:
+            os.close(descriptor)
 
     def paths(self, folder: str = "") -> Iterator[str]:
         """Every file below a folder, in text order within each; links and such are listed as they are.

@@ -63,14 +63,10 @@ def _check_witnesses(export: Export, belief: Belief, checkpoints: Checkpoints, r
     since = report.damage_total
     told: dict[int, dict[str, datetime]] = {}
     for path, signed, data in _proofs(export, WITNESSED, checkpoints, report):
-        for witness in belief.witnesses:
-            try:
-                at = cosigned_at(verify_cosignature(signed, data, witness))
-            except VaultError as error:
-                if error.code != "log.unsigned_note":
-                    report.doubt(path)
-                continue
-            told.setdefault(signed.checkpoint.size, {})[str(witness.key)] = at
+        try:
+            told.setdefault(signed.checkpoint.size, {}).update(_cosigned(signed, data, belief))
+        except VaultError:
+            report.doubt(path)
     needed = max(belief.quorum, 1)
     sizes = [size for size, at in told.items() if len(at) >= needed]
     report.quorum_missed = belief.quorum > 0 and not sizes
@@ -82,6 +78,18 @@ def _check_witnesses(export: Export, belief: Belief, checkpoints: Checkpoints, r
     late = f"; the {report.size - newest} leaves after it wait for theirs" if newest < report.size else ""
     detail = f"up to {newest} leaves, at {max(told[newest].values()).isoformat()}{late}"
     report.say(claim, detail, proven=True, since=since)
+
+
+def _cosigned(signed: Signed, data: bytes, belief: Belief) -> dict[str, datetime]:
+    """Which believed witnesses cosigned, and when. Raises VaultError for lines that are no cosignatures, or bad."""
+    told: dict[str, datetime] = {}
+    for witness in belief.witnesses:
+        try:
+            told[str(witness.key)] = cosigned_at(verify_cosignature(signed, data, witness))
+        except VaultError as error:
+            if error.code != "log.unsigned_note":  # that is another witness's
+                raise
+    return told
 
 
 def _check_stamps(export: Export, belief: Belief, checkpoints: Checkpoints, report: OfflineReport) -> None:

@@ -83,3 +83,9 @@ class Logged:
 def logged() -> Logged:
     """An empty one."""
     return Logged()
+
+
+@pytest.fixture(scope="session")
+def logged_vault() -> type[Logged]:
+    """Makes empty ones, for fixtures that outlive a test."""
+    return Logged
