@@ -95,7 +95,7 @@ def test_a_sample_reads_its_share_and_another_seed_reads_others(sample: Sample) 
     key = ObjectKey.parse(target)
     assert key is not None
     picked: set[str] = set()
-    for number in range(12):
+    for number in range(40):
         depth = Depth("sample", share=0.4, seed=str(number))
         watched(sample.vault).read.clear()
         report = verify(sample.vault, depth=depth)

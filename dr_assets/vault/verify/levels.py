@@ -5,7 +5,7 @@ What belongs here: the levels, and which objects a sample takes. What stays out:
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.format.keys import BASE, WAL, ObjectKey, part_stream
@@ -49,6 +49,11 @@ class Depth:
 
 
 FULL_DEPTH: Final = Depth()
+
+
+def depth_of(level: str, share: float = DEFAULT_SHARE, seed: str = "") -> Depth:
+    """For words that a person typed. Raises PolicyError `verify.unknown_level`, `verify.bad_share`."""
+    return Depth(cast("Level", level), share, seed)
 
 
 def is_bulk(key: ObjectKey) -> bool:

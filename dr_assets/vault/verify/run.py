@@ -29,6 +29,7 @@ from dr_assets.vault.verify.log_files import LogFilesJudge
 from dr_assets.vault.verify.pool import in_order
 from dr_assets.vault.verify.report import Finding, VerifyReport
 from dr_assets.vault.verify.tally import Tally
+from dr_assets.vault.verify.vouched import vouched_findings
 from dr_assets.vault.witness import Witness
 
 # What accounts, later, for what is not there any more: fulls in place of micros, and what was removed on record.
@@ -88,7 +89,11 @@ def verify(
     subject = _subject(vault, dataset, as_of, depth)
     with nullcontext() if state is None else Journal(state, subject, vault.clock()) as journal:
         run.go(names_in(vault, direct, folders, None), journal, workers, progress, total)
-        findings = {*run.tally.judge(witness, vault.estate, dataset), *bucket_findings(settings, settings_before)}
+        findings = {
+            *run.tally.judge(witness, vault.estate, dataset),
+            *vouched_findings(vault, dataset, as_of, run.tally),
+            *bucket_findings(settings, settings_before),
+        }
         if journal is not None:
             journal.finished()
     return VerifyReport(

@@ -107,6 +107,15 @@ class Tally:
         else:
             self._expired.note_fact(item.body or {}, header.begin_at)
 
+    def lacks(self, key: ObjectKey, stored_at: datetime | None) -> bool:
+        """Whether something that was stored then is gone, and may not have left at the end of its lock.
+
+        Where nobody says when it was stored, it counts as stored now: better one alarm too many.
+        """
+        if self._is_accounted_for(key):
+            return False
+        return stored_at is None or self._now < stored_at + self._rules.length(key.dataset, kind_of(key.stream))
+
     def judge(self, witness: Witness | None, estate: str, dataset: str | None) -> list[Finding]:
         """All findings, those of the single objects included."""
         findings = [*self.findings, *self._repeated(), *self._sets(), *self._missing_claims(), *self._counts()]
