@@ -1,6 +1,8 @@
 """`dr-assets restore DATASET`: bring a dataset back from the vault alone."""
 
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +14,16 @@ from rich.table import Table
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of
 from dr_assets.cli.times import iso, parse_moment
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
+from dr_assets.stores.postgres.plan import RestorePlan, cold_material, plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
 from dr_assets.stores.postgres.restore import restore as carry_out
 from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.retention.thawing import ColdPart, ask_thaw, require_thawed
+from dr_assets.vault.storage import ThawTier
+from dr_assets.vault.vault import Vault
 from dr_assets.vault.witness import Witness, check_witness
 
 
@@ -42,6 +47,9 @@ def restore(
     ] = None,
     from_bundle: BundleOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
+    thaw: Annotated[
+        bool, typer.Option("--thaw", help="ask the store to bring back what lies cold; run again when it is there")
+    ] = False,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,13 +63,16 @@ def restore(
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     if witness:
         check_witness(opened, Witness.load(witness))
-    plan = plan_restore(opened, declared.name, target, as_of=moment, timeline=timeline)
+    tier = declared.cold.thaw if declared.cold else "Standard"
+    asks = tier if thaw and not dry_run else None
+    plan = _plan(opened, declared.name, target, moment, timeline, asks)
     if into is None or dry_run:
         if as_json:
             typer.echo(json.dumps(plan.to_json(), indent=2))
         else:
             Console().print(_plan_table(plan))
         return
+    require_thawed(plan.cold, tier)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("restore", total=None)
@@ -82,6 +93,25 @@ def restore(
         typer.echo(f"the cluster lies, stopped, in {into / 'data'}")
 
 
+def _plan(
+    vault: Vault, dataset: str, target: Target, as_of: datetime | None, timeline: int | None, asks: ThawTier | None
+) -> RestorePlan:
+    """The plan; with `asks` the store was asked for everything that it, or making it, needs and that lies cold."""
+    try:
+        plan = plan_restore(vault, dataset, target, as_of=as_of, timeline=timeline)
+    except VaultError as error:
+        if asks and error.code == "restore.cold":
+            _ask(vault, cold_material(vault, dataset, as_of), asks)
+        raise
+    return replace(plan, cold=_ask(vault, plan.cold, asks)) if asks and plan.cold.frozen else plan
+
+
+def _ask(vault: Vault, cold: ColdPart, tier: ThawTier) -> ColdPart:
+    """Ask for what is frozen; the same, now thawing."""
+    typer.echo(f"{ask_thaw(vault, cold, tier)} objects are being thawed; nothing is restored yet", err=True)
+    return ColdPart((), (*cold.frozen, *cold.thawing))
+
+
 def _plan_table(plan: RestorePlan) -> Table:
     base, said = plan.base, plan.to_json()
     table = Table(title=f"plan: {plan.dataset} to {plan.target}", title_justify="left")
@@ -97,6 +127,7 @@ def _plan_table(plan: RestorePlan) -> Table:
         "to fetch": f"{plan.fetch_bytes / 1e6:.1f} MB sealed",
         "wants": f"PostgreSQL {base.major} programs, {len(base.archives) - 1} tablespaces",
         "as of": str(said["as_of"] or "now"),
+        "cold": "nothing" if plan.cold.is_empty else plan.cold.describe(),
     }
     for what, value in rows.items():
         table.add_row(what, value)

@@ -35,7 +35,9 @@ from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import segment_begin
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.format.canonical import Json, format_time
-from dr_assets.vault.format.keys import BASE
+from dr_assets.vault.format.keys import BASE, WAL
+from dr_assets.vault.full_segment import FULL, FULL_LIST
+from dr_assets.vault.retention.thawing import NOTHING_COLD, ColdPart, cold_among
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -49,7 +51,7 @@ class RestorePlan:
     `base` is the newest of `layers`: a full alone, or a full, first, and the incrementals that lead to it. `parts` are
     those of all layers in that order. `stretches` is the WAL, timeline by timeline; `histories` are the texts of the
     history files that the vault can tell. `fetch_bytes` are sealed bytes, `base_bytes` and `wal_bytes` what they become
-    on disk. `notes` is for people: what was passed over, and why.
+    on disk. `notes` is for people: what was passed over, and why. `cold` has to be thawed before a restore.
     """
 
     dataset: str
@@ -65,6 +67,7 @@ class RestorePlan:
     reachable_at: datetime | None
     duration_s: float
     notes: tuple[str, ...]
+    cold: ColdPart = NOTHING_COLD
 
     @property
     def frame(self) -> WalFrame:
@@ -124,6 +127,7 @@ class RestorePlan:
             "fetch_bytes": self.fetch_bytes,
             "base_bytes": self.base_bytes,
             "wal_bytes": self.wal_bytes,
+            "cold": self.cold.to_json(),
             "notes": list(self.notes),
         }
 
@@ -150,7 +154,7 @@ def plan_restore(
     has left what would come back: `restore.other_system`, `restore.newer_timeline`, `restore.older_timeline`,
     `restore.abandoned_timeline`. VaultError: `restore.not_usable_yet` (the WAL up to a backup's stop LSN is not
     stored), `restore.hole`, `restore.layers_apart`, `restore.no_such_timeline`, and what the vault says of a damaged
-    manifest when no other base backup can be used.
+    manifest when no other base backup can be used; `restore.cold` where there is none and something has to be thawed.
     """
     search = _Search(vault, dataset, target, as_of, timeline)
     for stored in search.base_backups():
@@ -163,7 +167,20 @@ def plan_restore(
         else:
             if plan is not None:
                 return plan
-    raise search.failure()
+    failure, cold = search.failure(), cold_material(vault, dataset, as_of)
+    if not cold.is_empty:
+        raise VaultError(
+            "restore.cold",
+            f"{cold.describe()}; without them there is no plan: {failure.found}",
+            "add --thaw to ask the store for them; then run it again when they are there",
+        )
+    raise failure
+
+
+def cold_material(vault: Vault, dataset: str, as_of: datetime | None = None) -> ColdPart:
+    """What nobody can read now of all that plans are made from: manifests and WAL, of which a plan reads the ends."""
+    streams = (BASE, FULL, FULL_LIST, WAL)
+    return cold_among(vault, (obj for stream in streams for obj in vault.objects(dataset, stream, as_of=as_of)))
 
 
 class _Search:
@@ -208,20 +225,23 @@ class _Search:
         pieces = self._pieces(manifest, way, course)
         if pieces is None:
             return None
+        parts = tuple(part for layer in layers for part in layer.parts)
+        stretches = course.stretches(pieces, manifest.system_id, manifest.segment_bytes)
         return RestorePlan(
             dataset=self._dataset,
             target=self._target,
             as_of=self._as_of,
             base=manifest,
             base_key=str(stored.key),
-            parts=tuple(part for layer in layers for part in layer.parts),
+            parts=parts,
             layers=layers,
-            stretches=course.stretches(pieces, manifest.system_id, manifest.segment_bytes),
+            stretches=stretches,
             histories={number: history.text for number, history in way.histories.items() if history.text},
             chain_end=course.chain.end,
             reachable_at=reachable_at(self._vault, course),
             duration_s=time.monotonic() - self._begin_s,
             notes=tuple(self._notes),
+            cold=cold_among(self._vault, (*parts, *(piece for stretch in stretches for piece in stretch.pieces))),
         )
 
     def passed_over(self, stored: StoredObject, error: DrError) -> None:

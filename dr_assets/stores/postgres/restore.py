@@ -42,6 +42,7 @@ from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import Record
 from dr_assets.stores.postgres.wal_check import check_wal
 from dr_assets.vault.format.segment import Opened
+from dr_assets.vault.retention.thawing import require_thawed
 from dr_assets.vault.vault import Vault
 
 SANDBOX_NAME: Final = "dr_assets-sandbox"
@@ -127,8 +128,10 @@ def restore(
     exception, from here or from the caller's block, leaves nothing.
 
     Raises PolicyError (`restore.not_empty`, `restore.no_room`, `restore.target_not_reached`,
-    `restore.tablespace_created`, `engine.no_programs`), VaultError for whatever is missing, damaged or disagrees.
+    `restore.tablespace_created`, `engine.no_programs`), VaultError for whatever is missing, damaged or disagrees, and
+    `restore.cold` before anything is fetched, where something has to be thawed first.
     """
+    require_thawed(plan.cold)
     programs = programs or find_programs("postgres", plan.base.major, env)
     if programs.major != plan.base.major:
         raise PolicyError(
