@@ -35,7 +35,7 @@ def roll_up_command(
     pause_s = parse_duration(every).total_seconds() if every else None
     waiting = threading.Event()  # never set: a signal ends the wait, and the process
     while True:
-        done = roll_up(vault, declared.name, listener=told)
+        done = roll_up(vault, declared.name, listener=told, replicas=declared.replicas)
         typer.echo(json.dumps(done.to_json()) if as_json else _text(done))
         if pause_s is None:
             require_untroubled(done)

@@ -74,7 +74,7 @@ def _asset(dataset: Dataset) -> dg.AssetsDefinition:
     def rolled(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True, role="roller")
-            done = roll_up(vault, dataset.name)
+            done = roll_up(vault, dataset.name, replicas=dataset.replicas)
             require_untroubled(done)
         return dg.MaterializeResult(metadata=metadata_of(_values(done)))
 

@@ -10,6 +10,7 @@ from dr_assets.stores.postgres.rollup_run import ROLL_UP, require_untroubled, ro
 from dr_assets.stores.postgres.wal_lock import WalLock
 from dr_assets.vault.facts import facts, latest_fact
 from dr_assets.vault.full_segment import FULL, FULL_LIST
+from dr_assets.vault.replication import Options, replicate
 from dr_assets.vault.retention import MICRO_LOCK
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.vault import Vault
@@ -41,6 +42,24 @@ def test_a_micro_that_waits_is_extended_at_half_of_its_lock_and_not_before() -> 
     assert micro_days_left(vault, clock) == [6] * 10 + [14] * 3
     clock.now = T0 + 9 * DAY
     assert roll_up(vault, "ledger", limits=SMALL).extended == 0
+
+
+def test_a_micro_waits_until_its_full_is_proven_in_the_second_region() -> None:
+    """A full that one region alone holds stands for nothing; once it is proven there, its micros run out."""
+    clock = Clock()
+    vault, replica = vault_of(clock), vault_of(clock)
+    replica.name = "standby"
+    wal = Wal(vault)
+    wal.put(13)
+    wal.tell()
+    clock.now = T0 + 8 * DAY
+    assert roll_up(vault, "ledger", limits=SMALL, replicas=("standby",)).extended == 13
+    clock.now += timedelta(minutes=2)
+    replicate(vault, replica, ("ledger",), Options(copy=True))
+    clock.now = T0 + 16 * DAY
+    assert roll_up(vault, "ledger", limits=SMALL, replicas=("standby",)).extended == 3
+    clock.now += DAY
+    assert roll_up(vault, "ledger", limits=SMALL, replicas=("standby", "tape")).extended == 10
 
 
 def test_locks_are_looked_at_once_an_hour() -> None:

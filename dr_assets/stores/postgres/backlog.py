@@ -3,11 +3,12 @@
 What belongs here: counting them, judging the backlog, extending locks. What stays out: rolling up (rollup.py).
 
 A micro is locked for 14 days, whatever the retention, because a full segment will take its place. Until that one was
-read back, the roller extends the lock of every micro that has less than half of it left. That a full is also
-replicated and in the transparency log is not asked yet: neither exists (`is_settled` is where they will be asked).
+read back, and is proven in every replica that the dataset declares, the roller extends the lock of every micro that
+has less than half of it left. The log takes up every object within minutes, and what is left then are days, so it
+isn't asked.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,8 +18,9 @@ from typing import Final, Literal
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.full_put import Stream
 from dr_assets.stores.postgres.rollup import newest_full, streams_of
-from dr_assets.vault.format.header import Header
+from dr_assets.vault.believed import believed
 from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.replication import standing
 from dr_assets.vault.retention import MICRO_LOCK
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import StoredObject, Vault
@@ -91,24 +93,30 @@ def waiting(vault: Vault, stream: Stream, rolled_to: int | None) -> Iterator[Sto
     )  # fmt: skip
 
 
-def is_settled(full: Header) -> bool:
-    """Whether a full that was read back may stand for its micros.
+def settled_to(vault: Vault, stream: Stream, replicas: Sequence[str]) -> int | None:
+    """Up to where fulls stand for their micros: read back here, and proven in every one of `replicas`."""
+    ends = [_rolled_to(vault, stream)]
+    for replica in replicas:
+        found = believed(lambda name: standing(vault, name), replica)
+        place = (vault.estate, stream.dataset, stream.system_id, stream.timeline)
+        ends.append(None if found is None else found.proven_to(*place, full=True))
+    known = [end for end in ends if end is not None]
+    return min(known) if len(known) == len(ends) else None
 
-    The place to ask for its replica and for its leaf in the transparency log, once these exist.
-    """
-    del full
-    return True
 
-
-def extend_waiting(vault: Vault, dataset: str) -> int:
+def extend_waiting(vault: Vault, dataset: str, replicas: Sequence[str] = ()) -> int:
     """Extend the lock of every micro that waits and has less than half of it left; how many that were.
+
+    One whose full is not proven in each of `replicas` waits, too.
 
     Only those are looked at whose put is as long ago. Raises VaultError, `vault.not_locked` if a store doesn't do it.
     """
     now = vault.clock()
     extended = 0
     for stream in streams_of(vault, dataset):
-        aged = (obj for obj in waiting(vault, stream, _rolled_to(vault, stream)) if now - obj.modified_at >= HALF)
+        aged = (
+            obj for obj in waiting(vault, stream, settled_to(vault, stream, replicas)) if now - obj.modified_at >= HALF
+        )
         extended += _extend_short(vault, dataset, aged, now)
     return extended
 
@@ -117,7 +125,7 @@ def _rolled_to(vault: Vault, stream: Stream) -> int | None:
     latest = latest_anchor(vault, stream.dataset)
     is_own = latest is not None and (latest.system_id, latest.timeline) == (stream.system_id, stream.timeline)
     newest = newest_full(vault, stream, latest if is_own else None)
-    return newest[1].last if newest is not None and is_settled(newest[1]) else None
+    return None if newest is None else newest[1].last
 
 
 def _extend_short(vault: Vault, dataset: str, objects: Iterable[StoredObject], now: datetime) -> int:

@@ -5,6 +5,7 @@ What belongs here: the order, and the `roll_up` fact. What stays out: the steps 
 The roller is a role of its own: it lists, reads, puts and extends, and never deletes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -67,10 +68,18 @@ class RollUp:
         }
 
 
-def roll_up(vault: Vault, dataset: str, *, limits: Limits | None = None, listener: Listener | None = None) -> RollUp:
+def roll_up(
+    vault: Vault,
+    dataset: str,
+    *,
+    limits: Limits | None = None,
+    listener: Listener | None = None,
+    replicas: Sequence[str] = (),
+) -> RollUp:
     """Roll up what is due, hourly extend the locks of what waits or is needed for longer, seal a `roll_up` fact.
 
-    Raises VaultError when the store can't be read or written. A stream in trouble is told in the result and the fact;
+    Micro-segments wait as well until their full is proven in each of `replicas` (vaults by name). Raises VaultError
+    when the store can't be read or written. A stream in trouble is told in the result and the fact;
     `require_untroubled` raises it.
     """
     rolls = tuple(roll_streams(vault, dataset, limits=limits, listener=listener))
@@ -79,7 +88,7 @@ def roll_up(vault: Vault, dataset: str, *, limits: Limits | None = None, listene
     looked_at = None if known is None else known.body.get("locks_at")
     # A look in the future is none: whoever can sign could keep every later run from the locks by it.
     due = looked_at is None or not timedelta() <= now - parse_time(looked_at, "locks_at") < LOCKS_EVERY
-    extended = extend_waiting(vault, dataset) + extend_needed(vault, dataset) if due else None
+    extended = extend_waiting(vault, dataset, replicas) + extend_needed(vault, dataset) if due else None
     done = RollUp(dataset, rolls, tuple(backlogs(vault, dataset)), extended, now)
     if due or done.fulls or known is None or done.troubles != known.body.get("troubles"):
         at: Json = format_time(now) if due else looked_at
