@@ -39,6 +39,7 @@ from dr_assets.estate.schema import (
     SubjectsDeclaration,
 )
 from dr_assets.estate.sizes import parse_size
+from dr_assets.estate.verification import verification_of
 
 
 def slot_of(declared: DatasetDeclaration) -> str:
@@ -148,4 +149,5 @@ def estate_of(declared: EstateDeclaration, datasets: list[Dataset]) -> Estate:
         providers=providers_of(declared.keys),
         signer=signer_of(declared.keys),
         approvals=approval_rule_of(declared.approvals),
+        verification=verification_of(declared.verification),
     )

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from dr_assets.estate.approvals import ApprovalRule
 from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
 from dr_assets.estate.log_policy import LogPolicy
+from dr_assets.estate.verification import VerificationPolicy
 
 LockMode = Literal["compliance", "governance"]
 Level = Literal["quick", "standard", "deep"]
@@ -261,6 +262,7 @@ class Estate:
     subjects: Subjects | None = None
     rotate_every: timedelta = timedelta(days=90)
     log: LogPolicy = field(default_factory=LogPolicy)
+    verification: VerificationPolicy = VerificationPolicy()
     providers: tuple[KeyProviderPlace, ...] = ()
     signer: SignerPlace | None = None
     approvals: ApprovalRule | None = None

@@ -30,6 +30,7 @@ from dr_assets.estate.schema import (
     LocationDeclaration,
 )
 from dr_assets.estate.shape import literal_transport, validate
+from dr_assets.estate.verification import verification_rules
 
 QUARTER: Final = timedelta(days=92)
 LONGEST_LINGER: Final = timedelta(milliseconds=500)
@@ -84,6 +85,7 @@ def _estate_rules(document: Document, declared: EstateDeclaration) -> Iterator[F
     yield from estate_keeping(document, declared)
     yield from life_of_keys(document, declared)
     yield from log_rules(document, declared)
+    yield from verification_rules(document, declared)
     yield from approval_rules(document, declared)
     if len(set(allowed)) != len(allowed):
         yield document.finding("policy.value", "a jurisdiction is listed twice", "licence", "jurisdictions")

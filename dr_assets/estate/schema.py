@@ -289,6 +289,15 @@ class LogDeclaration(_Declared):
     anchor: AnchorDeclaration | None = None
 
 
+class VerificationDeclaration(_Declared):
+    """When every vault that is captured into is verified, as cron lines in UTC (docs/verify.md)."""
+
+    index: str = "40 4 * * *"
+    sample: str = "40 16 * * *"
+    full: str = "40 5 * * 0"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
 class ApproverDeclaration(_Declared):
     """Somebody whose signature counts, by name and raw Ed25519 public key."""
 
@@ -316,4 +325,5 @@ class EstateDeclaration(_Declared):
     subjects: SubjectsDeclaration | None = None
     log: LogDeclaration | None = None
     approvals: ApprovalsDeclaration | None = None
+    verification: VerificationDeclaration = VerificationDeclaration()
     regimes: dict[Name, RegimeDeclaration] = {}
