@@ -133,7 +133,7 @@ def open_envelope(data: bytes, payload_type: str, trust: Trust | None, *, limit_
         signer_id = row["keyid"]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise malformed("no DSSE envelope with one signature") from None
-    if payload is None or signature is None or canonical.encode(body) != data or len(body) != len(_FIELDS):
+    if payload is None or signature is None or canonical.encode(body) != data or body.keys() != _FIELDS:
         raise malformed("a DSSE envelope that is not canonical")
     if body["payloadType"] != payload_type or not isinstance(signer_id, str):
         raise malformed("a DSSE envelope of another type")
@@ -142,7 +142,7 @@ def open_envelope(data: bytes, payload_type: str, trust: Trust | None, *, limit_
     return payload
 
 
-_FIELDS: Final = ("payload", "payloadType", "signatures")
+_FIELDS: Final = {"payload", "payloadType", "signatures"}
 
 
 def _verify(message: bytes, signature: bytes, public_key: bytes | None, signer_id: str) -> None:

@@ -73,16 +73,20 @@ class LogFilesJudge:
         """None for bytes that are the log's."""
         try:
             blob = self.vault.store.get(text, version.version_id, limit_bytes=2 * BATCH_LIMIT_BYTES)
-            kind, detail = self._say(text, blob.data)
         except VaultError as error:
             if error.code in STORE_AWAY:
                 raise
             return Finding("foreign", text, version.version_id, f"not the log's: {error.found}")
-        if kind == _OURS:
-            return None
-        if kind == "foreign" and blob.head.sha256 not in {None, hashlib.sha256(blob.data).hexdigest()}:
+        try:
+            kind, detail = self._say(text, blob.data)
+        except VaultError as error:
+            if error.code in STORE_AWAY:
+                raise
+            # Where other files are damaged nothing can be said of this one: they are named by themselves.
+            kind, detail = _OURS if error.code == "log.damaged" else "foreign", f"not the log's: {error.found}"
+        if blob.head.sha256 not in {None, hashlib.sha256(blob.data).hexdigest()}:
             return Finding("flipped", text, version.version_id, "the bytes are not those that the store took")
-        return Finding(kind, text, version.version_id, detail)
+        return None if kind == _OURS else Finding(kind, text, version.version_id, detail)
 
     def _say(self, text: str, data: bytes) -> tuple[str, str]:
         """`ours`, or a kind of finding with its detail. Raises VaultError for what is no file of a log at all."""

@@ -33,6 +33,13 @@ class Logged:
         self.store = MemoryStore(lambda: self.now)
         self.vault = self.opened(self.store)
 
+    def twin(self) -> "Logged":
+        """The same contents, independent from now on."""
+        other = Logged(self.now, self.provider, self.signer, self.position)
+        copied = self.store.copy()
+        other.store.rows, other.store._count = copied.rows, copied._count
+        return other
+
     def opened(self, store: ObjectStore) -> Vault:
         """The vault as a new process opens it."""
         return throwaway_vault(store=store, provider=self.provider, signer=self.signer, clock=lambda: self.now)
