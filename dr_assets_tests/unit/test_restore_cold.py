@@ -12,6 +12,7 @@ from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.retention.lock_check import check_locks
 from dr_assets.vault.retention.thawing import ask_thaw, cold_among, require_thawed
 from dr_assets.vault.storage import Thaw
+from dr_assets.vault.verify import verify
 from dr_assets_tests.unit.test_expire import Life
 
 HOUR = timedelta(hours=1)
@@ -113,3 +114,21 @@ def test_locks_of_what_is_cold_are_judged_like_all_others(grown: Life) -> None:
     assert check_locks(life.vault, "ledger").troubles == ()
     life.store.rows[name][0].lock = None
     assert [one.key for one in check_locks(life.vault, "ledger").troubles] == [name]
+
+
+def test_a_verification_takes_the_stores_word_for_what_is_cold(grown: Life) -> None:
+    """A notice for each, no damage; whose lock lacks, is an error; a cold overlay hides nothing of what was sealed."""
+    life = grown.twin()
+    names = freeze(life, "/base-")
+    report = verify(life.vault)
+    assert {found.key for found in report.notices if found.kind == "cold"} == set(names)
+    assert report.ok
+    life.store.rows[names[0]][0].lock = None
+    assert [(found.kind, found.key) for found in verify(life.vault).errors] == [("unlocked", names[0])]
+    other = grown.twin()
+    row = other.store.rows[names[0]][0]
+    assert row.data is not None
+    other.store.add(names[0], row.data[:-1] + b"?").storage_class = "DEEP_ARCHIVE"
+    row.data = row.data[:-1] + b"!"
+    (damage,) = verify(other.vault).errors
+    assert damage.key == names[0]

@@ -12,7 +12,7 @@ makes up for rounds that were missed, up to a whole cycle: then it reads the who
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from dr_assets.estate.model import Sampling
 from dr_assets.vault.facts import facts, latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.keys import ObjectKey, prefix_of
-from dr_assets.vault.storage import COLD_CLASSES
+from dr_assets.vault.retention.thawing import is_frozen
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify.examine import Examined, examine
@@ -231,7 +231,7 @@ def _examined(vault: Vault, names: Iterator[Name], done: Sampled) -> Iterator[Ex
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="sample") as pool:
         ahead: deque[Future[Examined]] = deque()
         for name in names:
-            if _is_frozen(vault, name):
+            if is_frozen(vault, name):  # its lock is judged with all others (lock_check.py)
                 done.cold += 1
                 continue
             ahead.append(pool.submit(examine, vault, name, now))
@@ -239,12 +239,3 @@ def _examined(vault: Vault, names: Iterator[Name], done: Sampled) -> Iterator[Ex
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-
-
-def _is_frozen(vault: Vault, name: Name) -> bool:
-    """Nobody reads what would have to be thawed first; its lock is judged with all others (lock_check.py)."""
-    cold: Sequence[str] = [row.version_id for row in name.versions if row.storage_class in COLD_CLASSES]
-    if not cold:
-        return False
-    head = vault.store.head(name.text, cold[0])
-    return head is not None and head.is_frozen

@@ -14,6 +14,7 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.estate.keeping import thaw_time
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.storage import COLD_CLASSES, ThawTier
+from dr_assets.vault.storage.versions import Name, authentic
 from dr_assets.vault.vault import StoredObject, Vault
 
 THAWED_DAYS: Final = 7  # how long a thawed copy can be read: a restore, and a second one if the first fails
@@ -76,6 +77,17 @@ def cold_among(vault: Vault, objects: Iterable[StoredObject]) -> ColdPart:
     return ColdPart(
         tuple(obj for obj, head in closed if head.thaw is None), tuple(obj for obj, head in closed if head.thaw)
     )
+
+
+def is_frozen(vault: Vault, name: Name) -> bool:
+    """Whether the sealed version of a name can't be read now. What somebody laid on top of it counts for nothing."""
+    if not any(row.storage_class in COLD_CLASSES for row in name.versions):
+        return False
+    version = authentic(vault.store, name)
+    if version is None or version.storage_class not in COLD_CLASSES:
+        return False
+    head = vault.store.head(name.text, version.version_id or None)
+    return head is not None and head.is_frozen
 
 
 def ask_thaw(vault: Vault, part: ColdPart, tier: ThawTier, *, days: int = THAWED_DAYS) -> int:

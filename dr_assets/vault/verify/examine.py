@@ -5,8 +5,8 @@ What belongs here: everything that can be said of a name by itself. What stays o
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final, cast
+from datetime import datetime
+from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.facts import is_misdated
@@ -15,22 +15,22 @@ from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.envelope import TRAILER_BYTES, Envelope
 from dr_assets.vault.format.frames import open_frames
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import DIGEST_HEX, KEYS, WAL, ObjectKey, fact_stream
+from dr_assets.vault.format.keys import DIGEST_HEX, KEYS, ObjectKey, fact_stream
 from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
 from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.keys.key_object import parse_key_object
-from dr_assets.vault.retention import Kind
+from dr_assets.vault.retention.judged import kind_of, lock_trouble
 from dr_assets.vault.storage import STORE_AWAY, Blob, Lock, Version
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import list_of, slices_of
 
-LOCK_TOLERANCE: Final = timedelta(minutes=10)  # between the moment a lock was reckoned from and the put
 LOCK_EXPIRED: Final = "lock_expired"
 BODY_LIMIT_BYTES: Final = 64 << 20
 
+_KIND_OF_UNREAD: Final = {"vault.too_large": "malformed", "vault.cold": "cold"}
 _KIND_OF_CODE: Final = {
     "vault.bad_signature": "bad_signature",
     "vault.untrusted_signer": "untrusted",
@@ -161,7 +161,7 @@ def _choose(vault: Vault, name: Name, key: ObjectKey, draft: _Draft) -> tuple[Ve
         except VaultError as error:
             if error.code in STORE_AWAY:
                 raise
-            kind = "malformed" if error.code == "vault.too_large" else "missing"
+            kind = _KIND_OF_UNREAD.get(error.code, "missing")
             damage.append(Finding(kind, name.text, version.version_id, error.found))
             continue
         read = Read.of(blob)
@@ -271,7 +271,7 @@ def judge_lock(
     if lock.retain_until <= now:
         return [Finding(LOCK_EXPIRED, text, version_id, f"its lock ended {lock.retain_until:%Y-%m-%d}")]
     if header is None:
-        return []
+        return []  # of a data key, `check_locks` tells whether it outlives what it opens
     return held_to_rule(vault, key, version_id, lock, header.kind, header.sealed_at)
 
 
@@ -279,11 +279,5 @@ def held_to_rule(
     vault: Vault, key: ObjectKey, version_id: str, lock: Lock, kind: str, sealed_at: datetime
 ) -> list[Finding]:
     """A lock that holds, against the rule for what was sealed at that time."""
-    # A micro-segment may have the long lock or the short one, as long as it had one of the two (docs/decisions/0070).
-    rule = vault.locks.lock(key.dataset, cast("Kind", "micro" if key.stream == WAL else kind), sealed_at)
-    if lock.retain_until + LOCK_TOLERANCE < rule.retain_until:
-        detail = f"locked until {lock.retain_until:%Y-%m-%d %H:%M}Z, its rule says {rule.retain_until:%Y-%m-%d %H:%M}Z"
-        return [Finding("unlocked", str(key), version_id, detail)]
-    if rule.mode == "COMPLIANCE" and lock.mode != "COMPLIANCE":
-        return [Finding("unlocked", str(key), version_id, f"locked in {lock.mode} mode, which has a bypass")]
-    return []
+    trouble = lock_trouble(vault.locks, key, lock, sealed_at=sealed_at, kind=kind_of(key, kind))
+    return [] if trouble is None else [Finding("unlocked", str(key), version_id, trouble)]

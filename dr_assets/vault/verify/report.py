@@ -42,6 +42,7 @@ KINDS: dict[str, Severity] = {
     "orphan": "notice",  # beyond the end of a chain, never acknowledged, never used
     "fork": "notice",  # competes with the chain and lost: a late put of a crashed writer
     "unvouched": "notice",  # begins where a chain ends, and names another piece as the one before it
+    "cold": "notice",  # in a class that has to be thawed first: size, digest and lock are the store's word
     "misdated": "notice",  # a fact dated after the store took it: ignored
     "unfinished": "notice",  # begun and not ended: a base backup, a roll-up, an expiry
     "gap": "notice",  # positions that were never captured, on record as such

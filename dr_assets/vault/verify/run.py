@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.format.keys import ObjectKey, fact_stream
 from dr_assets.vault.full_segment import FULL
+from dr_assets.vault.retention.thawing import is_frozen
 from dr_assets.vault.storage.bucket_settings import BucketSettings
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import StoredObject, Vault
@@ -171,6 +172,11 @@ class _Run:
         return _Told(account=_full(self.vault, turn.later, key) if key.stream == FULL else None, overlays=overlays)
 
     def _examined(self, name: Name) -> Examined:
+        if name.key is not None and is_frozen(self.vault, name):
+            glanced = glance(self.vault, name, name.key, self.moment)
+            if glanced is not None:
+                told = Finding("cold", name.text, None, "lies in a cold class: the store's word for it, not its bytes")
+                return replace(glanced, findings=(*glanced.findings, told))
         if name.key is not None and name.versions and not self.depth.reads(name.key):
             glanced = glance(self.vault, name, name.key, self.moment)
             if glanced is not None:

@@ -23,10 +23,11 @@ from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream, part_strea
 from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
+from dr_assets.vault.retention.judged import LOCK_TOLERANCE
 from dr_assets.vault.verify.beneath import micro_place
 from dr_assets.vault.verify.by_names import NameWatch
 from dr_assets.vault.verify.chains import ChainWatch
-from dr_assets.vault.verify.examine import LOCK_EXPIRED, LOCK_TOLERANCE, Examined
+from dr_assets.vault.verify.examine import LOCK_EXPIRED, Examined
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import Expired, Rolled
 from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
