@@ -262,7 +262,7 @@ class Estate:
     subjects: Subjects | None = None
     rotate_every: timedelta = timedelta(days=90)
     log: LogPolicy = field(default_factory=LogPolicy)
-    verification: VerificationPolicy = VerificationPolicy()
+    verification: VerificationPolicy = field(default_factory=VerificationPolicy)
     providers: tuple[KeyProviderPlace, ...] = ()
     signer: SignerPlace | None = None
     approvals: ApprovalRule | None = None

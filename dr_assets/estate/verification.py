@@ -45,5 +45,5 @@ def verification_rules(document: Document, declared: EstateDeclaration) -> Itera
     for level in VERIFY_LEVELS:
         text = getattr(declared.verification, level)
         if not cadence.is_cron(text):
-            reason = f"'{text}' is no cron line of five fields that ever fires, as in 40 4 * * *"
-            yield document.finding("policy.value", reason, "verification", level)
+            reason = f"`{text}` is not a five-field cron line that ever fires (minute hour day month weekday, UTC)"
+            yield document.finding("policy.cron", reason, "verification", level)
