@@ -20,6 +20,7 @@ from dr_assets.cli import (
     policy,
     replicate,
     restore,
+    roles,
     roll_up,
     settle,
     snapshot,
@@ -27,6 +28,7 @@ from dr_assets.cli import (
     sync_guard,
     vault,
     wal,
+    witness,
 )
 from dr_assets.cli.doctor import command as doctor
 from dr_assets.estate.errors import DrError
@@ -42,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(roles.app, name="roles")
 vault.app.add_typer(hold.app, name="hold")
 keeping.add_to(vault.app)
 policy.add_to(estate.app)
@@ -49,6 +52,7 @@ app.add_typer(vault.app, name="vault")
 app.add_typer(estate.app, name="estate")
 app.add_typer(keys.app, name="keys")
 app.add_typer(wal.app, name="wal")
+app.add_typer(witness.app, name="witness")
 app.add_typer(log.app, name="log")
 app.command("capture")(capture.capture)
 app.command("sync-guard")(sync_guard.sync_guard)
