@@ -1,4 +1,4 @@
-"""`dr-assets log sequence|show|prove|export`: the transparency log of a vault."""
+"""`dr-assets log sequence|show|prove|export|collect|trust|verify`: the transparency log of a vault."""
 
 import json
 import time
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dr_assets.cli import log_outside
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.cli.times import iso
 from dr_assets.estate.durations import parse_duration
@@ -22,6 +23,11 @@ from dr_assets.vault.storage.versions import find_name
 from dr_assets.vault.vault import Vault
 
 app = typer.Typer(no_args_is_help=True, help="The transparency log: what the vault holds, checkable by outsiders.")
+
+app.command("collect")(log_outside.collect_command)
+app.command("key")(log_outside.key_command)
+app.command("trust")(log_outside.trust_command)
+app.command("verify")(log_outside.verify_command)
 
 VaultOption = Annotated[str, typer.Option("--vault", help="which of the estate's vaults")]
 LOST = 1

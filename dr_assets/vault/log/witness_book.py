@@ -25,9 +25,9 @@ def origin_hash(origin: str) -> str:
 
 
 class WitnessBook:
-    """The folder of one witness, held exclusively while open. A context manager."""
+    """The folder of one witness, held exclusively while open unless it is only `shared` to read. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         """Raises PolicyError `witness.not_set_up` where no book was begun, `witness.in_use` when another has it.
 
         A lost book is not begun anew by itself: a witness that forgot would cosign a second history.
@@ -41,7 +41,8 @@ class WitnessBook:
         self._folder = folder
         self._held = os.open(folder / COSIGNED, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not shared:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._held)
             raise PolicyError(
