@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
@@ -12,14 +13,14 @@ from rich.table import Table
 from dr_assets.cli import subjects
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.key_places import FileKeys
-from dr_assets.estate.model import Estate
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.life.escrow import drill, export, open_escrow, recover
 from dr_assets.vault.keys.life.listing import KeyRow, Lying, datasets_with_keys, list_keys, objects_under
 from dr_assets.vault.keys.life.retirement import retire
 from dr_assets.vault.keys.life.rotation import age_of, rotate, unfinished
+from dr_assets.vault.keys.provider import KeyProvider
+from dr_assets.vault.keys.providers import providers_of
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
 from dr_assets.vault.subjects.connect import subject_id_key
 
@@ -31,6 +32,15 @@ VaultOption = Annotated[str, typer.Option("--vault", help="which of the estate's
 ReasonOption = Annotated[str, typer.Option("--reason", help="why; it goes on record")]
 EscrowArgument = Annotated[Path, typer.Argument(metavar="FILE", help="what `keys export` wrote")]
 IdentityOption = Annotated[Path, typer.Option("--identity", help="the age identity file that `age-keygen` wrote")]
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A provider that makes its next key-encryption key when asked."""
+
+    def renew(self) -> str:
+        """The id of the new one."""
+        ...
 
 
 @app.command("list")
@@ -96,12 +106,24 @@ def retire_command(
 
 
 @app.command("new-kek")
-def new_kek(defs: DefsOption = None) -> None:
-    """A new key-encryption key in the folder of plain keys; elsewhere the service or the HSM makes it."""
-    folder = _folder_of(estate_of(defs))
-    provider = FileKeyProvider.create(folder)
-    typer.echo(f"{provider.kek_id} in {folder} wraps from now on")
-    typer.echo(f"NOTE: {DEMO_ONLY}")
+def new_kek(
+    provider: Annotated[
+        str | None, typer.Argument(help="as `keys list` names it; needed where there are several")
+    ] = None,
+    defs: DefsOption = None,
+) -> None:
+    """A new key-encryption key in a token, a transit engine or a folder; AWS KMS's are made by whoever runs it."""
+    chosen = _provider_of(providers_of(estate_of(defs), os.environ).every, provider)
+    if isinstance(chosen, FileKeyProvider):
+        kek_id = FileKeyProvider.create(chosen.folder).kek_id
+        typer.echo(f"NOTE: {DEMO_ONLY}")
+    elif isinstance(chosen, Renewable):
+        kek_id = chosen.renew()
+    else:
+        raise PolicyError(
+            "keys.not_ours", f"the keys of {chosen.name} are not made from here", "make one in the service itself"
+        )
+    typer.echo(f"{chosen.name}: {kek_id} wraps from now on; `dr-assets keys rotate` puts it to use")
 
 
 @app.command("export")
@@ -159,18 +181,14 @@ def _identity(path: Path) -> str:
     return read_secret(path, "age identity").decode("ascii", errors="replace")
 
 
-def _folder_of(estate: Estate) -> Path:
-    folders = [one.place for one in estate.key_providers if isinstance(one.place, FileKeys)]
-    if not folders:
-        raise PolicyError(
-            "keys.no_folder",
-            "no declared key provider is a folder",
-            "make the new key in the service or the HSM itself",
-        )
-    value = os.environ.get(folders[0].dir_env)
-    if not value:
-        raise PolicyError("vault.setting_missing", f"{folders[0].dir_env} is not set", f"export {folders[0].dir_env}=…")
-    return Path(value).expanduser()
+def _provider_of(providers: Sequence[KeyProvider], name: str | None) -> KeyProvider:
+    if name is None and len(providers) == 1:
+        return providers[0]
+    for provider in providers:
+        if provider.name == name:
+            return provider
+    known = ", ".join(provider.name for provider in providers)
+    raise PolicyError("keys.which_provider", f"no provider `{name or ''}` is declared", f"name one of: {known}")
 
 
 def _row(row: KeyRow, lying: dict[str, list[Lying]]) -> dict[str, Json]:

@@ -19,6 +19,7 @@ from dr_assets.vault.subjects.records import deletion_name, key_name
 from dr_assets.vault.subjects.ring import SubjectRing
 from dr_assets.vault.subjects.shelf import MemoryShelf
 from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.verify import verify
 from dr_assets_tests.faults.vault.sample import StillClock
 
 IDS = SubjectIds(bytes(32))
@@ -196,6 +197,19 @@ def test_a_mass_deletion_past_the_approvals_is_seen_and_undone() -> None:
     assert look(world.ring).vanished == ()
     with pytest.raises(PolicyError, match=r"subjects\.deleted"):
         world.ring.key_of(people[0])
+
+
+def test_the_vault_is_sound_with_backups_of_the_ring_and_after_they_are_gone() -> None:
+    """Verify asks for no longer lock than the grace, and no witness misses what had to go."""
+    world = World()
+    world.ring.key_for_sealing(ANNA)
+    back_up(world.ring)
+    report = verify(world.vault)
+    assert report.findings == ()
+    world.after(GRACE)
+    finish(world.ring)
+    assert not [name for name in world.store.rows if "/subjects/ring/" in name]
+    assert verify(world.vault, witness=report.witness).ok
 
 
 def test_more_than_a_few_deletions_are_refused_though_approved() -> None:
