@@ -1,4 +1,4 @@
-"""`dr-assets vault extend|locks|sample`: locks lengthened, locks judged, old objects read back."""
+"""`dr-assets vault extend|locks|sample|cold-rule`: locks lengthened and judged, old objects read back or moved away."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
 from dr_assets.cli.times import parse_moment
 from dr_assets.vault.connect import open_vault
+from dr_assets.vault.retention.cold_rule import cold_rule
 from dr_assets.vault.retention.extension import extend_locks
 from dr_assets.vault.retention.lock_check import check_locks
 from dr_assets.vault.retention.sampling import plan_sample, sample
@@ -107,8 +108,16 @@ def sample_command(
         raise typer.Exit(DAMAGED)
 
 
+def cold_rule_command(defs: DefsOption = None) -> None:
+    """Print the bucket's lifecycle for what is declared cold, as put-bucket-lifecycle-configuration of AWS takes it."""
+    estate = estate_of(defs)
+    rules = [rule for dataset in estate.datasets.values() if (rule := cold_rule(estate.name, dataset)) is not None]
+    typer.echo(json.dumps({"Rules": rules}, indent=2))
+
+
 def add_to(app: typer.Typer) -> None:
     """Hang them into `dr-assets vault`."""
     app.command("extend")(extend)
     app.command("locks")(locks)
     app.command("sample")(sample_command)
+    app.command("cold-rule")(cold_rule_command)
