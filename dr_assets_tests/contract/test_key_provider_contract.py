@@ -236,6 +236,12 @@ def unshown(case: Case, text: str) -> None:
     assert not [secret for secret in (*case.hidden, SECRET.hex()) if secret in text]
 
 
+def test_no_repr_shows_how_a_server_is_entered() -> None:
+    """Tracebacks with locals print these."""
+    entry = Entry(token="do-not-print", role_id="do-not-print", secret_id="do-not-print")
+    assert "do-not-print" not in repr([entry, BaoSession("http://127.0.0.1:9", entry)])
+
+
 def test_a_token_that_hangs_is_given_up(softhsm: SoftHsm) -> None:
     """A library without time-outs must not hold up a restore that has another provider."""
     token = Token(softhsm.module, "three", softhsm.pin, timeout_s=0.2)

@@ -175,7 +175,7 @@ def test_a_provider_that_gave_no_answer_is_asked_last_from_then_on(site: Site) -
     """A dead one costs its time-out once, not for every key."""
     ring = site.ring(replicas=lambda _: ())
     keys = [ring.for_writing("ledger")]
-    keys += [site.ring(store=site.store, replicas=lambda _: ())._made("ledger").data_key for _ in range(4)]
+    keys += [site.ring(store=site.store, replicas=lambda _: ())._made("ledger").data_key for _ in range(16)]
     site.one.away = site.two.away = False
     site.one.asked, site.one.away = 0, True
     fresh = site.ring()
