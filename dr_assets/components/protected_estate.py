@@ -19,6 +19,7 @@ from dr_assets.components.vault_keeping import keeping_parts
 from dr_assets.components.vault_key_rotation import key_rotation_parts
 from dr_assets.components.vault_replication import replication_parts
 from dr_assets.components.vault_resource import resource_key, vault_resource
+from dr_assets.components.vault_verification import verification_parts
 from dr_assets.estate.declarations import EstateDeclaration, load_estate
 from dr_assets.estate.model import Estate
 
@@ -51,6 +52,7 @@ class ProtectedEstate(dg.Component):
         log = checkpoint_parts(estate)
         kept = keeping_parts(estate, self.defs_dir)
         keys = key_rotation_parts(estate)
+        looked = verification_parts(estate)
         return dg.Definitions(
             assets=[
                 coverage_asset(estate),
@@ -59,9 +61,10 @@ class ProtectedEstate(dg.Component):
                 *log.assets,
                 *kept.assets,
                 *keys.assets,
+                *looked.assets,
             ],
-            asset_checks=[*regions.checks, *log.checks, *kept.checks, *keys.checks],
-            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs, *keys.jobs],
+            asset_checks=[*regions.checks, *log.checks, *kept.checks, *keys.checks, *looked.checks],
+            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs, *keys.jobs, *looked.jobs],
             schedules=[
                 coverage_schedule(coverage),
                 *drill_schedules(estate, drill),
@@ -69,6 +72,7 @@ class ProtectedEstate(dg.Component):
                 *log.schedules,
                 *kept.schedules,
                 *keys.schedules,
+                *looked.schedules,
             ],
             sensors=[drill_due_sensor(estate, drill), alerts_sensor(estate)],
             resources={

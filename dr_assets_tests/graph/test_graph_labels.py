@@ -41,9 +41,11 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "ledger/roll_up",
         "ledger/snapshot",
         "ledger/wal_chain",
+        "vault/checkpoint",
         "vault/key_rotation",
         "vault/replication",
         "vault/sampling",
+        "vault/verification",
     ]
     checks = {key.name: key.asset_key.to_user_string() for key in GRAPH.asset_check_keys}
     assert checks == {
@@ -59,11 +61,16 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "money_adds_up": "ledger/reconciliation",
         "coverage": "estate/coverage",
         "within_objectives": "estate/drill",
+        "consistent_primary": "vault/checkpoint",
+        "complete_primary": "vault/checkpoint",
         "replicated_primary_standby": "vault/replication",
         "replication_lag_primary_standby": "vault/replication",
         "sampled_ledger": "vault/sampling",
         "locks_ledger": "vault/sampling",
         "policy_unweakened": "vault/sampling",
+        "undamaged_primary": "vault/verification",
+        "overlays_primary": "vault/verification",
+        "covered_primary": "vault/verification",
         "wrapped": "vault/key_rotation",
         "key_age": "vault/key_rotation",
         "retired_unused": "vault/key_rotation",
@@ -76,9 +83,9 @@ def test_every_check_says_what_it_promises(key: dg.AssetCheckKey) -> None:
     """Integrity, lock and continuity block what comes after them; every check has a description."""
     spec = GRAPH.get(key)
     assert spec.description
-    assert spec.blocking is (
-        key.name in {"contiguous", "verified", "locked", "restorable", "money_adds_up", "replicated_primary_standby"}
-    )
+    blocking = {"contiguous", "verified", "locked", "restorable", "money_adds_up", "replicated_primary_standby"}
+    blocking |= {"consistent_primary", "undamaged_primary"}
+    assert spec.blocking is (key.name in blocking)
 
 
 def test_restores_share_one_host() -> None:
@@ -99,8 +106,9 @@ def test_everything_that_watches_is_switched_on() -> None:
     )
     expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
     expected += ["ledger_wal_chain", "vault_replication"]
-    expected += ["vault_sampling"]
+    expected += ["vault_sampling", "vault_checkpoint"]
     expected += ["vault_key_rotation", "vault_key_checks"]
+    expected += ["vault_verify_index", "vault_verify_sample", "vault_verify_full"]
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 
