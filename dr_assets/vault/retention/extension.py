@@ -54,13 +54,13 @@ def extend_locks(
     if dataset == SUBJECTS:
         raise PolicyError("hold.not_an_object", "backups of people's keys have to go in time", "leave them out")
     mode = vault.locks.lock(dataset, "manifest", now).mode
-    chosen = [_key(vault, dataset, text) for text in objects]
+    chosen = [vault.find(_key(vault, dataset, text)) for text in objects]
     keys = _extend(vault, _key_objects(vault, dataset), Lock(mode, until + KEY_MARGIN), dry_run=dry_run)
-    found = iter([vault.find(key) for key in chosen]) if chosen else vault.objects(dataset)
+    found = iter(chosen) if chosen else vault.objects(dataset)
     rest = _extend(vault, found, Lock(mode, until), dry_run=dry_run)
     done = Extension(dataset, until, keys[0] + rest[0], keys[1] + rest[1])
     if done.extended and not dry_run:
-        named: list[Json] = [str(key) for key in chosen]
+        named: list[Json] = [str(obj.key) for obj in chosen]
         body: dict[str, Json] = {"until": canonical.format_time(until), "mode": mode, "extended": done.extended}
         record_fact(vault, dataset, LOCK_EXTENSION, body | {"objects": named})
     return done
