@@ -42,7 +42,7 @@ from dr_assets.vault.log.tiles import (
 )
 from dr_assets.vault.vault import Vault
 
-CACHED_TILES: Final = 1024
+CACHED_TILES: Final = 4096  # 80 MB when full: all hashes of a million leaves
 ATTEMPTS: Final = 16
 _COMBINATIONS: Final = 4096  # of versions at the right edge; it takes a stranger's hand for there to be more than one
 
