@@ -144,7 +144,7 @@ def test_nothing_set_is_told_by_name_and_no_probe_crashes(run: Run, estate: Esta
     rows = json.loads(said.out)["checks"]
     assert said.code == 2
     lacking = next(row["found"] for row in rows if row["check"] == "environment")
-    assert all(name in lacking for name in ("LEDGER_DSN", estate.keys_dir_env, "DR_VAULT_PRIMARY_SECRET_KEY"))
+    assert all(name in lacking for name in ("LEDGER_DSN", estate.keys_dir_env, "DR_VAULT_PRIMARY_READER_SECRET"))
     assert {"source", "vault", "replica standby", "recovery point", "base backup"} <= {row["check"] for row in rows}
     told = [row["found"] for row in rows if row["found"].startswith("vault.setting_missing: DR_VAULT_PRIMARY")]
     assert len(told) == 1
