@@ -339,6 +339,31 @@ def test_the_logs_own_files_come_over(regions: Regions) -> None:
     assert ("casino/log/tile/0/000", "differs") in {(each.name, each.why) for each in found}
 
 
+def test_keys_come_first_and_words_about_the_rest_last(regions: Regions) -> None:
+    """A copy that is cut short holds what opens it, and claims nothing that it lacks."""
+    record_inventory(regions.vault(regions.here, "primary"), "ledger")
+    regions.here.add("casino/log/checkpoint/" + "0" * 20, b"note", Lock("GOVERNANCE", regions.clock.now + DAY))
+    regions.clock.now += timedelta(minutes=2)
+    there: Any = FaultyStore(regions.there)
+    source, replica = regions.vault(regions.here, "primary"), regions.vault(there, "standby")
+    replicate(source, replica, ("ledger",), Options(copy=True, workers=1))
+    order = list(dict.fromkeys(call.stream for call in there.calls if call.method == "put"))
+    assert order == ["keys", "wal", "facts-capture", "facts-inventory", "checkpoint"]
+
+
+def test_what_was_put_just_now_may_gain_a_predecessor(regions: Regions) -> None:
+    """Puts run in parallel: a name that comes before one that was proven is not passed over for ever."""
+    regions.wal.put(1)
+    regions.clock.now += timedelta(seconds=10)
+    names = sorted(name for name in regions.here.rows if "/wal/" in name)
+    late = {name: regions.here.rows.pop(name) for name in names[-2:-1]}
+    regions.pass_(COPY)
+    regions.here.rows |= late
+    regions.clock.now += timedelta(seconds=10)
+    assert regions.pass_(Options(copy=True, full=False)).tally.copied >= 1
+    assert set(late) <= set(regions.there.rows)
+
+
 def test_a_pass_in_the_same_process_remembers_what_is_not_settled(regions: Regions) -> None:
     """What was put just now is brought at once, and not asked for again every few seconds."""
     before = regions.pass_(COPY)

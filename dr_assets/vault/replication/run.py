@@ -36,6 +36,8 @@ from dr_assets.vault.vault import Vault
 
 SETTLED: Final = timedelta(seconds=60)  # puts run in parallel: a name may still come before one that is there
 RECORD_EVERY: Final = timedelta(minutes=10)
+HOLD_TAKES: Final = timedelta(hours=1)  # until all that a hold covers is flagged
+CLOCK_SLACK: Final = timedelta(seconds=15)  # facts are dated by their writers' clocks
 WORKERS: Final = 16
 SAMPLES: Final = 16
 
@@ -157,10 +159,14 @@ class _Pass:
         return self._options.full or self._known is None or self._known.full_at is None
 
     def _held_since(self) -> frozenset[str]:
-        """Datasets of which holds were placed or released since: their objects are compared anew, by names alone."""
-        if self._known is None:
+        """Datasets of which holds were placed or released of late: their objects are compared anew. By names alone.
+
+        A hold is on record before its objects are flagged, so a full pass looks back farther than to the one before.
+        """
+        if self._known is None or self._known.full_at is None:
             return frozenset()
-        begin = int((self._known.as_of - _EPOCH) / timedelta(microseconds=1))
+        since = self._known.full_at - HOLD_TAKES if self._is_full else self._known.as_of - CLOCK_SLACK
+        begin = int((since - _EPOCH) / timedelta(microseconds=1))
         return frozenset(
             name
             for name in self._datasets
