@@ -15,7 +15,12 @@ from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.stores.postgres.capture_loop import CaptureOptions
 
 INFRA = Path(__file__).parents[2] / "infra"
-UNITS = ("dr-assets-capture@.service", "dr-assets-roll-up@.service", "dr-assets-sync-guard@.service")
+UNITS = (
+    "dr-assets-capture@.service",
+    "dr-assets-roll-up@.service",
+    "dr-assets-sync-guard@.service",
+    "dr-assets-witness@.service",
+)
 PROGRAM = "/opt/dr-assets/venv/bin/dr-assets"
 
 
@@ -131,5 +136,6 @@ def test_the_units_hand_over_every_variable_by_file() -> None:
     """No declared variable is written into a unit: secrets belong in the file that only root reads."""
     for name in UNITS:
         text = (INFRA / "systemd" / name).read_text()
-        assert "EnvironmentFile=/etc/dr-assets/env" in text
+        # A witness is none of the estate's: it is given nothing of it.
+        assert ("EnvironmentFile=/etc/dr-assets/env" in text) == ("witness" not in name)
         assert not [each for each in load_estate(default_defs_dir()).env_names() if each in text]
