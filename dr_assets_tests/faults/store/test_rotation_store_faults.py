@@ -1,16 +1,22 @@
 """Rotation and retirement with a fault of every kind at every call that they make to the object store."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
 
 from dr_assets.vault.facts import facts, latest_fact
 from dr_assets.vault.keys.aead_wrap import kek_id_of, unwrap
-from dr_assets.vault.keys.life.choice import ESTATE, RETIRED, ROTATION
+from dr_assets.vault.keys.life.audit import audit
+from dr_assets.vault.keys.life.choice import ESTATE, RETIRED, ROTATION, follow_facts
 from dr_assets.vault.keys.life.listing import list_keys, writing_key
 from dr_assets.vault.keys.life.retirement import retire
 from dr_assets.vault.keys.life.rotation import rotate, unfinished
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.provider_set import Providers
+from dr_assets.vault.keys.ring import KeyRing
+from dr_assets.vault.keys.wrappings import Replica
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
@@ -99,6 +105,44 @@ class RotateCase(Keys):
         assert {vault.open(obj).plaintext for obj in vault.objects("ledger", "wal")} == {b"data"}
 
 
+class RotateOverRegionsCase(RotateCase):
+    """The same, with the faults in the other region, which every wrapping has to be read back from."""
+
+    def __post_init__(self) -> None:
+        self.own: ObjectStore = MemoryStore(self.clock)
+        self.store: ObjectStore = MemoryStore(self.clock)  # the other region: what the sweep stands before
+        put(self.over(self.store, OLD), "wal", "wal", 0, 4, b"data")
+
+    def over(self, other: ObjectStore, *keks: bytes) -> Vault:
+        """The vault whose keys have to lie in `other` as well."""
+        vault = super().vault(self.own, *keks)
+        vault.keys = KeyRing(
+            store=self.own, estate="casino", providers=vault.keys.providers, trust=vault.trust, signer=self.signer,
+            locks=vault.locks, clock=self.clock, replicas=lambda _dataset: [Replica("other", lambda: other)],
+        )  # fmt: skip
+        return follow_facts(vault)
+
+    def vault(self, store: ObjectStore, *keks: bytes) -> Vault:
+        """As a new process opens it, with this store as the other region."""
+        return self.over(store, *keks)
+
+    def run(self, store: ObjectStore) -> None:
+        """Rotate; what the ring does beside is waited for, and whoever died there is dead here."""
+        vault = self.vault(store)
+        vault.keys.for_writing("ledger")
+        vault.keys.settle()
+        if latest_fact(vault, "ledger", ROTATION) is None:
+            rotate(vault, "ledger", "due")
+        vault.keys.settle()
+        store.now()
+
+    def check_complete(self) -> None:
+        """Complete, and nothing lacks in the other region: with its key objects alone all keys open."""
+        super().check_complete()
+        seen = audit(self.vault(self.store), timedelta(days=90))
+        assert (seen.elsewhere, seen.unwrapped, seen.unfinished) == ((), (), ())
+
+
 class RetireCase(Keys):
     """The old key-encryption key is stolen."""
 
@@ -131,6 +175,15 @@ def test_rotate_survives_every_fault_at_every_call() -> None:
     done = sweep(RotateCase)
     assert_all_held(done)
     assert {"put", "head", "list_versions", "get"} <= methods_of(done.points)
+
+
+# A killed process's threads die as it does; here they are threads of the test's own process.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_rotate_survives_every_fault_in_the_other_region() -> None:
+    """No key takes effect that the other region was not seen to hold; the next run completes it."""
+    done = sweep(RotateOverRegionsCase)
+    assert_all_held(done)
+    assert {"put", "head", "get"} <= methods_of(done.points)
 
 
 def test_retire_survives_every_fault_at_every_call() -> None:
