@@ -25,6 +25,10 @@ from dr_assets.vault.keys.aead_wrap import kek_id_of
 from dr_assets.vault.keys.derive import DataKey
 from dr_assets.vault.keys.key_object import KeyObject
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
+from dr_assets.vault.log.checkpoint import Checkpoint, sign_checkpoint
+from dr_assets.vault.log.merkle import leaf_hash
+from dr_assets.vault.log.statement import NAMES, OBJECT, Statement, make_leaf
+from dr_assets.vault.log.tiles import encode_bundle
 from dr_assets.vault.signing import Signer
 
 FOLDER = Path(__file__).parent
@@ -127,6 +131,26 @@ def key_object() -> tuple[str, bytes]:
     return str(key), data
 
 
+def log_files() -> dict[str, bytes]:
+    """A log of three leaves: a leaf by itself, its bundle, its tile, its checkpoint."""
+    subjects = [("manifest", OBJECT), ("fact", OBJECT), ("wal", NAMES)]
+    leaves = []
+    for label, kind in subjects:
+        name = f"casino/ledger/{label}/0/00000000/" + ("" if kind == NAMES else f"{0:016X}-{1:016X}-{'ab' * 16}")
+        sha256 = hashlib.sha256(f"vectors: {label}".encode()).hexdigest()
+        said: dict[str, canonical.Json] = {"kind": label, "stored_at": canonical.format_time(AT)}
+        leaves.append(make_leaf(Statement(kind, name, sha256, said), SIGNER))
+    hashes = [leaf_hash(leaf) for leaf in leaves]
+    root = hashlib.sha256(b"\1" + hashlib.sha256(b"\1" + hashes[0] + hashes[1]).digest() + hashes[2]).digest()
+    signed = sign_checkpoint(Checkpoint("dr-assets/casino/primary", len(leaves), root), SIGNER)
+    return {
+        "log-leaf.bin": leaves[0],
+        "log-entries.bin": encode_bundle(leaves),
+        "log-tile.bin": b"".join(hashes),
+        "log-checkpoint.bin": signed.note,
+    }
+
+
 def files() -> dict[str, bytes]:
     """Every file of the folder, by name."""
     made: dict[str, bytes] = {}
@@ -146,6 +170,13 @@ def files() -> dict[str, bytes]:
             "plaintext_sha256": hashlib.sha256(plaintext).hexdigest(),
             "header_digest": sealed.header.digest,
         }
+    logged = log_files()
+    made |= logged
+    index["log"] = {
+        "casino/log/tile/entries/000.p/3": "log-entries.bin",
+        "casino/log/tile/0/000.p/3": "log-tile.bin",
+        f"casino/log/checkpoint/{3:020d}": "log-checkpoint.bin",
+    }
     made["index.json"] = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
     return made
 
