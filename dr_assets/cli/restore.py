@@ -21,6 +21,7 @@ from dr_assets.stores.postgres.plan import RestorePlan, cold_material, plan_rest
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
 from dr_assets.stores.postgres.restore import restore as carry_out
 from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.log.trust import Trusted, trusted
 from dr_assets.vault.retention.thawing import ColdPart, ask_thaw, require_thawed
 from dr_assets.vault.storage import ThawTier
 from dr_assets.vault.vault import Vault
@@ -65,7 +66,11 @@ def restore(
         check_witness(opened, Witness.load(witness))
     tier = declared.cold.thaw if declared.cold else "Standard"
     asks = tier if thaw and not dry_run else None
+    seen = trusted(opened, moment) if moment else Trusted(opened)
+    opened = seen.vault
     plan = _plan(opened, declared.name, target, moment, timeline, asks)
+    if seen.left_out:
+        typer.echo(f"note: left out {len(seen.left_out)} objects that the log of then does not vouch for", err=True)
     if into is None or dry_run:
         if as_json:
             typer.echo(json.dumps(plan.to_json(), indent=2))

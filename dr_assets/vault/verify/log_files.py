@@ -5,7 +5,7 @@ stays out: what the log vouches for, and what outsiders say of its checkpoints (
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -14,11 +14,12 @@ from typing import Final
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format.keys import LOG, is_log_folder
 from dr_assets.vault.log.batch import BATCH_LIMIT_BYTES, parse_batch
-from dr_assets.vault.log.checkpoint import verify_checkpoint
+from dr_assets.vault.log.checkpoint import Checkpoint, origin_of, verify_checkpoint
 from dr_assets.vault.log.merkle import HASH_BYTES, leaf_hash
-from dr_assets.vault.log.names import BATCH, CHECKPOINT, base_of, is_log_name, log_prefix, size_of
+from dr_assets.vault.log.names import BATCH, CHECKPOINT, base_of, checkpoint_name, is_log_name, log_prefix, size_of
 from dr_assets.vault.log.reader import LogReader
 from dr_assets.vault.log.tiles import HEIGHT, WIDTH, Tile, decode_bundle, holder_of
+from dr_assets.vault.log.trust import require_continues
 from dr_assets.vault.retention.judged import LOCK_TOLERANCE
 from dr_assets.vault.storage import STORE_AWAY, Version
 from dr_assets.vault.storage.versions import Name
@@ -39,6 +40,23 @@ class LogFilesJudge:
     @cached_property
     def _reader(self) -> LogReader | None:
         return LogReader.open(self.vault)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The newest checkpoint: what a witness remembers."""
+        return [] if self._reader is None else [self._reader.checkpoint]
+
+    def against(self, known: Iterable[Checkpoint]) -> Iterator[Finding]:
+        """What contradicts checkpoints of this estate that are known from elsewhere."""
+        for checkpoint in known:
+            if checkpoint.origin.startswith(origin_of(self.vault.estate, "")):
+                try:
+                    require_continues(self.vault, checkpoint)
+                except VaultError as error:
+                    if error.code in STORE_AWAY:
+                        raise
+                    kind = "forked_log" if error.code == "log.forked" else "missing"
+                    name = checkpoint_name(self.vault.estate, checkpoint.size)
+                    yield Finding(kind, name, None, f"was witnessed: {error.found}")
 
     def judge(self, name: Name) -> tuple[Finding, ...] | None:
         """What there is to say of a name; None if it is no name of a log of this estate.

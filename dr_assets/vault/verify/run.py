@@ -91,6 +91,7 @@ def verify(
     with nullcontext() if state is None else Journal(state, subject, vault.clock()) as journal:
         run.go(names_in(vault, direct, folders, None), journal, workers, progress, total)
         findings = {
+            *run.log.against(witness.checkpoints.values() if witness else ()),
             *run.tally.judge(witness, vault.estate, dataset),
             *vouched_findings(vault, dataset, as_of, run.tally),
             *bucket_findings(settings, settings_before),
@@ -103,7 +104,7 @@ def verify(
         objects_locked=run.tally.objects_locked,
         size_bytes=run.tally.size_bytes,
         duration_s=time.monotonic() - begin_s,
-        witness=Witness.of(run.tally.newest.values()),
+        witness=Witness.of(run.tally.newest.values(), run.log.checkpoints()),
         level=depth.level,
         read_bytes=run.tally.read_bytes,
         plaintext_bytes=run.tally.plaintext_bytes,
