@@ -26,10 +26,10 @@ def tls_region(engines_dir: Path, weed_programs: Programs) -> Iterator[SeaweedRe
 
 def environment(region: SeaweedRegion, folder: Path, ca_file: Path) -> dict[str, str]:
     """A host that believes one authority."""
+    # Both of the estate's vaults lie in the one bucket here: no test of this file is about copies.
+    s3 = {"ENDPOINT": region.endpoint, "ACCESS_KEY": region.access_key, "SECRET_KEY": region.secret_key}
     return {
-        "DR_VAULT_PRIMARY_ENDPOINT": region.endpoint,
-        "DR_VAULT_PRIMARY_ACCESS_KEY": region.access_key,
-        "DR_VAULT_PRIMARY_SECRET_KEY": region.secret_key,
+        **{f"DR_VAULT_{name}_{part}": value for name in ("PRIMARY", "STANDBY") for part, value in s3.items()},
         "DR_KEYS_DIR": str(folder / "secret" / "keys"),
         "DR_TRUST_FILE": str(folder / "trust.json"),
         "DR_SIGNING_KEY": str(folder / "secret" / "signing.pem"),
