@@ -127,7 +127,8 @@ class Ours:
             if "vaults" in attributes:
                 attributes["vaults"]["primary"]["bucket"] = f"dr-assets-{self._tag}"
             if attributes.get("dataset") == DATASET:
-                attributes |= {"slot": self.slot, **self._declared}
+                # One region here; a declared replica would have to hold each new data key too.
+                attributes |= {"slot": self.slot, "replicas": [], **self._declared}
             target = self._folder / "defs" / source.parent.name / "defs.yaml"
             target.parent.mkdir(parents=True)
             target.write_text(yaml.safe_dump(document))
