@@ -183,7 +183,7 @@ LOCKS: Final = (
             "seaweedfs": Gap(
                 EXTENDING,
                 "the date is in the body, which its policies don't judge",
-                "our own client refuses it; it costs space, never data",
+                "our own client asks for no more than is declared; a lock that is too long costs space, never data",
             )
         },
     ),
