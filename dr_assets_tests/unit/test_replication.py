@@ -1,5 +1,6 @@
 """The second region: proven object by object, cheaply, and brought there by ourselves where the store doesn't."""
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -343,12 +344,14 @@ def test_keys_come_first_and_words_about_the_rest_last(regions: Regions) -> None
     """A copy that is cut short holds what opens it, and claims nothing that it lacks."""
     record_inventory(regions.vault(regions.here, "primary"), "ledger")
     regions.here.add("casino/log/checkpoint/" + "0" * 20, b"note", Lock("GOVERNANCE", regions.clock.now + DAY))
+    part = ObjectKey("casino", "ledger", "base-b1", "7", 1, 0, 1, hashlib.sha256(b"part").hexdigest()[:32])
+    regions.here.add(str(part), b"part", Lock("GOVERNANCE", regions.clock.now + DAY))
     regions.clock.now += timedelta(minutes=2)
     there: Any = FaultyStore(regions.there)
     source, replica = regions.vault(regions.here, "primary"), regions.vault(there, "standby")
     replicate(source, replica, ("ledger",), Options(copy=True, workers=1))
     order = list(dict.fromkeys(call.stream for call in there.calls if call.method == "put"))
-    assert order == ["keys", "wal", "facts-capture", "facts-inventory", "checkpoint"]
+    assert order == ["keys", "base-*", "wal", "facts-capture", "facts-inventory", "checkpoint"]
 
 
 def test_what_was_put_just_now_may_gain_a_predecessor(regions: Regions) -> None:
