@@ -62,7 +62,7 @@ def capture(
     dsn, patroni = dsn_of(declared), patroni_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
     arguments = (vault, estate, defs if defs is not None else default_defs_dir())
-    threading.Thread(target=_record_policy, args=arguments, name="policy", daemon=True).start()
+    threading.Thread(target=note_policy, args=arguments, name="policy", daemon=True).start()
     with ExitStack() as stack:
         registry = CollectorRegistry()
         if metrics_port is not None:
@@ -93,7 +93,7 @@ def capture(
             resident.run(stop)
 
 
-def _record_policy(vault: Vault, estate: Estate, defs_dir: Path) -> None:
+def note_policy(vault: Vault, estate: Estate, defs_dir: Path) -> None:
     """Whoever starts first with another policy than the one on record, records it; no capture waits for that."""
     try:
         changed = record_policy(vault, estate, commit_of(defs_dir, os.environ))

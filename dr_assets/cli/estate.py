@@ -12,6 +12,8 @@ from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.declarations import check_estate, default_defs_dir
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.key_rules import demo_only
+from dr_assets.estate.model import Regime
+from dr_assets.estate.regimes import UNCONFIRMED
 from dr_assets.stores.postgres.discover import undeclared_databases
 
 app = typer.Typer(no_args_is_help=True, help="The policy as data: check it, and find what it doesn't cover.")
@@ -41,7 +43,9 @@ def check(defs: DefsOption = None, as_json: JsonOption = False) -> None:
                 dataset.tier.name,
                 format_duration(dataset.rpo),
                 format_duration(dataset.rto),
-                f"{dataset.retention.lock} {dataset.retention.days} d",
+                "\n".join(
+                    (f"{dataset.retention.lock} {dataset.retention.days} d", *map(_told, dataset.retention.regimes))
+                ),
                 ", ".join((dataset.vault, *dataset.replicas)),
                 ", ".join(dataset.owners),
             )
@@ -49,6 +53,10 @@ def check(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         note = demo_only(estate)
         if note:
             typer.echo(f"NOTE: {note}", err=True)
+
+
+def _told(regime: Regime) -> str:
+    return f"{regime.name} ({regime.days} d, {'confirmed' if regime.confirmed else UNCONFIRMED.upper()})"
 
 
 @app.command("discover")

@@ -13,6 +13,7 @@ import dagster as dg
 from dr_assets.estate.cadence import with_grace
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.regimes import UNCONFIRMED
 
 # Dagster's freshness policies refuse shorter windows; below it the `rpo` check alone tells (docs/dagster.md).
 FRESHNESS_FLOOR: Final = timedelta(seconds=60)
@@ -44,6 +45,8 @@ def dataset_labels(dataset: Dataset) -> Labels:
         "dr_assets/rpo": format_duration(dataset.rpo),
         "dr_assets/rto": format_duration(dataset.rto),
     }
+    for regime in dataset.retention.regimes:
+        tags[f"dr_assets/regime_{regime.name}"] = "confirmed" if regime.confirmed else UNCONFIRMED
     return Labels(dataset.owners, dataset.name, tags)
 
 

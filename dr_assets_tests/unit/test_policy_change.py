@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from dr_assets.cli.capture import note_policy
 from dr_assets.estate.commit import COMMIT_ENV, commit_of
 from dr_assets.estate.declarations import default_defs_dir, load_estate
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Cold, Dataset, Estate, Retention, Sampling, ZeroLoss
 from dr_assets.estate.promises import WEAKER, changes, is_weaker, promises_of
 from dr_assets.vault.retention.policy_change import (
@@ -158,3 +159,22 @@ def test_datasets_keep_their_own_promises(estate: Estate) -> None:
     two = replace(estate, datasets={"ledger": ledger, "kyc": replace(ledger, name="kyc")})
     other = replace(two, datasets=dict(two.datasets) | {"kyc": replace(ledger, name="kyc", rto=timedelta(hours=9))})
     assert [change.what for change in changes(promises_of(two), promises_of(other))] == ["kyc.rto_ms"]
+
+
+def test_a_capture_puts_a_changed_policy_on_record_and_waits_for_nothing(
+    estate: Estate, vault: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is weaker is in its log; a vault that is away is a line there, and no end of the capture."""
+    monkeypatch.setenv(COMMIT_ENV, "c7")
+    note_policy(vault, altered(estate, **STRONG), Path())
+    note_policy(vault, altered(estate, **(STRONG | {"replicas": ()})), Path())
+    assert "WEAKER: ledger.replicas: from standby to nothing" in caplog.text
+    assert [one.commit for one in unacknowledged(vault)] == ["c7"]
+
+    def away(*_: object, **__: object) -> None:
+        raise VaultError("vault.unreachable", "nobody there", "start it")
+
+    monkeypatch.setattr(vault.store, "list_versions", away)
+    monkeypatch.setattr(vault.store, "put", away)
+    note_policy(vault, altered(estate, **STRONG), Path())
+    assert "the policy is not recorded" in caplog.text
