@@ -19,7 +19,7 @@ from dr_assets.engines.softhsm import SoftHsm
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.vault.keys.bao_client import BaoSession, Entry
 from dr_assets.vault.keys.file_provider import FileKeyProvider
-from dr_assets.vault.keys.kms_provider import KmsKeyProvider, kms_client
+from dr_assets.vault.keys.kms_provider import KmsKeyProvider, kek_id_of_arn, kms_client
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.openbao_provider import OpenBaoKeyProvider
 from dr_assets.vault.keys.pkcs11_provider import Pkcs11KeyProvider
@@ -234,6 +234,48 @@ def hides_its_secrets(case: Case) -> None:
 def unshown(case: Case, text: str) -> None:
     """No secret in it."""
     assert not [secret for secret in (*case.hidden, SECRET.hex()) if secret in text]
+
+
+def test_a_role_whose_token_is_over_enters_again(bao_server: Callable[[], BaoServer]) -> None:
+    """A capture runs for months, an AppRole's token for minutes."""
+    server = bao_server()
+    server.make_key("dr-assets")
+    role_id, secret_id = server.make_role()
+    session = BaoSession(server.address, Entry(role_id=role_id, secret_id=secret_id))
+    provider = OpenBaoKeyProvider(session, "dr-assets")
+    wrapping = provider.wrap(SECRET, CONTEXT)
+    accessors = server.call("LIST", "auth/token/accessors")["data"]["keys"]
+    for accessor in accessors:
+        about = server.call("POST", "auth/token/lookup-accessor", {"accessor": accessor})["data"]
+        if "capture" in about["policies"]:
+            server.call("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+    assert provider.unwrap(wrapping, CONTEXT) == SECRET
+
+
+def test_an_alias_that_moved_on_wraps_anew_and_opens_the_old() -> None:
+    """How a KMS key is replaced: the declaration goes on naming the alias."""
+    with mock_aws():
+        client = kms_client("eu-central-1", access_key="AKIAEXAMPLE", secret_key="secret")
+        keys = [client.create_key()["KeyMetadata"]["KeyId"] for _ in range(2)]
+        client.create_alias(AliasName="alias/dr", TargetKeyId=keys[0])
+        provider = KmsKeyProvider(client, "alias/dr")
+        before = provider.wrap(SECRET, CONTEXT)
+        client.update_alias(AliasName="alias/dr", TargetKeyId=keys[1])
+        after = provider.wrap(SECRET, CONTEXT)
+        assert before.kek_id != after.kek_id == provider.kek_id
+        assert [provider.unwrap(one, CONTEXT) for one in (before, after)] == [SECRET, SECRET]
+        relabelled = replace(before, kek_id=after.kek_id)
+        with pytest.raises(VaultError, match="another key"):
+            provider.unwrap(relabelled, CONTEXT)
+
+
+def test_the_replicas_of_a_multi_region_key_are_one_key() -> None:
+    """They open each other's wrappings; another account's or another key's don't."""
+    here = kek_id_of_arn("arn:aws:kms:eu-central-1:111122223333:key/mrk-1")
+    assert here == kek_id_of_arn("arn:aws:kms:eu-west-1:111122223333:key/mrk-1")
+    assert here == kek_id_of_arn("arn:aws-cn:kms:cn-north-1:111122223333:key/mrk-1")
+    assert here != kek_id_of_arn("arn:aws:kms:eu-central-1:111122223333:key/mrk-2")
+    assert here != kek_id_of_arn("arn:aws:kms:eu-central-1:444455556666:key/mrk-1")
 
 
 def test_no_repr_shows_how_a_server_is_entered() -> None:
