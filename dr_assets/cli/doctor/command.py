@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of
-from dr_assets.cli.doctor import backups, keys, orchestration, roles, settings, source, vaults
+from dr_assets.cli.doctor import backups, keys, orchestration, roles, settings, source, standing, vaults
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, worst
 from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
@@ -76,7 +76,14 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
             "preflight": source.fitness,
             "vault": vaults.vault,
             **{f"replica {each}": partial(vaults.replica, name=each) for each in patient.dataset.replicas},
+            "transit": standing.transit,
+            **standing.buckets(patient),
+            "wrappings": standing.wrappings,
+            "replication": standing.replication,
             "roles": roles.roles,
+            "log": standing.log,
+            "witness": standing.witness,
+            "verification": standing.verification,
             **({"write probe": vaults.write_once} if write_probe else {}),
             "recovery point": backups.recovery_point,
             "base backup": backups.base_backup,
