@@ -4,6 +4,7 @@ What belongs here: the asset, its job, schedule and checks, and the verdicts. Wh
 (vault/log/sequencer.py), which a host without Dagster runs by `dr-assets log sequence --every 1m`.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,9 +17,13 @@ from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window
 from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate
+from dr_assets.vault.log.outside import amiss, collect, newest_witnessed, outsiders_of, waiting_since
+from dr_assets.vault.log.reader import LogReader
 from dr_assets.vault.log.sequencer import Sequenced, Sequencer
 from dr_assets.vault.log.standing import LogStanding, log_standing
+from dr_assets.vault.vault import Vault
 
 KEY: Final = dg.AssetKey(["vault", "checkpoint"])
 CRON: Final = "*/2 * * * *"
@@ -54,7 +59,7 @@ def checkpoint_parts(estate: Estate) -> CheckpointParts:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every other minute. Two sequencers at once, or one on another host, make one history.",
     )
-    return CheckpointParts([_asset(estate, vaults)], [_checks(vaults)], [job], [schedule])
+    return CheckpointParts([_asset(estate, vaults)], [_checks(estate, vaults)], [job], [schedule])
 
 
 def logged_vaults(estate: Estate) -> list[str]:
@@ -90,9 +95,24 @@ def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
             for name in vaults:
                 vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
                 values |= _values(name, Sequencer(vault).run())
+                values |= _shown_to_outsiders(estate, name, vault)
         return dg.MaterializeResult(metadata=metadata_of(values))
 
     return checkpoint
+
+
+def _shown_to_outsiders(estate: Estate, name: str, vault: Vault) -> dict[str, Value]:
+    """Show the newest checkpoint to whom the estate declares; nobody's absence fails the run, a conflict does."""
+    outsiders, reader = outsiders_of(estate, os.environ), LogReader.open(vault)
+    if reader is None or not (outsiders.witnesses or outsiders.stamps or outsiders.anchor):
+        return {}
+    heard = collect(outsiders, reader, vault.clock())
+    for trouble in amiss(outsiders, heard, None, vault.clock()):
+        if trouble.red:
+            raise VaultError(
+                trouble.code, trouble.detail, "stop all sequencers, keep everything, compare (docs/log.md)"
+            )
+    return {f"{name}_{one.who}": one.standing for one in heard}
 
 
 def _values(name: str, done: Sequenced) -> dict[str, Value]:
@@ -107,8 +127,14 @@ def _values(name: str, done: Sequenced) -> dict[str, Value]:
     }
 
 
-def _checks(vaults: list[str]) -> dg.AssetChecksDefinition:
+def witnessed_key(vault: str) -> dg.AssetCheckKey:
+    """`witnessed_<vault>`, where witnesses are declared."""
+    return dg.AssetCheckKey(KEY, f"witnessed_{vault}".replace("-", "_"))
+
+
+def _checks(estate: Estate, vaults: list[str]) -> dg.AssetChecksDefinition:
     specs = []
+    has_witnesses = bool(estate.log.witnesses)
     for name in vaults:
         specs += [
             dg.AssetCheckSpec(
@@ -123,6 +149,9 @@ def _checks(vaults: list[str]) -> dg.AssetChecksDefinition:
                 description=f"Nothing has been stored in {name} for minutes without being in the log.",
             ),
         ]
+        if has_witnesses:
+            told = f"A quorum of the declared witnesses has cosigned the log of {name} not long ago."
+            specs.append(dg.AssetCheckSpec(witnessed_key(name).name, asset=KEY, description=told))
 
     @dg.multi_asset_check(
         name="vault_logged", specs=specs, required_resource_keys={resource_key(name) for name in vaults}
@@ -130,11 +159,29 @@ def _checks(vaults: list[str]) -> dg.AssetChecksDefinition:
     def logged(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         for name in vaults:
             with shown_as_failure():
-                standing = log_standing(getattr(context.resources, resource_key(name)).open_vault())
+                vault = getattr(context.resources, resource_key(name)).open_vault()
+                standing = log_standing(vault)
+                witnessed = _judge_witnessed(estate, vault) if has_witnesses else None
             yield check_result(consistent_key(name), judge_consistent(standing))
             yield check_result(complete_key(name), judge_complete(standing))
+            if witnessed is not None:
+                yield check_result(witnessed_key(name), witnessed)
 
     return logged
+
+
+def _judge_witnessed(estate: Estate, vault: Vault) -> Judgement:
+    """Red when leaves wait too long for their quorum; a warning when a time stamp or an anchor is late."""
+    outsiders, reader = outsiders_of(estate, os.environ), LogReader.open(vault)
+    if reader is None:
+        return Judgement(passed=True, reason="there is no checkpoint yet")
+    witnessed = newest_witnessed(outsiders, reader)
+    found = amiss(outsiders, [], waiting_since(reader, witnessed), vault.clock())
+    values: dict[str, Value] = {"cosigned_leaves": witnessed.size if witnessed else 0}
+    if found:
+        reason = "; ".join(f"{one.code}: {one.detail}" for one in found)
+        return Judgement(passed=False, reason=reason, values=values, is_warning=not any(one.red for one in found))
+    return Judgement(passed=True, reason=f"{values['cosigned_leaves']} leaves are cosigned", values=values)
 
 
 def judge_consistent(standing: LogStanding) -> Judgement:
