@@ -219,6 +219,17 @@ def test_every_file_counts(copy: Copy) -> None:
     assert copy.check().ok
 
 
+@pytest.mark.parametrize("pattern", ["tile/0/000", "tile/0/001.p/*", "tile/1/000.p/*", "tile/entries/000", "batch/*"])
+def test_damage_is_named_where_it_is(copy: Copy, pattern: str) -> None:
+    """A flipped byte in one file is told of that file (and the leaf in it), and of none beside it."""
+    path = copy.path(pattern)
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:] if len(data) > 40 else bytes(len(data)))
+    named = {row.path for row in copy.check().damage if not row.path.startswith("leaf ")}
+    known = path.relative_to(copy.folder).as_posix()
+    assert named in ({known}, {known, f"batch/{path.name[:20]}"} if pattern == "batch/*" else {known})
+
+
 def test_swapped_files_are_seen(copy: Copy) -> None:
     """Two files of a kind exchanged: tiles, bundles, checkpoints, batches, cosignatures."""
     for pattern in ("tile/0/*0*", "tile/entries/*", "checkpoints/*", "batch/*", "witnessed/*/*"):
