@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,51 +14,63 @@ import pytest
 
 from dr_assets.cli import main
 from dr_assets.engines.programs import Programs
-from dr_assets.engines.seaweed import FilerSync, SeaweedRegion
+from dr_assets.engines.seaweed import FilerSync, Identity, SeaweedRegion
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.declarations import default_defs_dir, load_estate
+from dr_assets.estate.model import ROLES
 from dr_assets.vault.connect import init_vault, open_vault
 from dr_assets.vault.facts import record_fact
 from dr_assets.vault.replication import standing
+from dr_assets.vault.roles.documents import documents
 from dr_assets.vault.storage import Lock
 from dr_assets_tests.integration.test_expire_seaweedfs import put_pieces
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 Run = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
 def regions(engines_dir: Path, weed_programs: Programs) -> Iterator[tuple[SeaweedRegion, SeaweedRegion]]:
-    """Two of them; nothing copies between them yet."""
-    with (
-        SeaweedRegion(engines_dir / "near", "near", weed_programs) as near,
-        SeaweedRegion(engines_dir / "far", "far", weed_programs) as far,
-    ):
-        near.start()
-        far.start()
-        yield near, far
+    """Two of them, each with the roles of a declared vault; nothing copies between them yet."""
+    estate, now = load_estate(default_defs_dir()), datetime.now(UTC)
+    made = []
+    with ExitStack() as stack:
+        for name in ("primary", "standby"):
+            policies = documents(estate, name, "seaweedfs", now=now)
+            identities = [Identity.throwaway(role, policies[role]) for role in ROLES]
+            region = SeaweedRegion(engines_dir / f"sync-{name}", name, weed_programs, identities=identities)
+            made.append(stack.enter_context(region))
+            region.start()
+        yield made[0], made[1]
 
 
 @pytest.fixture
 def place(regions: tuple[SeaweedRegion, SeaweedRegion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The packaged estate's declarations over these regions, with keys and some WAL in the first."""
+    """The packaged estate's declarations over these regions, with keys; the commands get the roles' pairs alone."""
     folder, keys = tmp_path / "defs", tmp_path / "keys"
     shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    env = {"DR_KEYS_DIR": str(keys), "DR_TRUST_FILE": str(keys / "trust.json")}
-    env["DR_SIGNING_KEY"] = str(keys / "signing.pem")
+    files = {"DR_KEYS_DIR": str(keys), "DR_TRUST_FILE": str(keys / "trust.json")}
+    files["DR_SIGNING_KEY"] = str(keys / "signing.pem")
+    roles, admin = dict(files), dict(files)
     for name, region in zip(("PRIMARY", "STANDBY"), regions, strict=True):
-        env |= {
-            f"DR_VAULT_{name}_ENDPOINT": region.endpoint,
+        for env in (roles, admin):
+            env[f"DR_VAULT_{name}_ENDPOINT"] = region.endpoint
+        admin |= {
             f"DR_VAULT_{name}_ACCESS_KEY": region.access_key,
             f"DR_VAULT_{name}_SECRET_KEY": region.secret_key,
         }
-    for name, value in env.items():
+        for identity in region.identities:
+            roles |= {
+                f"DR_VAULT_{name}_{identity.name.upper()}_KEY": identity.access_key,
+                f"DR_VAULT_{name}_{identity.name.upper()}_SECRET": identity.secret_key,
+            }
+    for name, value in roles.items():
         monkeypatch.setenv(name, value)
     estate = load_estate(folder)
     for name in estate.vaults:
-        init_vault(estate, name, env)
-    primary, standby = (open_vault(estate, name, env) for name in ("primary", "standby"))
+        init_vault(estate, name, admin)
+    primary, standby = (open_vault(estate, name, admin) for name in ("primary", "standby"))
     return SimpleNamespace(defs=folder, primary=primary, standby=standby)
 
 
