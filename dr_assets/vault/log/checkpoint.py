@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.errors import VaultError
 from dr_assets.vault.log.merkle import HASH_BYTES
 from dr_assets.vault.log.note import Ed25519Signer, Ed25519Verifier, is_key_name, sign_note, strict_base64, verify_note
 from dr_assets.vault.signing import Signer, Trust
@@ -82,12 +82,3 @@ def malformed(what: str) -> VaultError:
     return VaultError(
         "log.malformed", what, "the log was damaged or something else lies under its name: take another copy"
     )
-
-
-def require_size(size: int) -> int:
-    """A checkpoint's size; raises PolicyError `log.bad_size`, when somebody asks for one that can't be."""
-    if size < 0:
-        raise PolicyError(
-            "log.bad_size", f"no tree has {size} leaves", "`dr-assets log show` tells the sizes there are"
-        )
-    return size
