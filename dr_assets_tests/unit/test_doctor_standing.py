@@ -108,9 +108,13 @@ def test_a_wrapping_that_lacks_is_bad(sample: Sample, estate: Estate, monkeypatc
     assert "by hsm" in found
 
 
-def test_a_copy_that_nobody_proves_is_bad(sample: Sample, estate: Estate) -> None:
-    """No pass at all says nothing of it."""
-    assert told(standing.replication, sample, estate)["replication standby"][0] == "bad"
+def test_a_copy_that_nobody_proves_is_told(sample: Sample, estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning before the first pass; then by what the newest one left unproven, and how long ago it was."""
+    assert told(standing.replication, sample, estate)["replication standby"][0] == "warn"
+    for lag, unproven, verdict in ((1, 0, "ok"), (1, 3, "warn"), (99, 0, "bad")):
+        newest = SimpleNamespace(lag=lambda *_, minutes=lag: timedelta(minutes=minutes), unproven_count=unproven)
+        monkeypatch.setattr(standing, "standing", lambda *_, newest=newest: newest)
+        assert told(standing.replication, sample, estate)["replication standby"][0] == verdict
 
 
 def test_the_logs_age_and_trouble_are_told(sample: Sample, estate: Estate) -> None:

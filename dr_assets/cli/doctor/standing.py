@@ -83,7 +83,7 @@ def replication(patient: Patient) -> Iterator[Line]:
         newest = standing(vault, name)
         hint = "`dr-assets replicate --json` names what lacks; is job `vault_replication` alive? docs/replication.md"
         if newest is None:
-            yield Line(check, "bad", "no pass has proven anything of this copy", hint)
+            yield Line(check, "warn", "no pass has proven anything of this copy yet", hint)
             continue
         lag, unproven = newest.lag(vault.store.now(), patient.dataset.name), newest.unproven_count
         found = f"proven up to {format_duration(_seconds(lag))} ago, {unproven} object(s) not proven"
