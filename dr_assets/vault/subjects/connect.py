@@ -25,8 +25,9 @@ def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -
     Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
     """
     declared = declared_of(estate)
-    vaults = tuple(open_vault(estate, name, env, signing=signing) for name in declared.vaults)
-    shelves = _shelves(estate, declared, env)
+    stores = [(name, open_store(estate, name, env)) for name in declared.vaults]
+    vaults = tuple(open_vault(estate, name, env, store=store, signing=signing) for name, store in stores)
+    shelves = tuple(S3Shelf(store.client, declared.bucket, name) for name, store in stores)
     for shelf in shelves:
         shelf.require_fit()
     policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
