@@ -55,6 +55,7 @@ def replicate_command(
         if pause_s is None:
             _once(routes, metrics, as_json=as_json)
         else:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
             _stay(routes, metrics, pause_s, _stop_on_signals())
 
 
