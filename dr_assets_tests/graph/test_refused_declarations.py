@@ -45,7 +45,12 @@ def test_a_second_dataset_is_one_more_stanza(sandbox: DefsFolderSandbox) -> None
     other["attributes"] |= {"dataset": "sportsbook", "dsn_env": "SPORTSBOOK_DSN"}
     write(sandbox, "sportsbook", other)
     repository = loaded(sandbox).get_repository_def()
-    assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {"estate", "ledger", "sportsbook"}
+    assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {
+        "estate",
+        "ledger",
+        "sportsbook",
+        "vault",
+    }
     assert {"sportsbook_rpo", "sportsbook_restore_when_stale"} <= {sensor.name for sensor in repository.sensor_defs}
     assert {"sportsbook_snapshot", "sportsbook_restore_test"} <= set(repository.job_names)
 

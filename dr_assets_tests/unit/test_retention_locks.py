@@ -117,6 +117,8 @@ def test_a_full_that_ends_before_its_incrementals_is_told(chain: Life) -> None:
     assert {one.key for one in told} >= {part.key for part in full.parts}
     assert all("builds on it" in one.detail for one in told)
     assert any("/base/" in one.key for one in told)
+    life.clock.now += 60 * DAY
+    assert check_locks(life.vault, "ledger").troubles == ()  # the incrementals' locks are over, too
 
 
 @pytest.mark.parametrize("stream", ["full", "full-list", "base", "base-", "facts-capture", "keys"])
