@@ -78,6 +78,7 @@ def test_two_of_three_over_the_exact_list_are_enough_once(desk: Desk) -> None:
     assert (used["requester"], used["approvers"], used["objects"]) == ("alice", ["bob", "carol"], 2)
     assert used["digest"] == digest_of("expire", LIST)
     assert refusal(desk.consume) == "approvals.used"
+    assert sum(fact.body["event"] == "used" for fact in facts(desk.vault, "ledger", APPROVAL)) == 1
 
 
 def test_a_list_that_is_not_the_one_that_was_signed_is_refused(desk: Desk) -> None:

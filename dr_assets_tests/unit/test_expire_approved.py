@@ -138,6 +138,9 @@ def test_what_is_within_its_retention_is_refused_whoever_signed() -> None:
     aged.store.extend(key, version, Lock("GOVERNANCE", aged.clock.now + 9 * DAY))
     approved = aged.consent(lines, ALICE, BOB)
     assert refusal(lambda: expire(aged.vault, "ledger", consent=approved)) == "approvals.still_locked"
+    held = aged.consent([lines[4]], ALICE, BOB)
+    aged.store.set_hold(*lines[4].split(" "), held=True)  # whose lock is over
+    assert refusal(lambda: expire(aged.vault, "ledger", consent=held)) == "approvals.still_locked"
     full = next(aged.vault.objects("ledger", "full"))
     sneaked = aged.consent([*lines[:3], f"{full.key} {full.version_id}"], ALICE, BOB)
     assert refusal(lambda: expire(aged.vault, "ledger", consent=sneaked)) == "approvals.still_locked"
