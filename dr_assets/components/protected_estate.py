@@ -63,7 +63,7 @@ class ProtectedEstate(dg.Component):
                 *keys.assets,
                 *looked.assets,
             ],
-            asset_checks=[*regions.checks, *log.checks, *kept.checks, *keys.checks, *looked.checks],
+            asset_checks=[*log.checks, *kept.checks, *keys.checks, *looked.checks],
             jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs, *keys.jobs, *looked.jobs],
             schedules=[
                 coverage_schedule(coverage),

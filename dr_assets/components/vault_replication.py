@@ -14,8 +14,8 @@ from typing import Any, Final
 import dagster as dg
 
 from dr_assets.components.evaluations import check_result, metadata_of
-from dr_assets.components.failures import shown_as_failure
-from dr_assets.components.judgements import Judgement, Value
+from dr_assets.components.failures import failure_of
+from dr_assets.components.judgements import Judgement, Value, judge_unreadable
 from dr_assets.components.labels import cadence_window
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
@@ -36,16 +36,15 @@ class ReplicationParts:
     """What the estate's definitions take up; nothing at all where no dataset declares a replica."""
 
     assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
     jobs: list[Any]
     schedules: list[dg.ScheduleDefinition]
 
 
 def replication_parts(estate: Estate) -> ReplicationParts:
-    """Asset, checks, job and schedule."""
+    """Asset with its checks, job and schedule."""
     routes = routes_of(estate)
     if not routes:
-        return ReplicationParts([], [], [], [])
+        return ReplicationParts([], [], [])
     job = dg.define_asset_job(
         "vault_replication",
         selection=dg.AssetSelection.assets(KEY),
@@ -59,11 +58,11 @@ def replication_parts(estate: Estate) -> ReplicationParts:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every five minutes. Two passes at once, or one beside `dr-assets replicate`, break nothing.",
     )
-    return ReplicationParts([_asset(estate, routes)], [_checks(estate, routes)], [job], [schedule])
+    return ReplicationParts([_asset(estate, routes)], [job], [schedule])
 
 
 def replicated_key(route: Route) -> dg.AssetCheckKey:
-    """`replicated_<replica>`; the source's name as well where several vaults have the same replica."""
+    """`replicated_<source>_<replica>`."""
     return dg.AssetCheckKey(KEY, f"replicated_{route.source}_{route.replica}".replace("-", "_"))
 
 
@@ -80,24 +79,27 @@ def _asset(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetsDefinition:
         deps=[dg.AssetKey([name, artefact]) for name in datasets for artefact in ("snapshot", "wal_chain", "roll_up")],
         description="Every object of the vault, seen in its second region: digest and lock were read back there.",
         kinds={"s3"},
+        check_specs=_check_specs(routes),
         freshness_policy=cadence_window(timedelta(minutes=5)),
         required_resource_keys={resource_key(name) for route in routes for name in (route.source, route.replica)},
         owners=estate.owners,
         group_name="vault",
         tags={"dr_assets/estate": estate.name},
     )
-    def replication(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def replication(context: dg.AssetExecutionContext) -> Iterator[Any]:
         values: dict[str, Value] = {}
         failed: DrError | None = None
-        with shown_as_failure():
-            for route in routes:
-                try:
-                    values |= _pass(context.resources, estate, route)
-                except DrError as error:  # one region that is away keeps no other from being proven
-                    failed = failed or error
-            if failed is not None:
-                raise failed
-        return dg.MaterializeResult(metadata=metadata_of(values))
+        for route in routes:
+            try:
+                values |= _pass(context.resources, estate, route)
+            except (
+                DrError
+            ) as error:  # a region that is away keeps no other from being proven
+                failed = failed or error
+            yield from _judged(context.resources, route)
+        if failed is not None:
+            raise failure_of(failed) from failed
+        yield dg.MaterializeResult(asset_key=KEY, metadata=metadata_of(values))
 
     return replication
 
@@ -113,7 +115,7 @@ def _pass(resources: Any, estate: Estate, route: Route) -> Mapping[str, Value]:
     return told | {f"{route.replica}_{name}": value for name, value in _values(done.standing, source.clock()).items()}
 
 
-def _checks(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetChecksDefinition:
+def _check_specs(routes: tuple[Route, ...]) -> list[dg.AssetCheckSpec]:
     specs = []
     for route in routes:
         age = format_duration(OVERDUE)
@@ -130,20 +132,20 @@ def _checks(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetChecksDefiniti
                 description=f"What lies in {route.replica} is proven up to a moment not long ago, and somebody looks.",
             ),
         ]
+    return specs
 
-    @dg.multi_asset_check(
-        name="vault_replicated", specs=specs, required_resource_keys={resource_key(route.source) for route in routes}
-    )
-    def replicated(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for route in routes:
-            with shown_as_failure():
-                source = getattr(context.resources, resource_key(route.source)).open_vault()
-                found, now = standing(source, route.replica), source.clock()
-            yield check_result(replicated_key(route), judge_replicated(found, now))
-            yield check_result(lag_key(route), judge_lag(found, now))
 
-    del estate
-    return replicated
+def _judged(resources: Any, route: Route) -> Iterator[dg.AssetCheckResult]:
+    """Both verdicts, from the newest sealed standing: also when the pass of this run failed."""
+    try:
+        source = getattr(resources, resource_key(route.source)).open_vault()
+        found, now = standing(source, route.replica), source.clock()
+    except DrError as error:
+        verdicts = [judge_unreadable(error)] * 2
+    else:
+        verdicts = [judge_replicated(found, now), judge_lag(found, now)]
+    for key, verdict in zip((replicated_key(route), lag_key(route)), verdicts, strict=True):
+        yield check_result(key, verdict)
 
 
 def judge_replicated(found: Standing | None, now: datetime) -> Judgement:

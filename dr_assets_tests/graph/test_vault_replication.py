@@ -9,6 +9,7 @@ import pytest
 
 from dr_assets.components.vault_replication import judge_lag, judge_replicated, replication_parts
 from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate, Role
 from dr_assets.vault.replication import Standing, standing
 from dr_assets.vault.storage.memory import MemoryStore
@@ -47,7 +48,7 @@ def run(estate: Estate, filled: FilledVault, second: Second) -> tuple[Any, dict[
     """The asset, materialized, and what its checks said."""
     parts = replication_parts(estate)
     resources: dict[str, Any] = {resource_key("primary"): filled, resource_key("standby"): second}
-    result = dg.materialize([*parts.assets, *parts.checks], resources=resources, raise_on_error=False)
+    result = dg.materialize(parts.assets, resources=resources, raise_on_error=False)
     (made,) = result.asset_materializations_for_node("vault__replication")
     return made, {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
 
@@ -100,6 +101,27 @@ def test_what_is_on_its_way_is_no_alarm(estate: Estate, filled: FilledVault, sec
     judged = judge_replicated(found, filled.now + timedelta(minutes=16))
     assert not judged.passed
     assert "missing" in judged.reason
+
+
+def test_a_region_that_is_away_fails_the_run_and_its_checks_go_on(
+    estate: Estate, filled: FilledVault, second: Second, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No stale green: what was proven before is judged again, and its age tells."""
+    store = filled.vault.store
+    assert isinstance(store, MemoryStore)
+    second.store.rows = store.copy().rows
+    run(estate, filled, second)
+    filled.later(hours=1)
+
+    def away(*_: object, **__: object) -> Any:
+        raise VaultError("vault.unreachable", "the second region does not answer", "start it")
+
+    monkeypatch.setattr(second, "open_vault", away)
+    resources: dict[str, Any] = {resource_key("primary"): filled, resource_key("standby"): second}
+    result = dg.materialize(replication_parts(estate).assets, resources=resources, raise_on_error=False)
+    assert not result.success
+    checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert checks == {"replicated_primary_standby": True, "replication_lag_primary_standby": False}
 
 
 def test_without_a_look_nothing_is_green(filled: FilledVault) -> None:
