@@ -79,7 +79,7 @@ def test_the_packaged_estate_is_accepted() -> None:
     assert ledger.slot == "dr_assets_ledger"
     assert ledger.line == 4
     assert "LEDGER_DSN" in estate.env_names()
-    assert len(set(estate.env_names())) == 12
+    assert len(set(estate.env_names())) == 12 + 2 * 5 * 2  # two vaults, five roles each with a pair of keys
 
 
 def test_the_designs_example_is_accepted_with_the_tiers_defaults(tmp_path: Path) -> None:
