@@ -54,7 +54,7 @@ def test_a_piece_that_lands_late_is_logged_too(logged: Logged) -> None:
     logged.sequence()
     logged.piece(at=500)
     assert logged.sequence().names_total == 0, "far below the mark: nobody looks there on every run"
-    logged.piece(at=logged.position - SIZE // 2)
+    logged.piece(at=logged.position - SIZE - SIZE // 2)
     assert logged.sequence().names_total == 1
     logged.later(days=1)
     logged.piece()
