@@ -4,10 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dr_assets.components.vault_checkpoint import KEY, checkpoint_parts, judge_complete, judge_consistent
 from dr_assets.components.vault_resource import resource_key
+from dr_assets.estate.log_policy import DeclaredWitness, LogPolicy
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.vault.log.cosignature import CosignatureSigner
 from dr_assets.vault.log.names import checkpoint_name
 from dr_assets.vault.log.reader import LogReader
 from dr_assets.vault.log.standing import log_standing
@@ -76,3 +80,27 @@ def test_the_estate_has_the_asset_with_its_checks_on_a_schedule(estate: Estate) 
     names = {key.name for check in parts.checks for key in check.check_keys}
     assert names == {f"{check}_{vault}" for check in ("consistent", "complete") for vault in ("primary",)}
     assert [schedule.name for schedule in parts.schedules] == ["vault_checkpoint"]
+
+
+def test_a_witness_that_is_away_fails_no_run_and_turns_its_check_red_in_time(
+    filled: FilledVault, estate: Estate, ledger: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is published all the same; a quorum that is late by more than the estate allows is red."""
+    key = str(CosignatureSigner.of("example.com/w1", Ed25519PrivateKey.generate(), lambda: filled.now).verifier.key)
+    watched = replace(estate, log=LogPolicy((DeclaredWitness("w1", "W1", key),), quorum=1))
+    monkeypatch.setenv("W1", "http://127.0.0.1:9")
+    filled.store_wal()
+    told = materialize(watched, filled, ledger.vault)
+    assert [value for name, value in told.items() if "w1" in name] == ["away"]
+    assert LogReader.open(filled.vault) is not None
+    (checks,) = checkpoint_parts(watched).checks
+    resources: dict[str, Any] = {resource_key(ledger.vault): filled}
+
+    def witnessed() -> bool:
+        result = dg.materialize([*checkpoint_parts(watched).assets, checks], resources=resources)
+        verdicts = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+        return verdicts[f"witnessed_{ledger.vault}"]
+
+    assert witnessed()
+    filled.later(hours=2)
+    assert not witnessed()
