@@ -167,7 +167,10 @@ def verify_anchor(data: bytes, checkpoint: Checkpoint, address: str | None = Non
     record = parse_anchor(data)
     try:
         raw = HexBytes(record.raw)
-        fields = TypedTransaction.from_bytes(raw).as_dict()
+        made = TypedTransaction.from_bytes(raw)
+        fields = made.as_dict()
+        if made.encode() != bytes(raw):  # the library reads some bytes leniently that no chain takes
+            raise ValueError
         tx, sender = Web3.keccak(raw).to_0x_hex(), str(Account.recover_transaction(raw))
         carried, chain_id = bytes(HexBytes(fields["data"])), int(fields["chainId"])
     except _UNREADABLE as error:

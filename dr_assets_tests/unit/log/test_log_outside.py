@@ -94,6 +94,17 @@ def test_a_quorum_forms_although_a_witness_is_dead(logged: Any, witnesses: Witne
     assert len(VaultShelf(LogFiles(logged.vault)).sizes(WITNESSED)) == 3
 
 
+def test_too_few_cosignatures_are_no_quorum(logged: Any, witnesses: Witnesses) -> None:
+    """One of two answers where two are asked for: its word is kept, and nothing counts as witnessed."""
+    outsiders = Outsiders((witnesses.start("w1", _key(logged)), _dead()), quorum=2)
+    logged.fact()
+    logged.sequence()
+    reader = logged.reader()
+    assert [one.standing for one in collect(outsiders, reader, logged.now, patience=PATIENCE)] == ["vouched", "away"]
+    assert newest_witnessed(outsiders, reader) is None
+    assert newest_witnessed(replace(outsiders, quorum=1), reader)
+
+
 def test_a_quorum_that_is_late_is_red(logged: Any, witnesses: Witnesses) -> None:
     """Leaves wait from when they were made: a warning at first, red after the declared time; then it clears."""
     place = witnesses.start("w1", _key(logged))
