@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -348,6 +349,49 @@ def test_a_witness_that_is_away_or_wrong_is_told_apart(url: str) -> None:
     assert (unknown.standing, "verifier key" in unknown.detail) == ("misbehaving", True)
     lost = ask_witness(WitnessPlace("w", f"{url}/elsewhere", WITNESS.verifier), tree.at(5), tree.proof, shelf)
     assert lost.standing == "misbehaving"
+    assert not shelf.proofs
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "standing"),
+    [
+        (200, b"", "misbehaving"),
+        (200, b"junk\n", "misbehaving"),
+        (200, b"\xe2\x80\x94 " * 100_000, "misbehaving"),
+        (200, Tree().at(5).note.partition(b"\n\n")[2], "misbehaving"),
+        (409, b"many\n", "misbehaving"),
+        (409, b"9" * 40, "misbehaving"),
+        (409, b"3\n", "misbehaving"),
+        (409, b"9\n", "rolled_back"),
+        (422, b"\xff", "forked"),
+        (500, b"", "away"),
+        (302, b"", "misbehaving"),
+    ],
+)
+def test_whatever_a_witness_answers_is_told_and_nothing_kept(status: int, body: bytes, standing: str) -> None:
+    """Junk, endless, contradictory answers and redirects: each has a standing, none is raised, none is kept."""
+
+    class Odd(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    shelf = Shelf()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        place = WitnessPlace("w", f"http://127.0.0.1:{server.server_port}", WITNESS.verifier)
+        heard = ask_witness(place, Tree().at(5), Tree().proof, shelf)
+        server.shutdown()
+        thread.join()
+    assert heard.standing == standing, heard
     assert not shelf.proofs
 
 
