@@ -56,7 +56,9 @@ def run(trials: S3Trials, seeds: int, undamaged: int) -> dict[str, object]:
     alarms = 0
     for seed in range(10_000, 10_000 + undamaged):
         sample = trials.build(seed)
-        alarms += bool(verify(sample.vault, witness=sample.witness).findings)
+        found = verify(sample.vault, witness=sample.witness).findings
+        # The bucket has no default lock: with one, what the trials put on top could never be taken away again.
+        alarms += any(finding.kind != "bucket_changed" for finding in found)
     print(f"{'undamaged':16} {alarms:4} alarms of {undamaged}", flush=True)
     return {
         "ok": not alarms and not any(row["missed"] for row in rows.values()),
