@@ -92,9 +92,7 @@ def _asset(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetsDefinition:
         for route in routes:
             try:
                 values |= _pass(context.resources, estate, route)
-            except (
-                DrError
-            ) as error:  # a region that is away keeps no other from being proven
+            except DrError as error:  # a region that is away keeps no other from being proven
                 failed = failed or error
             yield from _judged(context.resources, route)
         if failed is not None:
