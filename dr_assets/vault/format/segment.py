@@ -98,9 +98,8 @@ def prepare(
 ) -> Prepared:
     """Fix the header of an object that will hold `plaintext` at positions [first, last).
 
-    `salt` is drawn at random; golden vectors alone give one. `plaintext_sha256` is computed unless given.
-    Raises VaultError `vault.too_large` above 1 GiB and
-    `vault.malformed` for a field that no reader would accept.
+    `salt` is drawn at random; golden vectors alone give one. `plaintext_sha256` is computed unless given. Raises
+    VaultError `vault.too_large` above 1 GiB and `vault.malformed` for a field that no reader would accept.
     """
     if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
         raise VaultError(
@@ -123,8 +122,9 @@ def prepare(
 def verify_envelope(data: bytes, trust: Trust, *, name: str, content_sha256: bytes | None = None) -> Envelope:
     """The parts of an object whose content digest and signature are right; nothing is decrypted yet.
 
-    `content_sha256` is that of all bytes before the trailer, for a caller who has reckoned it already. Raises
-    VaultError `vault.malformed`, `vault.newer_version`, `vault.untrusted_signer`, `vault.tampered`, `vault.bad_signature`.
+    `content_sha256` is that of all bytes before the trailer, for a caller who has reckoned it already.
+    Raises VaultError `vault.malformed`, `vault.newer_version`, `vault.untrusted_signer`, `vault.tampered`,
+    `vault.bad_signature`.
     """
     envelope = split(data)
     content = content_sha256 or hashlib.sha256(memoryview(data)[:-TRAILER_BYTES]).digest()
