@@ -24,6 +24,7 @@ from dr_assets.components.vault_checkpoint import logged_vaults
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
+from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate
 from dr_assets.estate.verification import VERIFY_LEVELS, VerificationPolicy
 from dr_assets.proving.restore_test import WORK_DIR_ENV
@@ -110,12 +111,22 @@ def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
 
 
 def verified(vault: Vault, level: str, share: float, env: Mapping[str, str]) -> VerifyReport:
-    """Verify and record; a full one that was killed goes on from the file that it left in the work folder."""
+    """Verify and record; a full one that was killed goes on from the file that it left in the work folder.
+
+    That file only saves time, and nobody else's lies under its name: one from before the trust file changed is dropped.
+    """
     keep_freed_memory()
     depth = depth_of(level, share, seed=f"{vault.clock():%Y-%m-%d}")
     folder = env.get(WORK_DIR_ENV)
     state = Path(folder) / f"verify-{vault.estate}-{vault.name}-full.state" if folder and depth.reads_all else None
-    report = verify(vault, depth=depth, state=state, settings_before=settings_before(vault))
+    before = settings_before(vault)
+    try:
+        report = verify(vault, depth=depth, state=state, settings_before=before)
+    except PolicyError as error:
+        if state is None or error.code not in {"verify.other_state", "verify.bad_state"}:
+            raise
+        state.unlink()
+        report = verify(vault, depth=depth, state=state, settings_before=before)
     record_verification(vault, report)
     return report
 

@@ -16,10 +16,13 @@ from dr_assets.components.vault_verification import (
     judge_overlays,
     judge_undamaged,
     verification_parts,
+    verified,
 )
 from dr_assets.estate.declarations import default_defs_dir
 from dr_assets.estate.model import Dataset, Estate
+from dr_assets.proving.restore_test import WORK_DIR_ENV
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.verify.journal import _encoded
 from dr_assets.vault.verify.record import latest_verifications
 from dr_assets_tests.graph.conftest import FilledVault
 
@@ -53,6 +56,16 @@ def test_levels_are_verified_recorded_and_fall_due(filled: FilledVault, estate: 
     assert verdicts(estate, filled) == ["green", "green", "green"]
     filled.later(days=2)
     assert verdicts(estate, filled) == ["green", "green", "red"]
+
+
+def test_a_state_of_before_the_trust_file_changed_stops_no_verification(filled: FilledVault, tmp_path: Path) -> None:
+    """It would save time, and can't: the run begins anew instead of failing week after week."""
+    filled.store_wal()
+    state = tmp_path / f"verify-{filled.vault.estate}-{filled.vault.name}-full.state"
+    for left_behind in (b"torn", _encoded({"begin": "of another day"})):
+        state.write_bytes(left_behind)
+        assert verified(filled.vault, "full", 0.05, {WORK_DIR_ENV: str(tmp_path)}).ok
+        assert not state.exists()
 
 
 def test_damage_is_red_until_the_same_level_finds_none(

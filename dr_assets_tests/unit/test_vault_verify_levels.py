@@ -14,7 +14,7 @@ from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import Depth, verify
-from dr_assets.vault.verify.levels import is_bulk
+from dr_assets.vault.verify.levels import depth_of, is_bulk
 from dr_assets.vault.verify.pool import HELD_BYTES, in_order
 from dr_assets_tests.faults.vault.sample import Sample, StillClock, build_sample, put
 
@@ -163,6 +163,18 @@ def test_what_changed_since_it_was_judged_is_judged_again(sample: Sample, tmp_pa
         clock.at -= age
     state.write_bytes(kept.replace(b'"size_bytes":', b'"size_bytes":1'))
     assert verify(sample.vault, state=state).recalled_total == 0
+
+
+def test_a_full_verification_goes_on_the_day_after(sample: Sample, tmp_path: Path) -> None:
+    """The seed is the day's, and chooses nothing where all is read: what was killed at midnight is not begun anew."""
+    state, store = tmp_path / "verify.state", watched(sample.vault)
+    store.dies_at = len(store.read) + 12
+    with pytest.raises(KeyboardInterrupt):
+        verify(sample.vault, depth=depth_of("full", seed="2026-11-21"), state=state, workers=1)
+    store.dies_at = None
+    report = verify(sample.vault, depth=depth_of("full", share=0.5, seed="2026-11-22"), state=state)
+    assert report.recalled_total > 0
+    assert not report.findings
 
 
 def test_damage_is_never_written_down_as_judged(sample: Sample, tmp_path: Path) -> None:

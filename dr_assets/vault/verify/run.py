@@ -201,10 +201,12 @@ def _full(vault: Vault, later: Name, key: ObjectKey) -> Examined:
 
 
 def _subject(vault: Vault, dataset: str | None, as_of: datetime | None, depth: Depth) -> str:
-    """What a state file belongs to; signers and rules are in it since a verdict rests on them."""
+    """What a state file belongs to; signers and rules are in it since a verdict rests on them.
+
+    Share and seed only where they choose what is read: a full verification that was killed goes on the next day, too.
+    """
     trusted = hashlib.sha256("".join(sorted(vault.trust.public_keys)).encode()).hexdigest()[:16]
     place = getattr(vault.store, "endpoint", ""), getattr(vault.store, "bucket", "")
     moment = "now" if as_of is None else as_of.isoformat()
-    return " ".join(
-        [vault.estate, vault.name, *place, dataset or "*", moment, depth.level, f"{depth.share:g}", depth.seed, trusted]
-    )
+    chosen = [f"{depth.share:g}", depth.seed] if depth.level == "sample" else []
+    return " ".join([vault.estate, vault.name, *place, dataset or "*", moment, depth.level, *chosen, trusted])
