@@ -31,6 +31,7 @@ from dr_assets.vault.log.evm import (
     Web3,
     Web3Exception,
 )
+from dr_assets.vault.log.merkle import HASH_BYTES
 from dr_assets.vault.log.outsider import PATIENCE_S, Heard
 from dr_assets.vault.log.shelf import ANCHOR, PROOF_LIMIT_BYTES, Proof, ProofShelf
 
@@ -165,6 +166,16 @@ def verify_anchor(data: bytes, checkpoint: Checkpoint, address: str | None = Non
     `address` is the sender that is believed. Raises VaultError `log.bad_anchor`.
     """
     record = parse_anchor(data)
+    carried = _carried(record)
+    if carried != calldata(checkpoint):
+        raise _bad("the transaction carries another root or size")
+    if address is not None and record.sender.lower() != address.lower():
+        raise _bad(f"the transaction is signed by {record.sender}, not by {address}")
+    return record
+
+
+def _carried(record: Anchored) -> bytes:
+    """The data of the transaction that a record holds, which is the one it names, signed by the sender it names."""
     try:
         raw = HexBytes(record.raw)
         made = TypedTransaction.from_bytes(raw)
@@ -177,11 +188,7 @@ def verify_anchor(data: bytes, checkpoint: Checkpoint, address: str | None = Non
         raise _bad(f"its transaction can't be read: {type(error).__name__}") from None
     if (tx, sender, chain_id) != (record.tx, record.sender, record.chain_id):
         raise _bad("the transaction is not the one that the record names")
-    if carried != calldata(checkpoint):
-        raise _bad("the transaction carries another root or size")
-    if address is not None and sender.lower() != address.lower():
-        raise _bad(f"the transaction is signed by {sender}, not by {address}")
-    return record
+    return carried
 
 
 def parse_anchor(data: bytes) -> Anchored:
@@ -235,15 +242,20 @@ def advance_anchor(place: AnchorPlace, chain: Chain, signed: Signed, shelf: Proo
 
 
 def _newest(place: AnchorPlace, shelf: ProofShelf) -> tuple[int, list[Anchored]]:
-    """The largest size with records of ours, and those, without what others laid there; (0, []) without any."""
+    """The largest size with records of ours, and those, without what others laid there; (0, []) without any.
+
+    Only the payer can sign a transaction that carries this size: else a name would do to stop all anchors.
+    """
     for size in reversed(shelf.sizes(ANCHOR)):
         records = []
         for proof in shelf.held(ANCHOR, size):
             try:
                 record = parse_anchor(proof.data)
+                carried = _carried(record)
             except VaultError:
                 continue
-            if (record.chain_id, record.sender) == (place.chain_id, place.address):
+            is_ours = (record.chain_id, record.sender) == (place.chain_id, place.address)
+            if is_ours and carried[HASH_BYTES:] == size.to_bytes(SIZE_BYTES, "big"):
                 records.append(record)
         if records:
             return size, records
