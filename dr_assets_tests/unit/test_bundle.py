@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
+from dr_assets.vault.format import canonical
 from dr_assets.vault.replication import Options, replicate
 from dr_assets.vault.replication.bundle import BundleStore, Exported, export, export_bundle
 from dr_assets.vault.replication.bundle.layout import README_TEXT
@@ -206,6 +207,31 @@ def test_a_bundle_that_was_tampered_with_is_refused(regions: Regions, tmp_path: 
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     report = verify(regions.vault(BundleStore(tmp_path, trust), "primary"))
     assert name in {finding.key for finding in report.errors}
+
+
+def test_a_bundle_whose_signature_was_taken_off_is_refused(regions: Regions, tmp_path: Path) -> None:
+    """Else whoever had the disk could leave out the newest objects, and say that nobody had signed."""
+    write(regions, tmp_path)
+    index = tmp_path / "bundle.json"
+    said = json.loads(index.read_text())
+    index.write_bytes(canonical.encode({**said, "signer_id": None, "signature": None}))
+    assert code(lambda: BundleStore(tmp_path, Trust.of(regions.signer))) == "bundle.unsigned"
+    BundleStore(tmp_path)  # who has no trust file has nothing to hold it to
+
+
+def test_a_rotten_file_of_the_log_is_not_brought_into_a_vault(regions: Regions, tmp_path: Path) -> None:
+    """Its name has no digest, and there it would be locked under that name: the contents' line says what it was."""
+    write(regions, tmp_path)
+    name = "casino/log/tile/0/000"
+    path = tmp_path / "volume-0001" / "objects" / name
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    store, target = BundleStore(tmp_path, Trust.of(regions.signer)), MemoryStore(regions.clock)
+    assert code(lambda: store.get(name)) == "vault.tampered"
+    done = replicate(
+        regions.vault(store, "primary"), regions.vault(target, "new"), LEDGER, Options(copy=True, record=False)
+    )
+    assert [(each.name, each.why) for each in done.standing.unproven] == [(name, "tampered")]
+    assert name not in target.rows
 
 
 def test_a_bundle_comes_back_into_a_vault(regions: Regions, tmp_path: Path) -> None:

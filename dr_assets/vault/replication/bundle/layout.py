@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, format_time, malformed, parse_hex, parse_time
 from dr_assets.vault.format.keys import ObjectKey
@@ -180,15 +181,19 @@ class Bundle:
 
 
 def parse_bundle(data: bytes, trust: Trust | None, *, what: str) -> Bundle:
-    """The index, its signature verified where it has one and `trust` is given.
+    """The index, its signature verified where `trust` is given: then one without a signature is none of ours.
 
-    Raises VaultError `vault.malformed`, `vault.untrusted_signer`, `vault.bad_signature`.
+    Raises VaultError `vault.malformed`, `vault.untrusted_signer`, `vault.bad_signature`, `bundle.unsigned`.
     """
     raw = canonical.decode(data, limit_bytes=BUNDLE_LIMIT_BYTES, what=what)
     if raw.get("kind") != KIND:
         raise malformed(f"{what}: no bundle of version 1")
     signature = raw.pop("signature", None)
-    if signature is not None and trust is not None:
+    if signature is None and trust is not None:
+        raise VaultError(
+            "bundle.unsigned", f"{what}: nobody signed it", "whoever had the folder may have shortened it: take another"
+        )
+    if trust is not None:
         told = bytes.fromhex(parse_hex(signature, 64, f"{what}: signature"))
         trust.verify(str(raw.get("signer_id")), told, DOMAIN, canonical.encode(raw), name=what)
     return Bundle(

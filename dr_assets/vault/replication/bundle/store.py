@@ -2,8 +2,9 @@
 
 What belongs here: the port over files. What stays out: judging what is read.
 
-The index is held to its signature and the contents to the index when it is opened; bytes are held to the digests in
-their names by whoever reads them. About half a KiB of memory for each object.
+The index is held to its signature and the contents to the index when it is opened. Bytes are held to the digests in
+their names by whoever reads them; those of the log, whose names have none, to their lines, here. About half a KiB of
+memory for each object.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.vault.log.names import is_log_name
 from dr_assets.vault.replication.bundle.layout import (
     BUNDLE,
     BUNDLE_LIMIT_BYTES,
@@ -68,11 +70,14 @@ class BundleStore:
             size_bytes = path.stat().st_size
             if limit_bytes is not None and size_bytes > limit_bytes:
                 raise too_large(key, size_bytes, limit_bytes)
-            return Blob(_head(row.line), path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise missing(key, version_id) from None
         except OSError as error:
             raise _unreadable(path, error) from None
+        if is_log_name(key) and hashlib.sha256(data).hexdigest() != row.line.sha256:
+            raise VaultError("vault.tampered", f"{path} has not the digest in {CONTENTS}", "use another copy")
+        return Blob(_head(row.line), data)
 
     def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
         """As the port says."""
