@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.log.names import OUTSIDE, log_prefix
+from dr_assets.vault.log.names import BATCH, OUTSIDE, log_prefix
 from dr_assets.vault.log.reader import LogReader, read_checkpoint
 from dr_assets.vault.log.shelf import Proof
 from dr_assets.vault.log.tiles import HEIGHT, WIDTH, Tile, encode_bundle, holder_of
@@ -22,6 +22,7 @@ from dr_assets.vault.storage.versions import scan
 
 CHECKPOINTS: Final = "checkpoints"
 OUTSIDE_LIMIT_BYTES: Final = 1 << 20
+DRAFT: Final = ".draft-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def export_log(reader: LogReader, folder: Path) -> Exported:
     when the folder holds another log, and what the store raises; OSError from the disk.
     """
     files = kept = 0
+    _remove_drafts(folder)
     for name, data in _files(reader, folder):
         target = folder / name
         if target.exists():
@@ -53,6 +55,13 @@ def export_log(reader: LogReader, folder: Path) -> Exported:
         files += 1
     _write(folder / "checkpoint", reader.note)
     return Exported(reader.checkpoint.size, files + 1, kept)
+
+
+def _remove_drafts(folder: Path) -> None:
+    """What a run that was killed left behind: whoever checks the copy would call it damage."""
+    own = [folder / name for name in ("tile", CHECKPOINTS, BATCH, *OUTSIDE)]
+    for draft in [*folder.glob(f"{DRAFT}*"), *(draft for place in own for draft in place.rglob(f"{DRAFT}*"))]:
+        draft.unlink()
 
 
 def _files(reader: LogReader, folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -95,7 +104,7 @@ def _outside(reader: LogReader) -> Iterator[tuple[str, bytes]]:
 def _write(target: Path, data: bytes) -> None:
     """In one step: a file is there whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
+    descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=DRAFT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

@@ -8,11 +8,13 @@ from random import Random
 import pytest
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.log.belief import Belief
 from dr_assets.vault.log.checkpoint import Checkpoint, sign_checkpoint
 from dr_assets.vault.log.export import export_log
 from dr_assets.vault.log.files import PAGE, LogFiles
 from dr_assets.vault.log.merkle import leaf_hash, verify_consistency, verify_inclusion
 from dr_assets.vault.log.names import checkpoint_name
+from dr_assets.vault.log.offline_run import verify_export
 from dr_assets.vault.log.proof import check_proof, make_proof, require_named
 from dr_assets.vault.log.reader import LogReader
 from dr_assets.vault.log.tiles import Tile, decode_bundle
@@ -199,6 +201,28 @@ def test_an_export_is_a_log_by_the_specification_and_goes_on_where_it_was(grown:
     with pytest.raises(VaultError, match=r"log\.other_copy"):
         export_log(other.reader(), tmp_path)
     assert (tmp_path / "checkpoint").read_bytes() == grown.reader().note
+
+
+@pytest.mark.parametrize("folder", ["tile/0", "checkpoints", "batch"])
+def test_a_killed_export_is_whole_when_it_was_run_again(
+    grown: Logged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Killed in the middle of a file: what it left behind is gone, and nothing of the copy looks damaged."""
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.parent == tmp_path / folder:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export_log(grown.reader(), tmp_path)
+    export_log(grown.reader(), tmp_path)
+    report, _ = verify_export(tmp_path, Belief(grown.reader().checkpoint.origin, Trust.of(grown.signer)))
+    assert not report.damage
+    assert not report.strangers
 
 
 def test_a_known_checkpoint_that_the_log_does_not_continue_is_refused(grown: Logged) -> None:
