@@ -1,18 +1,22 @@
 """Escrow: what an offline identity opens when every provider is lost."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pyrage
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pyrage import x25519
 
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.vault.facts import facts
-from dr_assets.vault.keys.life.choice import ESTATE
+from dr_assets.vault.facts import facts, record_fact
+from dr_assets.vault.keys.life.choice import ESTATE, RETIRED
 from dr_assets.vault.keys.life.escrow import FACT, drill, export, lacking, open_escrow, recover
 from dr_assets.vault.keys.life.rotation import rotate
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
-from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.signing import MemoryKey, Signer, Trust
+from dr_assets.vault.signing.kms_key import MESSAGE_LIMIT_BYTES
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
@@ -101,3 +105,67 @@ def test_wrong_identities_recipients_and_files_are_told_apart() -> None:
     forged = json.dumps(inside, sort_keys=True, separators=(",", ":")).encode()
     with pytest.raises(VaultError, match="bad_signature"):
         open_escrow(pyrage.encrypt(forged, [IDENTITY.to_public()]), FILE)
+
+
+def test_a_retirement_on_record_does_not_stand_in_the_way_of_a_recovery() -> None:
+    """What was decided about keys lies sealed under keys that only the escrow opens now: it is read by those."""
+    world = World()
+    record_fact(world.vault(), ESTATE, RETIRED, {"kek_id": "00" * 16, "keys": {}, "reason": "stolen last year"})
+    data = export(world.vault(), str(IDENTITY.to_public()))
+    new = MemoryKeyProvider()
+    recover(world.vault(new), open_escrow(data, FILE, world.vault().trust))
+    alone = world.vault(new)
+    assert [alone.open(obj).plaintext for obj in alone.objects("ledger", "wal")] == [b"first", b"second"]
+    put(alone, "wal", "wal", 8, 12, b"third")
+
+
+def test_another_estates_escrow_is_refused() -> None:
+    """Two estates may have one signer: the keys of one are no keys of the other's vault."""
+    world = World()
+    other = throwaway_vault(estate="bookmaker", signer=world.signer, clock=world.clock)
+    put(other, "wal", "wal", 0, 4, b"theirs")
+    data = export(other, str(IDENTITY.to_public()))
+    before = len(world.store.list_level("casino/").folders)
+    with pytest.raises(PolicyError, match=r"escrow\.other_estate"):
+        recover(world.vault(), open_escrow(data, FILE, world.vault().trust))
+    with pytest.raises(PolicyError, match=r"escrow\.other_estate"):
+        drill(world.vault(), data, FILE)
+    assert len(world.store.list_level("casino/").folders) == before
+
+
+def test_what_a_stranger_laid_among_the_objects_stops_no_drill() -> None:
+    """The newest object under a fitting name is rubbish: the drill opens what is ours."""
+    world = World()
+    data = export(world.vault(), str(IDENTITY.to_public()))
+    vault = world.vault()
+    newest = max(vault.objects("ledger", "wal"), key=lambda obj: obj.key.first).key
+    rubbish = b"rubbish"
+    sha256 = hashlib.sha256(rubbish).hexdigest()
+    name = replace(newest, first=newest.last, last=newest.last + 4, digest=sha256[:32])
+    world.clock()
+    world.store.put(str(name), rubbish, sha256, vault.locks.lock("ledger", "wal", world.clock()))
+    done = drill(vault, data, FILE)
+    assert done.ok
+    assert done.opened["ledger"] >= 2
+
+
+def test_a_signer_that_takes_short_messages_only_signs_an_export_of_any_size() -> None:
+    """KMS signs at most 4096 bytes as they are; an estate has more data keys than fit into that after a year."""
+    world = World()
+    keys = {f"{number:032x}": "00" * 32 for number in range(100)}
+    key = ShortMessages(Ed25519PrivateKey.generate())
+    world.signer = Signer(key)
+    vault = throwaway_vault(store=MemoryStore(world.clock), signer=world.signer, clock=world.clock)
+    put(vault, "wal", "wal", 0, 4, b"first")
+    data = export(vault, str(IDENTITY.to_public()), keys)
+    assert open_escrow(data, FILE, vault.trust).more == keys
+
+
+class ShortMessages(MemoryKey):
+    """As KMS: refuses what it would not take raw."""
+
+    def sign(self, message: bytes) -> bytes:
+        """As the port says."""
+        if len(message) > MESSAGE_LIMIT_BYTES:
+            raise ValueError
+        return super().sign(message)

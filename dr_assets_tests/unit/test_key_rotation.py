@@ -1,5 +1,7 @@
 """Rotation and retirement of keys: what writes from when on, what opens, what is listed."""
 
+import hashlib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -172,3 +174,18 @@ def test_a_key_is_due_after_its_days() -> None:
     new = age_of(vault, "ledger", timedelta(days=90))
     assert new is not None
     assert not new.is_due
+
+
+def test_a_stranger_cannot_hide_what_lies_under_a_stolen_key() -> None:
+    """Rubbish under a fitting name is passed over: the list of a breach has all that is ours, and the check goes on."""
+    world = World()
+    vault = world.vault()
+    key_id = sealed(vault, 0)
+    mine = [obj.key for obj in vault.objects("ledger", "wal")]
+    rubbish = b"rubbish"
+    sha256 = hashlib.sha256(rubbish).hexdigest()
+    name = replace(mine[0], first=4, last=8, digest=sha256[:32])
+    world.store.put(str(name), rubbish, sha256, vault.locks.lock("ledger", "wal", world.clock()))
+    assert len(list(vault.objects("ledger", "wal"))) == len(mine) + 1
+    assert [one.obj.key for one in objects_under(vault, "ledger", frozenset({key_id}))] == mine
+    assert [one.obj.key for one in sealed_since(vault, "ledger", world.clock() - timedelta(days=1))] == mine

@@ -25,7 +25,7 @@ from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.segment import open_sealed
 from dr_assets.vault.keys.derive import KEY_BYTES, DataKey
 from dr_assets.vault.keys.life.choice import ESTATE
-from dr_assets.vault.keys.life.listing import datasets_with_keys, list_keys
+from dr_assets.vault.keys.life.listing import datasets_with_keys, header_of_ours, list_keys
 from dr_assets.vault.signing import Signer, Trust, signer_id_of
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -129,10 +129,11 @@ def open_escrow(data: bytes, identity: str, trust: Trust | None = None) -> Escro
 def drill(vault: Vault, data: bytes, identity: str) -> Drilled:
     """Open the escrow, and with nothing else a few objects of every dataset; recorded as a fact of kind `escrow`.
 
-    No provider is asked for any key but the one that the fact is sealed under. Raises as `open_escrow` and
-    `open_sealed` do.
+    No provider is asked for any key but the one that the fact is sealed under. Raises PolicyError
+    `escrow.other_estate`, and as `open_escrow` and `open_sealed` do.
     """
     escrow = open_escrow(data, identity, vault.trust)
+    _require_own(vault, escrow)
     opened: dict[str, int] = {}
     lacking: list[str] = []
     for dataset in datasets_with_keys(vault):
@@ -151,7 +152,12 @@ def recover(vault: Vault, escrow: Escrow) -> list[str]:
     """Wrap every escrowed data key by today's providers: how a vault goes on whose providers are all lost.
 
     Nothing that is locked is touched. Killed anywhere, run it again. Returns `dataset/key id` of each.
+
+    Raises PolicyError `escrow.other_estate` and what `KeyRing.complete` raises.
     """
+    _require_own(vault, escrow)
+    for dataset, keys in escrow.data_keys.items():
+        vault.keys.learn(dataset, keys.values())  # what was decided of the keys lies sealed under these very keys
     done: list[str] = []
     for dataset, keys in sorted(escrow.data_keys.items()):
         for key_id, data_key in sorted(keys.items()):
@@ -174,6 +180,15 @@ def lacking(vault: Vault) -> list[str]:
     return [name for row in rows if row.is_writing and (name := f"{row.dataset}/{row.key_id}") not in exported]
 
 
+def _require_own(vault: Vault, escrow: Escrow) -> None:
+    if escrow.estate != vault.estate:
+        raise PolicyError(
+            "escrow.other_estate",
+            f"the escrow is of estate {escrow.estate}, the vault of {vault.estate}",
+            "take the file that `dr-assets keys export` wrote for this estate",
+        )
+
+
 def _payload(vault: Vault, signer: Signer, keys: Mapping[str, Mapping[str, DataKey]], more: Mapping[str, str]) -> bytes:
     listed: dict[str, Json] = {
         dataset: {key_id: key.secret.hex() for key_id, key in found.items()} for dataset, found in keys.items()
@@ -187,8 +202,12 @@ def _payload(vault: Vault, signer: Signer, keys: Mapping[str, Mapping[str, DataK
         "signer_id": signer.signer_id,
         "trusted": list[Json](sorted(key.hex() for key in vault.trust.public_keys.values())),
     }
-    signature = signer.sign(KIND.encode("ascii"), canonical.encode(fields)).hex()
-    return canonical.encode(fields | {"signature": signature})
+    return canonical.encode(fields | {"signature": signer.sign(KIND.encode("ascii"), _signed(fields)).hex()})
+
+
+def _signed(fields: Mapping[str, Json]) -> bytes:
+    """What is signed: a digest, since a key service takes short messages only and keys become many with the years."""
+    return hashlib.sha256(canonical.encode(dict(fields))).digest()
 
 
 def _parse(payload: bytes, trust: Trust | None) -> Escrow:
@@ -202,7 +221,7 @@ def _parse(payload: bytes, trust: Trust | None) -> Escrow:
     public_keys = [bytes.fromhex(parse_hex(key, 32, "the escrow: trusted")) for key in listed]
     own = Trust({signer_id_of(key): key for key in public_keys})
     signer_id = parse_hex(raw["signer_id"], 16, "the escrow: signer_id")
-    (trust or own).verify(signer_id, signature, KIND.encode("ascii"), canonical.encode(raw), name="the escrow")
+    (trust or own).verify(signer_id, signature, KIND.encode("ascii"), _signed(raw), name="the escrow")
     data_keys = {dataset: _data_keys(found) for dataset, found in keys.items()}
     created_at = parse_time(raw["created_at"], "the escrow: created_at")
     return Escrow(str(raw["estate"]), created_at, data_keys, own, {name: str(text) for name, text in more.items()})
@@ -238,8 +257,10 @@ def _sample(vault: Vault, dataset: str, known: Mapping[str, DataKey]) -> list[St
     if not objects:
         return []
     chosen = random.SystemRandom().sample(objects, min(SAMPLES, len(objects)))
-    newest = max(objects, key=lambda obj: obj.modified_at)
-    return [obj for obj in dict.fromkeys([newest, *chosen]) if vault.header(obj).key_id in known]
+    newest = sorted(objects, key=lambda obj: obj.modified_at, reverse=True)
+    ours = next(([obj] for obj in newest if header_of_ours(vault, obj) is not None), [])
+    headers = {obj: header_of_ours(vault, obj) for obj in [*ours, *chosen]}
+    return [obj for obj, header in headers.items() if header is not None and header.key_id in known]
 
 
 def _ids(keys: Mapping[str, Mapping[str, DataKey]]) -> dict[str, Json]:

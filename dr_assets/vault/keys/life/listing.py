@@ -3,14 +3,18 @@
 What belongs here: reading and telling. What stays out: changing anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.facts import was_ours
+from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import is_name
 from dr_assets.vault.keys.life.choice import FactChoice
+from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.storage.versions import look
 from dr_assets.vault.vault import StoredObject, Vault
 
@@ -90,16 +94,30 @@ def writing_key(vault: Vault, dataset: str) -> KeyRow | None:
 
 
 def objects_under(vault: Vault, dataset: str, key_ids: frozenset[str]) -> Iterator[Lying]:
-    """Every object that was sealed under one of these data keys, by its signed header."""
-    with ThreadPoolExecutor(READERS) as pool:
-        for obj, header in pool.map(lambda obj: (obj, vault.header(obj)), vault.objects(dataset)):
-            if header.key_id in key_ids:
-                yield Lying(obj, header.key_id, header.sealed_at)
+    """Every object that was sealed under one of these data keys, by its signed header; strangers' are passed over."""
+    return (lying for lying in _lying(vault, vault.objects(dataset)) if lying.key_id in key_ids)
 
 
 def sealed_since(vault: Vault, dataset: str, since: datetime) -> Iterator[Lying]:
     """Every object that the store took since then, with the data key that its signed header names."""
-    late = [obj for obj in vault.objects(dataset) if obj.modified_at >= since]
+    return _lying(vault, [obj for obj in vault.objects(dataset) if obj.modified_at >= since])
+
+
+def header_of_ours(vault: Vault, obj: StoredObject) -> Header | None:
+    """The object's header, None for what a stranger laid under a fitting name: that must not hide what is ours.
+
+    Raises VaultError for what is ours and damaged.
+    """
+    try:
+        return vault.header(obj)
+    except VaultError as error:
+        if error.code in STORE_AWAY or was_ours(vault, obj):
+            raise
+        return None
+
+
+def _lying(vault: Vault, objects: Iterable[StoredObject]) -> Iterator[Lying]:
     with ThreadPoolExecutor(READERS) as pool:
-        for obj, header in pool.map(lambda obj: (obj, vault.header(obj)), late):
-            yield Lying(obj, header.key_id, header.sealed_at)
+        for obj, header in pool.map(lambda obj: (obj, header_of_ours(vault, obj)), objects):
+            if header is not None:
+                yield Lying(obj, header.key_id, header.sealed_at)
