@@ -25,7 +25,7 @@ from dr_assets.vault.log.checkpoint import Checkpoint, Signed, verify_checkpoint
 from dr_assets.vault.log.files import LogFiles
 from dr_assets.vault.log.merkle import leaf_hash, perfect_root
 from dr_assets.vault.log.names import batch_name, checkpoint_name, tile_name
-from dr_assets.vault.log.note import NOTE_LIMIT_BYTES
+from dr_assets.vault.log.note import NOTE_LIMIT_BYTES, parse_note
 from dr_assets.vault.log.statement import NAMES, Statement, parse_leaf
 from dr_assets.vault.log.tiles import (
     BUNDLE_LIMIT_BYTES,
@@ -327,12 +327,16 @@ class LogReader:
 
 
 def read_checkpoint(files: LogFiles, size: int) -> Signed | None:
-    """The checkpoint of a size that one of the trusted signed; None without one."""
+    """The checkpoint of a size that one of the trusted signed; None without one.
+
+    A note of ours has one signature. With another line behind it the note would still be signed, and be another one to
+    the time stamps that vouch for its bytes.
+    """
 
     def signed(data: bytes) -> Signed:
-        found = verify_checkpoint(data, files.vault.trust)
-        if found.checkpoint.size != size:
-            raise VaultError("log.misplaced", "a checkpoint of another size", "it is passed over")
+        found, lines = verify_checkpoint(data, files.vault.trust), parse_note(data)
+        if found.checkpoint.size != size or len(lines.unverified) != 1 or lines.to_bytes() != data:
+            raise VaultError("log.misplaced", "a checkpoint of another size or with more behind it", "it's passed over")
         return found
 
     return files.read_current(checkpoint_name(files.vault.estate, size), signed, limit_bytes=NOTE_LIMIT_BYTES)
@@ -344,9 +348,10 @@ def _beyond(files: LogFiles, signed: Signed) -> Signed:
         size, newer = signed.checkpoint.size, None
         for attempt in range(ATTEMPTS):
             name = batch_name(files.vault.estate, size, attempt)
-            rows = list(files.versions(name, limit_bytes=2 * BATCH_LIMIT_BYTES))
-            if not rows:
+            if next(files.vault.store.list_name(name), None) is None:
                 break
+            # One at a time: whoever may write there can lay down any number of large ones.
+            rows = files.versions(name, limit_bytes=2 * BATCH_LIMIT_BYTES)
             batch = next(filter(None, (_batch_of(data, files, size) for data in rows)), None)
             if batch is not None:
                 newer = read_checkpoint(files, batch.size)

@@ -120,6 +120,17 @@ def test_a_checkpoint_of_a_stranger_is_passed_over_however_new_it_is(grown: Logg
     assert grown.reader().checkpoint == before.checkpoint
 
 
+@pytest.mark.parametrize("more", [b"\xe2\x80\x94 witness.example/x AAAAAEp1bms=\n", None])
+def test_a_note_with_more_behind_it_is_not_the_one_that_was_published(grown: Logged, more: bytes | None) -> None:
+    """A line by nobody, or the log's own twice: still signed, but stamps vouch for the bytes that were published."""
+    before = grown.reader().note
+    grown.later(minutes=1)
+    grown.store.add(
+        checkpoint_name("casino", grown.reader().checkpoint.size), before + (more or before.splitlines(True)[-1])
+    )
+    assert grown.reader().note == before
+
+
 def throwaway_log_note(reader: LogReader, signer: Signer) -> bytes:
     """The next size, by a key that nobody trusts."""
     head = reader.checkpoint
