@@ -16,8 +16,18 @@ from dr_assets.vault.format.keys import LOG, is_log_folder
 from dr_assets.vault.log.batch import BATCH_LIMIT_BYTES, parse_batch
 from dr_assets.vault.log.checkpoint import Checkpoint, origin_of, verify_checkpoint
 from dr_assets.vault.log.merkle import HASH_BYTES, leaf_hash
-from dr_assets.vault.log.names import BATCH, CHECKPOINT, base_of, checkpoint_name, is_log_name, log_prefix, size_of
+from dr_assets.vault.log.names import (
+    BATCH,
+    CHECKPOINT,
+    OUTSIDE,
+    base_of,
+    checkpoint_name,
+    is_log_name,
+    log_prefix,
+    size_of,
+)
 from dr_assets.vault.log.reader import LogReader
+from dr_assets.vault.log.shelf import Proof
 from dr_assets.vault.log.tiles import HEIGHT, WIDTH, Tile, decode_bundle, holder_of
 from dr_assets.vault.log.trust import require_continues
 from dr_assets.vault.retention.judged import LOCK_TOLERANCE
@@ -114,6 +124,8 @@ class LogFilesJudge:
             return self._checkpoint(size_of(tail) or 0, data)
         if folder == BATCH:
             return self._batch(base_of(tail) or 0, data)
+        if folder in OUTSIDE:  # what it proves, whoever believes outsiders judges; by its name it is what was put
+            return (_OURS, "") if Proof.of(rest, data) else ("foreign", "its bytes are not those of its name")
         tile = Tile.parse(rest)
         return (_OURS, "") if tile is None else self._tile(tile, data)
 

@@ -17,6 +17,7 @@ from dr_assets.vault.log.names import checkpoint_name
 from dr_assets.vault.log.offline_run import verify_export
 from dr_assets.vault.log.proof import check_proof, make_proof, require_named
 from dr_assets.vault.log.reader import LogReader
+from dr_assets.vault.log.shelf import Proof, VaultShelf
 from dr_assets.vault.log.tiles import Tile, decode_bundle
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.verify import verify
@@ -129,6 +130,19 @@ def test_a_note_with_more_behind_it_is_not_the_one_that_was_published(grown: Log
         checkpoint_name("casino", grown.reader().checkpoint.size), before + (more or before.splitlines(True)[-1])
     )
     assert grown.reader().note == before
+
+
+def test_junk_where_outsiders_words_lie_is_named(grown: Logged) -> None:
+    """Under a name of that form and well locked, but not what the name was made for; a word that is whole is not."""
+    grown.later(minutes=1)
+    proof = Proof("witnessed", grown.reader().checkpoint.size, "w1", b"whole")
+    VaultShelf(LogFiles(grown.vault)).put(proof)
+    lock = grown.vault.locks.lock("log", "log", grown.now)
+    junk = [f"casino/log/{tail}" for tail in (f"timestamp/{7:020d}/junk", proof.path[:-16] + "0" * 16)]
+    for name in junk:
+        grown.store.add(name, b"junk", lock)
+    told = {finding.key: finding.kind for finding in verify(grown.vault).findings if "/log/" in finding.key}
+    assert told == dict.fromkeys(junk, "foreign")
 
 
 def throwaway_log_note(reader: LogReader, signer: Signer) -> bytes:
