@@ -53,7 +53,7 @@ def verify(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(asdict(seen), indent=2, default=str))
     else:
         typer.echo(f"{seen.people} people; newest backup: {seen.backup_at or 'none'}")
-        for what in ("vanished", "partial", "undecided", "unmarked", "foreign", "overdue", "soft"):
+        for what in ("vanished", "replaced", "partial", "undecided", "unmarked", "foreign", "overdue", "soft"):
             for name in getattr(seen, what):
                 typer.echo(f"{what}: {name}")
     if not seen.ok:

@@ -8,9 +8,11 @@ import pytest
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
+from dr_assets.vault.keys.providers import LackingProvider
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.subjects.backup import back_up, newest, recover
+from dr_assets.vault.subjects.connect import require_fit
 from dr_assets.vault.subjects.deletion import delete, finish, restore
 from dr_assets.vault.subjects.ids import SubjectIds, require_subject_id
 from dr_assets.vault.subjects.look import look
@@ -263,3 +265,77 @@ def test_one_region_alone_opens_and_seals_nothing_new() -> None:
             with pytest.raises(VaultError, match=r"vault\.unreachable"):
                 ring.key_for_sealing(who)
     assert not [name for shelf in world.shelves for name in shelf.names("") if BORIS in name]
+
+
+def test_a_provider_that_this_host_cannot_use_leaves_it_to_the_next() -> None:
+    """A second region's host has its own provider's secrets only: people's keys open there all the same."""
+    world = World()
+    first = MemoryKeyProvider(name="memory/first")
+    both = SubjectRing((world.vault,), world.shelves, (first, world.provider), world.policy)
+    key = both.key_for_sealing(ANNA)
+    lacking = LackingProvider("memory/first", PolicyError("vault.setting_missing", "PIN is not set", "export it"))
+    there = SubjectRing((world.vault,), world.shelves, (lacking, world.provider), world.policy)
+    assert there.key_of(ANNA) == key
+    with pytest.raises(PolicyError, match=r"vault\.setting_missing"):
+        there.key_for_sealing(BORIS)
+
+
+def test_rubbish_in_one_region_keeps_nobodys_key_from_the_other() -> None:
+    """Opening believes signatures, not regions; recovery puts the rubbish away and lays the key back."""
+    world = World()
+    key = world.ring.key_for_sealing(ANNA)
+    back_up(world.ring)
+    name = key_name("casino", ANNA)
+    for shelf in world.shelves:
+        shelf.hide(name)
+        shelf.put_new(name, b"rubbish")
+        if shelf is world.shelves[0]:
+            assert world.ring.key_of(ANNA) == key
+    with pytest.raises(VaultError, match=r"vault\.malformed"):
+        world.ring.key_of(ANNA)
+    assert recover(world.ring) == (ANNA,)
+    assert world.ring.key_of(ANNA) == key
+    assert look(world.ring).ok
+
+
+def test_a_key_that_was_made_anew_after_a_mass_deletion_hides_no_loss() -> None:
+    """Documents of years lie under the old key: that is told, and backups go on carrying it."""
+    world = World()
+    old = world.shelves[0].get(key_name("casino", ANNA)) if world.ring.key_for_sealing(ANNA) else None
+    back_up(world.ring)
+    for shelf in world.shelves:
+        shelf.erase(key_name("casino", ANNA))
+    world.ring.key_for_sealing(ANNA)
+    seen = look(world.ring)
+    assert (seen.replaced, seen.ok) == ((ANNA,), False)
+    for _ in range(3):
+        world.after(GRACE - timedelta(days=1))
+        assert back_up(world.ring).carried == (ANNA,)
+        finish(world.ring)
+    kept = newest(world.ring)
+    assert kept is not None
+    assert set(kept.records.values()) == {old, world.shelves[0].get(key_name("casino", ANNA))}
+    assert look(world.ring).replaced == (ANNA,)
+    delete(world.ring, [ANNA], Agreed())
+    assert back_up(world.ring).people == 0
+    assert finish(world.ring).erased == ()
+    world.after(GRACE + timedelta(seconds=2))
+    assert finish(world.ring).erased == (ANNA,)
+    assert not [name for name in world.store.rows if "/subjects/ring/" in name]
+
+
+def test_a_region_that_is_away_does_not_keep_a_reader_out() -> None:
+    """Whoever only opens goes on with the other region; who seals must know that no bucket is locked."""
+
+    class Fit:
+        def require_fit(self) -> None:
+            pass
+
+    class Away:
+        def require_fit(self) -> None:
+            raise VaultError("vault.unreachable", "primary", "wait")
+
+    require_fit((Away(), Fit()), signing=False)
+    for shelves, signing in (((Away(), Fit()), True), ((Away(), Away()), False)):
+        with pytest.raises(VaultError, match=r"vault\.unreachable"):
+            require_fit(shelves, signing=signing)

@@ -7,6 +7,7 @@ keep a person's key for longer than the law lets it be kept. What was soft-delet
 the newest one that still holds it ends with its grace.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from dr_assets.vault.storage import Lock
 from dr_assets.vault.subjects.history import read_history, record
 from dr_assets.vault.subjects.records import DATASET, key_name, parse_person_key, subject_of
 from dr_assets.vault.subjects.ring import SubjectRing
+from dr_assets.vault.subjects.shelf import Shelf
 from dr_assets.vault.vault import StoredObject, Vault
 
 STREAM: Final = "ring"
@@ -33,7 +35,10 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """One backup: when it was begun, and each person's record as it lay in the store."""
+    """One backup: when it was begun, and each person's record as it lay in the store, by subject id.
+
+    `subject id/digest` names a key that the person had before another one took its place.
+    """
 
     at: datetime
     records: Mapping[str, bytes]
@@ -41,7 +46,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """What a backup took. `carried` were in the one before and are in no region now, though nobody deleted them."""
+    """What a backup took. `carried` had a key in the one before that is in no region now, though nobody deleted it."""
 
     at: datetime
     people: int
@@ -54,13 +59,45 @@ def back_up(ring: SubjectRing) -> BackedUp:
     at = ring.vault.clock()
     live, decided = live_records(ring), decided_people(ring, at)
     before = newest(ring)
-    lost = {} if before is None else {who: data for who, data in before.records.items() if who not in live}
-    carried = {who: data for who, data in lost.items() if who not in decided}
-    records = {who: data for who, data in (live | carried).items() if who not in decided}
+    carried = {} if before is None else _gone(before.records, live)
+    records = {name: data for name, data in (live | carried).items() if _person(name) not in decided}
     for vault in ring.vaults:
         _seal(vault, at, ring, records)
-    record(ring.vault, "backed_up", sorted(carried), people=len(records), at=canonical.format_time(at))
-    return BackedUp(at, len(records), tuple(sorted(carried)))
+    lost = sorted({_person(name) for name in carried} - decided)
+    people = len({_person(name) for name in records})
+    record(ring.vault, "backed_up", lost, people=people, at=canonical.format_time(at))
+    return BackedUp(at, people, tuple(lost))
+
+
+def _gone(before: Mapping[str, bytes], live: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What was backed up and no region has now: also the key of somebody who was given another one since.
+
+    Somebody erases all keys, a capture makes new ones: what is sealed under the old ones opens by these alone.
+    """
+    return {
+        name if name not in live else f"{name}/{hashlib.sha256(data).hexdigest()[:16]}": data
+        for name, data in before.items()
+        if live.get(_person(name)) != data
+    }
+
+
+def _person(name: str) -> str:
+    """Whose record it is, of a name in a backup: a subject id, with a digest behind it for a key that was replaced."""
+    return name.partition("/")[0]
+
+
+def backed_up_people(backup: Backup) -> frozenset[str]:
+    """Who has a key in a backup."""
+    return frozenset(map(_person, backup.records))
+
+
+def replaced_people(backup: Backup | None, live: Mapping[str, set[bytes]]) -> frozenset[str]:
+    """Who has another key now than a backup holds, or two: what is sealed under the one doesn't open by the other."""
+    backed_up = {} if backup is None else backup.records
+    two = {who for who, found in live.items() if len(found) > 1}
+    return frozenset(
+        two | {_person(who) for who, data in backed_up.items() if data not in live.get(_person(who), {data})}
+    )
 
 
 def live_records(ring: SubjectRing) -> dict[str, bytes]:
@@ -120,11 +157,22 @@ def recover(ring: SubjectRing, *, before: datetime | None = None) -> tuple[str, 
         if who in decided or not is_ours(ring, who, data):
             continue
         for shelf in ring.shelves:
-            if shelf.get(key_name(ring.estate, who)) is None and shelf.put_new(key_name(ring.estate, who), data):
+            if _lay(ring, shelf, who, data):
                 laid.add(who)
     if laid:
         record(ring.vault, "recovered", sorted(laid), backup=canonical.format_time(backup.at))
     return tuple(sorted(laid))
+
+
+def _lay(ring: SubjectRing, shelf: Shelf, who: str, data: bytes) -> bool:
+    """Put a record back where none of ours is; rubbish that somebody laid there goes. Whether it had to be."""
+    name = key_name(ring.estate, who)
+    there = shelf.get(name)
+    if there is not None:
+        if is_ours(ring, who, there):
+            return False
+        shelf.erase(name)
+    return shelf.put_new(name, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +209,7 @@ def held_until(kept: Iterable[Kept], subject_id: str, deleted_at: datetime) -> d
     for backup in kept:
         if backup.at > deleted_at + DECIDING:
             continue
-        if backup.at <= deleted_at or subject_id in _opened(backup.vault, [backup.obj])[0]:
+        if backup.at <= deleted_at or subject_id in map(_person, _opened(backup.vault, [backup.obj])[0]):
             ends.append(backup.until)
     return max(ends, default=None)
 

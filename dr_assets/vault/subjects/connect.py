@@ -5,10 +5,11 @@ with the ring.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Estate, Subjects
 from dr_assets.vault.connect import open_store, open_vault
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
@@ -20,7 +21,7 @@ from dr_assets.vault.subjects.s3_shelf import S3Shelf
 
 
 def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -> SubjectRing:
-    """The declared ring; every bucket is asked whether it is fit.
+    """The declared ring; every bucket is asked whether it is fit, of which without `signing` one may be away.
 
     Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
     """
@@ -28,8 +29,7 @@ def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -
     stores = [(name, open_store(estate, name, env)) for name in declared.vaults]
     vaults = tuple(open_vault(estate, name, env, store=store, signing=signing) for name, store in stores)
     shelves = tuple(S3Shelf(store.client, declared.bucket, name) for name, store in stores)
-    for shelf in shelves:
-        shelf.require_fit()
+    require_fit(shelves, signing=signing)
     policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
     return SubjectRing(vaults, shelves, vaults[0].keys.providers.of_dataset(DATASET), policy)
 
@@ -49,6 +49,28 @@ def init_ring(estate: Estate, env: Mapping[str, str]) -> list[str]:
         write_secret(path, os.urandom(ID_KEY_BYTES).hex().encode("ascii") + b"\n")
         said.append(f"key of subject ids: created in {path}; keep a copy, without it nobody finds a person's key")
     return said
+
+
+class Askable(Protocol):
+    """A bucket that says whether it may hold people's keys."""
+
+    def require_fit(self) -> None:
+        """Raise PolicyError `subjects.bucket_unfit`, or VaultError for one that is away."""
+        ...
+
+
+def require_fit(shelves: Sequence[Askable], *, signing: bool) -> None:
+    """Ask each. Nothing is sealed while a region is away; what is sealed opens by any that answers."""
+    away: list[VaultError] = []
+    for shelf in shelves:
+        try:
+            shelf.require_fit()
+        except VaultError as error:
+            if signing or error.code != "vault.unreachable":
+                raise
+            away.append(error)
+    if len(away) == len(shelves):
+        raise away[0]
 
 
 def subject_ids(estate: Estate, env: Mapping[str, str]) -> SubjectIds:

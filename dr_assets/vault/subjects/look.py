@@ -7,7 +7,7 @@ backup.py) and colours (components/).
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dr_assets.vault.subjects.backup import is_ours, newest
+from dr_assets.vault.subjects.backup import backed_up_people, is_ours, newest, replaced_people
 from dr_assets.vault.subjects.history import read_history
 from dr_assets.vault.subjects.records import subject_of
 from dr_assets.vault.subjects.ring import SubjectRing
@@ -18,11 +18,13 @@ class RingState:
     """All that is not as it should be, by subject id. Each but `soft` and `overdue` is somebody's work or an attack.
 
     `vanished` were in the newest backup, are in no region, and nobody decided so: what a mass deletion past the
-    approvals looks like. `partial` lack in a region. `undecided` bear a mark without a decision.
+    approvals looks like. `replaced` have another key now than then, or two: the old one's documents don't open by the
+    new one. `partial` lack in a region. `undecided` bear a mark without a decision.
     """
 
     people: int
     vanished: tuple[str, ...]
+    replaced: tuple[str, ...]
     partial: tuple[str, ...]
     undecided: tuple[str, ...]
     unmarked: tuple[str, ...]
@@ -34,7 +36,8 @@ class RingState:
     @property
     def ok(self) -> bool:
         """Nothing vanished, lacks in a region, or was written past this program."""
-        return not (self.vanished or self.partial or self.undecided or self.unmarked or self.foreign or self.overdue)
+        lost = self.vanished or self.replaced or self.partial
+        return not (lost or self.undecided or self.unmarked or self.foreign or self.overdue)
 
 
 def look(ring: SubjectRing) -> RingState:
@@ -44,6 +47,7 @@ def look(ring: SubjectRing) -> RingState:
     decided = history.erased | frozenset(history.soft)
     keys: dict[str, set[str]] = {}
     marks: dict[str, set[str]] = {}
+    live: dict[str, set[bytes]] = {}
     foreign: list[str] = []
     for shelf in ring.shelves:
         for name in shelf.names(f"{ring.estate}/"):
@@ -53,12 +57,15 @@ def look(ring: SubjectRing) -> RingState:
                 foreign.append(f"{shelf.region}: {name}")
                 continue
             (keys if subject[1] == "key" else marks).setdefault(subject[0], set()).add(shelf.region)
+            if subject[1] == "key":
+                live.setdefault(subject[0], set()).add(data)
     backup = newest(ring)
-    backed_up = frozenset() if backup is None else frozenset(backup.records)
+    backed_up = frozenset() if backup is None else backed_up_people(backup)
     everywhere = {shelf.region for shelf in ring.shelves}
     return RingState(
         people=len(keys.keys() - decided),
         vanished=tuple(sorted(backed_up - keys.keys() - decided)),
+        replaced=tuple(sorted(replaced_people(backup, live) - decided)),
         partial=tuple(sorted(who for who, at in keys.items() if at != everywhere and who not in decided)),
         undecided=tuple(sorted(marks.keys() - decided)),
         unmarked=tuple(sorted(who for who in decided if marks.get(who, set()) != everywhere)),

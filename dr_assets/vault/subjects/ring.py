@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.vault.keys.derive import KEY_BYTES, DataKey
+from dr_assets.vault.keys.opener import weightiest
 from dr_assets.vault.keys.provider import KeyProvider
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage import STORE_AWAY
@@ -80,21 +81,30 @@ class SubjectRing:
         Raises PolicyError `subjects.deleted` when any region that answers says so; VaultError `subjects.no_key`.
         """
         require_subject_id(subject_id)
-        found: bytes | None = None
+        found: list[bytes | None] = []
         away: list[VaultError] = []
         for shelf in self.shelves:
             try:
                 self._require_live(subject_id, (shelf,))
-                found = found or shelf.get(key_name(self.estate, subject_id))
+                found.append(shelf.get(key_name(self.estate, subject_id)))
             except VaultError as error:
                 if error.code not in STORE_AWAY:
                     raise
                 away.append(error)
-        if found is None:
-            if away:
-                raise away[0]
-            raise no_key(subject_id)
-        return self._unwrapped(self._parsed(subject_id, found))
+        held = list(dict.fromkeys(data for data in found if data is not None))
+        if not held:
+            raise away[0] if away else no_key(subject_id)
+        return self._unwrapped(self._believed(subject_id, held))
+
+    def _believed(self, subject_id: str, held: Sequence[bytes]) -> PersonKey:
+        """The first that one of ours signed: rubbish in one region must not keep the other's from being read."""
+        refusals: list[VaultError] = []
+        for data in held:
+            try:
+                return self._parsed(subject_id, data)
+            except VaultError as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
     def _require_live(self, subject_id: str, shelves: Sequence[Shelf]) -> None:
         for shelf in shelves:
@@ -166,21 +176,21 @@ class SubjectRing:
         return parse_person_key(data, estate=self.estate, subject_id=subject_id, trust=self.vault.trust)
 
     def _unwrapped(self, person: PersonKey) -> DataKey:
-        """The key, by whichever provider lives; raises what the last of them raised."""
-        refusals: list[VaultError] = []
+        """The key, by whichever provider lives and lets us; raises the refusal that tells most."""
+        refusals: list[DrError] = []
         for provider in self.providers:
             for name, wrapping in person.wrappings:
                 if name != provider.name:
                     continue
                 try:
                     data_key = DataKey.of(provider.unwrap(wrapping, person.context()))
-                except VaultError as refusal:
+                except DrError as refusal:
                     refusals.append(refusal)
                     continue
                 if data_key.key_id == person.key_id:
                     return data_key
         if refusals:
-            raise refusals[0]
+            raise weightiest(refusals)
         raise VaultError(
             "vault.wrong_key",
             f"no provider at hand opens the key of {person.subject_id}",
