@@ -3,8 +3,8 @@
 What belongs here: the translation. What stays out: our own bugs, which keep their traceback.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import dagster as dg
 
@@ -18,6 +18,26 @@ def shown_as_failure() -> Iterator[None]:
         yield
     except DrError as error:
         raise failure_of(error) from error
+
+
+@contextmanager
+def each_shown_as_failure() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Several attempts of which each is made though others fail: the first `DrError` is the step's failure at the end.
+
+    A vault that is away keeps no other from being looked after.
+    """
+    failed: list[DrError] = []
+
+    @contextmanager
+    def attempt() -> Iterator[None]:
+        try:
+            yield
+        except DrError as error:
+            failed.append(error)
+
+    yield attempt
+    if failed:
+        raise failure_of(failed[0]) from failed[0]
 
 
 def failure_of(error: DrError) -> dg.Failure:

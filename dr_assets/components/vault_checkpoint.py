@@ -13,7 +13,7 @@ from typing import Any, Final
 import dagster as dg
 
 from dr_assets.components.evaluations import check_result, metadata_of
-from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window
 from dr_assets.components.vault_resource import resource_key
@@ -91,11 +91,12 @@ def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
     )
     def checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         values: dict[str, Value] = {}
-        with shown_as_failure():
+        with each_shown_as_failure() as attempt:
             for name in vaults:
-                vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
-                values |= _values(name, Sequencer(vault).run())
-                values |= _shown_to_outsiders(estate, name, vault)
+                with attempt():
+                    vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
+                    values |= _values(name, Sequencer(vault).run())
+                    values |= _shown_to_outsiders(estate, name, vault)
         return dg.MaterializeResult(metadata=metadata_of(values))
 
     return checkpoint
@@ -157,15 +158,16 @@ def _checks(estate: Estate, vaults: list[str]) -> dg.AssetChecksDefinition:
         name="vault_logged", specs=specs, required_resource_keys={resource_key(name) for name in vaults}
     )
     def logged(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for name in vaults:
-            with shown_as_failure():
-                vault = getattr(context.resources, resource_key(name)).open_vault()
-                standing = log_standing(vault)
-                witnessed = _judge_witnessed(estate, vault) if has_witnesses else None
-            yield check_result(consistent_key(name), judge_consistent(standing))
-            yield check_result(complete_key(name), judge_complete(standing))
-            if witnessed is not None:
-                yield check_result(witnessed_key(name), witnessed)
+        with each_shown_as_failure() as attempt:
+            for name in vaults:
+                with attempt():
+                    vault = getattr(context.resources, resource_key(name)).open_vault()
+                    standing = log_standing(vault)
+                    witnessed = _judge_witnessed(estate, vault) if has_witnesses else None
+                    yield check_result(consistent_key(name), judge_consistent(standing))
+                    yield check_result(complete_key(name), judge_complete(standing))
+                    if witnessed is not None:
+                        yield check_result(witnessed_key(name), witnessed)
 
     return logged
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import dagster as dg
 
 from dr_assets.components.evaluations import check_result, metadata_of
-from dr_assets.components.failures import shown_as_failure
+from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window
 from dr_assets.components.vault_checkpoint import logged_vaults
@@ -101,10 +101,11 @@ def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
     def verification(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         level = context.run.tags.get(LEVEL_TAG, "index")  # by hand: what is quick, unless the tag says otherwise
         values: dict[str, Value] = {"level": level}
-        with shown_as_failure():
+        with each_shown_as_failure() as attempt:
             for name in vaults:
-                vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
-                values |= _values(name, verified(vault, level, estate.verification.share, os.environ))
+                with attempt():
+                    vault = getattr(context.resources, resource_key(name)).open_vault(signing=True)
+                    values |= _values(name, verified(vault, level, estate.verification.share, os.environ))
         return dg.MaterializeResult(metadata=metadata_of(values))
 
     return verification
@@ -161,14 +162,15 @@ def _checks(estate: Estate, vaults: list[str]) -> dg.AssetChecksDefinition:
         name="vault_verified", specs=specs, required_resource_keys={resource_key(name) for name in vaults}
     )
     def judged(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for name in vaults:
-            with shown_as_failure():
-                vault = getattr(context.resources, resource_key(name)).open_vault()
-                now = vault.clock()
-                found = latest_verifications(vault, now - LOOK_BACK)
-            yield check_result(check_key("undamaged", name), judge_undamaged(found))
-            yield check_result(check_key("overlays", name), judge_overlays(found))
-            yield check_result(check_key("covered", name), judge_covered(found, estate.verification, now))
+        with each_shown_as_failure() as attempt:
+            for name in vaults:
+                with attempt():
+                    vault = getattr(context.resources, resource_key(name)).open_vault()
+                    now = vault.clock()
+                    found = latest_verifications(vault, now - LOOK_BACK)
+                    yield check_result(check_key("undamaged", name), judge_undamaged(found))
+                    yield check_result(check_key("overlays", name), judge_overlays(found))
+                    yield check_result(check_key("covered", name), judge_covered(found, estate.verification, now))
 
     return judged
 

@@ -52,6 +52,24 @@ def test_a_run_logs_what_is_new_and_the_checks_follow(filled: FilledVault, estat
     assert judge_consistent(log_standing(filled.vault)).reason == "4 leaves continue 1 earlier checkpoint(s)"
 
 
+def test_a_vault_that_is_away_keeps_no_other_from_being_logged_and_judged(
+    filled: FilledVault, estate: Estate, ledger: Dataset
+) -> None:
+    """The run fails, and has done and judged what it could."""
+    other = replace(ledger, name="cards", vault="spare")
+    two = replace(estate, datasets={**estate.datasets, "cards": other})
+    filled.store_wal()
+    away = FilledVault(filled.now, away=True)
+    resources: dict[str, Any] = {resource_key(ledger.vault): away, resource_key("spare"): filled}
+    parts = checkpoint_parts(two)
+    assert not dg.materialize(parts.assets, resources=resources, raise_on_error=False).success
+    assert LogReader.open(filled.vault) is not None
+    (checks,) = parts.checks
+    job = dg.Definitions(asset_checks=[checks], resources=resources).resolve_implicit_global_asset_job_def()
+    judged = job.execute_in_process(raise_on_error=False).get_asset_check_evaluations()
+    assert {each.check_name for each in judged} == {"consistent_spare", "complete_spare"}
+
+
 def test_a_log_that_was_rewritten_or_damaged_is_red(filled: FilledVault, estate: Estate, ledger: Dataset) -> None:
     """The checks say so; a vault that can't be read is no verdict but a failed run."""
     filled.store_wal()
