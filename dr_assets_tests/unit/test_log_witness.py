@@ -337,6 +337,18 @@ def test_a_log_that_was_set_back_or_forked_is_told(url: str) -> None:
     assert not shelf.proofs
 
 
+def test_a_log_that_can_prove_nothing_is_not_blamed_on_the_witness(url: str) -> None:
+    """What is damaged at home is raised: told as the witness's fault it would be a warning."""
+    place, tree = WitnessPlace("w1", url, WITNESS.verifier), Tree()
+    ask_witness(place, tree.at(9), tree.proof, Shelf())
+
+    def damaged(old: int, new: int) -> list[bytes]:
+        raise VaultError("log.damaged", f"no tiles from {old} to {new}", "restore them")
+
+    with pytest.raises(VaultError, match=r"log\.damaged"):
+        ask_witness(place, tree.at(12), damaged, Shelf())
+
+
 def test_a_witness_that_is_away_or_wrong_is_told_apart(url: str) -> None:
     """No answer is `away`; a stranger's cosignature or a witness that doesn't know the log is `misbehaving`."""
     tree, shelf = Tree(), Shelf()

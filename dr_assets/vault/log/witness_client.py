@@ -35,6 +35,10 @@ class WitnessPlace:
         return plain_name(self.verifier.name, self.verifier.key_id)
 
 
+class _BadAnswerError(Exception):
+    """A witness answered with no cosignature of its own. What is amiss with the log itself is never told like that."""
+
+
 def ask_witness(
     place: WitnessPlace,
     signed: Signed,
@@ -58,8 +62,8 @@ def ask_witness(
         return _meaning(place, size, answer)
     except NoAnswerError as error:
         return Heard(place.name, "away", size, f"no answer: {error}")
-    except VaultError as error:
-        return Heard(place.name, "misbehaving", size, error.found)
+    except _BadAnswerError as error:
+        return Heard(place.name, "misbehaving", size, str(error))
     shelf.put(Proof(WITNESSED, size, place.shelf_name, signature.line().encode()))
     return Heard(place.name, "vouched", size, "cosigned now")
 
@@ -102,7 +106,10 @@ def _ask(place: WitnessPlace, signed: Signed, proof: ConsistencyProof, known: in
     request = AddCheckpoint(known, tuple(proof(known, size)) if known else (), signed.note)
     address = f"{place.url.rstrip('/')}/add-checkpoint"
     line = post(address, request.to_bytes(), TEXT_TYPE, patience_s=patience_s)
-    return verify_cosignature(signed, line, place.verifier)
+    try:
+        return verify_cosignature(signed, line, place.verifier)
+    except VaultError as error:
+        raise _BadAnswerError(error.found) from None
 
 
 def _conflict_size(answer: AnswerError) -> int:
