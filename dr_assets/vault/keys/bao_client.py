@@ -19,6 +19,15 @@ ANSWER_TIMEOUT_S: Final = 5.0
 Result = TypeVar("Result")
 
 
+def hvac_exceptions() -> Any:
+    """The library's exceptions; raises PolicyError `keys.extra_missing`."""
+    try:
+        from hvac import exceptions  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise extra_missing("openbao", "hvac", "openbao") from None
+    return exceptions
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """How to enter: a token, or AppRole's pair. Secrets that no repr shows."""
@@ -52,11 +61,9 @@ class BaoSession:
         Raises VaultError `keys.unreachable`, PolicyError `keys.refused`, `keys.extra_missing`; hvac's InvalidRequest
         passes, since what a server calls a bad request depends on what was asked.
         """
-        try:
-            from hvac import exceptions  # noqa: PLC0415 - an extra
-            from requests import RequestException  # noqa: PLC0415 - comes with that extra
-        except ImportError:
-            raise extra_missing("openbao", "hvac", "openbao") from None
+        exceptions = hvac_exceptions()
+        from requests import RequestException  # noqa: PLC0415 - comes with that extra
+
         try:
             try:
                 return work(self._entered(who).secrets.transit)

@@ -6,9 +6,10 @@ What belongs here: wrap, unwrap, which version of the key it was. What stays out
 import base64
 import hashlib
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from dr_assets.vault.keys.bao_client import BaoSession
+from dr_assets.vault.keys.bao_client import BaoSession, hvac_exceptions
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.refusals import refused, wrong_key
 
@@ -34,8 +35,7 @@ class OpenBaoKeyProvider:
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapping:
         """As the port says."""
-        from hvac import exceptions  # noqa: PLC0415 - an extra
-
+        exceptions = hvac_exceptions()
         try:
             answer = self._session.run(
                 self.name,
@@ -56,8 +56,7 @@ class OpenBaoKeyProvider:
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
         """As the port says."""
-        from hvac import exceptions  # noqa: PLC0415 - an extra
-
+        exceptions = hvac_exceptions()
         found = _CIPHERTEXT.fullmatch(wrapping.wrapped.decode("ascii", errors="replace"))
         if found is None:
             raise wrong_key(context, "the wrapping isn't transit's ciphertext")
@@ -77,20 +76,24 @@ class OpenBaoKeyProvider:
 
     def renew(self) -> str:
         """Give the transit key its next version and wrap with it from now on: its id. Needs `update` on rotate."""
-        self._session.run(
-            self.name, lambda transit: transit.rotate_key(name=self._key, mount_point=self._session.mount)
-        )
+        self._asked(lambda transit: transit.rotate_key(name=self._key, mount_point=self._session.mount))
         return self.kek_id
 
     def _id_of(self, version: int | None) -> str:
         """What only this version of this key can make; a server in another place with a key of that name other."""
-        answer = self._session.run(
-            self.name,
+        answer = self._asked(
             lambda transit: transit.generate_hmac(
                 name=self._key,
                 hash_input=base64.b64encode(_KEK_ID_LABEL).decode("ascii"),
                 key_version=version,
                 mount_point=self._session.mount,
-            ),
+            )
         )
         return hashlib.sha256(_KEK_ID_LABEL + str(answer["data"]["hmac"]).encode()).hexdigest()[:32]
+
+    def _asked(self, work: Callable[[Any], Any]) -> Any:
+        exceptions = hvac_exceptions()
+        try:
+            return self._session.run(self.name, work)
+        except exceptions.InvalidRequest:
+            raise refused(self.name, f"the server has no key {self._key} that this can be done with") from None

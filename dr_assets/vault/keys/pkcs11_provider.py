@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.keys.aead_wrap import NONCE_BYTES
-from dr_assets.vault.keys.pkcs11_token import Token
+from dr_assets.vault.keys.pkcs11_token import Token, pkcs11_exceptions
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.refusals import refused, unreachable, wrong_key
 
@@ -41,7 +41,7 @@ class Pkcs11KeyProvider:
     @property
     def kek_id(self) -> str:
         """As the port says: from the CKA_ID of the key with the highest number."""
-        return self.token.run(self.name, lambda session: _kek_id(self._current(session)))
+        return self._ran(lambda session: _kek_id(self._current(session)))
 
     def has_kek(self) -> bool:
         """Whether the token holds any key of ours."""
@@ -59,8 +59,7 @@ class Pkcs11KeyProvider:
 
     def unwrap(self, wrapping: Wrapping, context: WrapContext) -> bytes:
         """As the port says."""
-        from pkcs11 import exceptions  # noqa: PLC0415 - an extra
-
+        exceptions = pkcs11_exceptions()
         nonce, sealed = wrapping.wrapped[:NONCE_BYTES], wrapping.wrapped[NONCE_BYTES:]
 
         def work(session: "pkcs11.Session") -> bytes:
@@ -104,8 +103,7 @@ class Pkcs11KeyProvider:
         return self._ran(work)
 
     def _ran(self, work: "Callable[[pkcs11.Session], Result]") -> Result:
-        from pkcs11 import exceptions  # noqa: PLC0415 - an extra
-
+        exceptions = pkcs11_exceptions()
         try:
             return self.token.run(self.name, work)
         except exceptions.PKCS11Error as error:

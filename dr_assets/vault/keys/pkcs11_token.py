@@ -23,6 +23,15 @@ _LIVES_BYTES: Final = 8
 Result = TypeVar("Result")
 
 
+def pkcs11_exceptions() -> Any:
+    """The library's exceptions; raises PolicyError `keys.extra_missing`."""
+    try:
+        from pkcs11 import exceptions  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise extra_missing("pkcs11", "python-pkcs11", "hsm") from None
+    return exceptions
+
+
 class Token:
     """A token with a user's PIN; threads may share it, one works at a time. Neither repr nor message shows the PIN."""
 
@@ -43,16 +52,18 @@ class Token:
         Raises VaultError `keys.unreachable` when the token is away or hangs, PolicyError `keys.refused` for a wrong PIN
         or a missing right, `keys.extra_missing`, `keys.no_module`; PKCS11Error of other kinds as `work` does.
         """
-        from_library = _library(who, self._module)
         try:
-            return within(self._timeout_s, lambda: self._locked(who, work, from_library))
+            # The library's own start is a call like any other: a vendor's may ask its device over the network.
+            return within(self._timeout_s, lambda: self._locked(who, work, _library(who, self._module)))
         except TimeoutError:
             raise unreachable(who, f"no answer of token {self.label} within {self._timeout_s:g} s") from None
 
     def _locked(self, who: str, work: "Callable[[pkcs11.Session], Result]", library: Any) -> Result:
         from pkcs11 import exceptions  # noqa: PLC0415 - an extra
 
-        with self._mutex:
+        if not self._mutex.acquire(timeout=self._timeout_s):  # somebody's call hangs: don't gather threads behind it
+            raise TimeoutError
+        try:
             for attempt in (1, 2):
                 session = self._session or self._opened(who, library)
                 try:
@@ -64,6 +75,8 @@ class Token:
                 except (exceptions.DeviceError, exceptions.DeviceRemoved, exceptions.TokenNotPresent) as gone:
                     self._session = None
                     raise unreachable(who, f"token {self.label}: {type(gone).__name__}") from None
+        finally:
+            self._mutex.release()
         raise AssertionError
 
     def _opened(self, who: str, library: Any) -> "pkcs11.Session":

@@ -36,10 +36,34 @@ def read_secret(path: Path, what: str) -> bytes:
 
 
 def write_secret(path: Path, secret: bytes) -> None:
-    """Create `path` with mode 0600, durable on return; FileExistsError when it is there already."""
+    """Create `path` with mode 0600, whole or not at all, durable on return; FileExistsError when it is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        _create(half, secret)
+        try:
+            path.hardlink_to(half)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk that knows no links
+            _create(path, secret)
+    finally:
+        half.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _create(path: Path, secret: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file whose name is lost with the power is lost: what is sealed under that key would be too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
