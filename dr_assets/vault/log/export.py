@@ -69,7 +69,7 @@ def _files(reader: LogReader, folder: Path) -> Iterator[tuple[str, bytes]]:
     for batch in reader.batches():
         name, data = reader.batch_file(batch.base)
         yield name.removeprefix(log_prefix(reader.vault.estate)), data
-        signed = read_checkpoint(reader.files, batch.size)
+        signed = read_checkpoint(reader.files, batch.size, batch.origin)
         if signed is not None:
             yield f"{CHECKPOINTS}/{batch.size:020d}", signed.note
     yield from _outside(reader)

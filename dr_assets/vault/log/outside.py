@@ -205,7 +205,7 @@ def _back(reader: LogReader) -> "list[Signed]":
     """The newest checkpoints, this one first."""
     found = [reader.signed]
     for size in reader.files.sizes_down(reader.checkpoint.size):
-        signed = read_checkpoint(reader.files, size)
+        signed = read_checkpoint(reader.files, size, reader.checkpoint.origin)
         if signed:
             found.append(signed)
         if len(found) >= LOOK_BACK:

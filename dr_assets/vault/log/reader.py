@@ -21,7 +21,7 @@ from typing import Final
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.log import merkle
 from dr_assets.vault.log.batch import BATCH_LIMIT_BYTES, Batch, parse_batch
-from dr_assets.vault.log.checkpoint import Checkpoint, Signed, verify_checkpoint
+from dr_assets.vault.log.checkpoint import Checkpoint, Signed, origin_of, verify_checkpoint
 from dr_assets.vault.log.files import LogFiles
 from dr_assets.vault.log.merkle import leaf_hash, perfect_root
 from dr_assets.vault.log.names import batch_name, checkpoint_name, tile_name
@@ -71,11 +71,17 @@ class LogReader:
     def open(cls, vault: Vault, *, as_of: datetime | None = None, files: LogFiles | None = None) -> "LogReader | None":
         """The newest checkpoint that one of the trusted signed, as of a moment of the store's clock; None without one.
 
-        Raises VaultError when the store can't be read.
+        Of the vault's own log, or of the one that began here: another log by the same signer, copied here, is no word
+        about this one. Raises VaultError when the store can't be read.
         """
         files = files or LogFiles(vault, as_of)
+        origin = origin_of(vault.estate, vault.name)
+        is_asked = False
         for size in files.sizes_down():
-            signed = read_checkpoint(files, size)
+            signed = read_checkpoint(files, size, origin)
+            if signed is None and not is_asked and (other := read_checkpoint(files, size)) is not None:
+                origin, is_asked = _began_here(files) or other.checkpoint.origin, True
+                signed = read_checkpoint(files, size, origin)
             if signed is not None:
                 return cls(files, _beyond(files, signed))
         return None
@@ -326,8 +332,8 @@ class LogReader:
         )
 
 
-def read_checkpoint(files: LogFiles, size: int) -> Signed | None:
-    """The checkpoint of a size that one of the trusted signed; None without one.
+def read_checkpoint(files: LogFiles, size: int, origin: str | None = None) -> Signed | None:
+    """The checkpoint of a size that one of the trusted signed, for the log `origin` if given; None without one.
 
     A note of ours has one signature. With another line behind it the note would still be signed, and be another one to
     the time stamps that vouch for its bytes.
@@ -337,9 +343,23 @@ def read_checkpoint(files: LogFiles, size: int) -> Signed | None:
         found, lines = verify_checkpoint(data, files.vault.trust), parse_note(data)
         if found.checkpoint.size != size or len(lines.unverified) != 1 or lines.to_bytes() != data:
             raise VaultError("log.misplaced", "a checkpoint of another size or with more behind it", "it's passed over")
+        if origin not in {None, found.checkpoint.origin}:
+            raise VaultError("log.misplaced", f"a checkpoint of {found.checkpoint.origin}", "it's passed over")
         return found
 
     return files.read_current(checkpoint_name(files.vault.estate, size), signed, limit_bytes=NOTE_LIMIT_BYTES)
+
+
+def _began_here(files: LogFiles) -> str | None:
+    """The log whose first batch was put here first; None where none is left."""
+    for attempt in range(ATTEMPTS):
+        for data in files.versions(batch_name(files.vault.estate, 0, attempt), limit_bytes=2 * BATCH_LIMIT_BYTES):
+            batch = _batch_of(data, files, 0)
+            if batch is not None:
+                return batch.origin
+        if next(files.vault.store.list_name(batch_name(files.vault.estate, 0, attempt)), None) is None:
+            return None
+    return None
 
 
 def _beyond(files: LogFiles, signed: Signed) -> Signed:
@@ -352,9 +372,10 @@ def _beyond(files: LogFiles, signed: Signed) -> Signed:
                 break
             # One at a time: whoever may write there can lay down any number of large ones.
             rows = files.versions(name, limit_bytes=2 * BATCH_LIMIT_BYTES)
-            batch = next(filter(None, (_batch_of(data, files, size) for data in rows)), None)
+            found = filter(None, (_batch_of(data, files, size) for data in rows))
+            batch = next((batch for batch in found if batch.origin == signed.checkpoint.origin), None)
             if batch is not None:
-                newer = read_checkpoint(files, batch.size)
+                newer = read_checkpoint(files, batch.size, batch.origin)
                 break
         if newer is None:
             return signed

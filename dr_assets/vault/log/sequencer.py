@@ -256,7 +256,7 @@ class Sequencer:
         except VaultError as error:
             if error.code != "vault.key_conflict":
                 raise
-        there = read_checkpoint(self.files, checkpoint.size)
+        there = read_checkpoint(self.files, checkpoint.size, checkpoint.origin)
         if there is None:
             raise squatted(name)
         if there.checkpoint != checkpoint:

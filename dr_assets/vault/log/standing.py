@@ -59,7 +59,7 @@ def _compared(reader: LogReader) -> int:
     """How many of the checkpoints before this one it continues; raises VaultError `log.forked` if not one."""
     compared = 0
     for size in islice(reader.files.sizes_down(reader.checkpoint.size), EARLIER):
-        earlier = read_checkpoint(reader.files, size)
+        earlier = read_checkpoint(reader.files, size, reader.checkpoint.origin)
         if earlier is not None:
             reader.require_extends(earlier.checkpoint)
             compared += 1

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.log.checkpoint import Checkpoint
+from dr_assets.vault.log.checkpoint import Checkpoint, origin_of
 from dr_assets.vault.log.reader import LogReader
 from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.view import Listing, View
@@ -77,7 +77,8 @@ def require_continues(vault: Vault, known: Checkpoint) -> None:
     Raises VaultError `log.forked` for a log that was rewritten.
     """
     reader = LogReader.open(vault)
-    if reader is not None and reader.checkpoint.origin != known.origin:
+    own = origin_of(vault.estate, vault.name)
+    if reader is not None and reader.checkpoint.origin != known.origin != own:
         return  # another log: this one was never known
     if reader is None or reader.checkpoint.size < known.size:
         there = 0 if reader is None else reader.checkpoint.size

@@ -133,13 +133,15 @@ class LogFilesJudge:
         signed, reader = verify_checkpoint(data, self.vault.trust).checkpoint, self._reader
         if signed.size != size or reader is None:
             return "foreign", "a checkpoint of another size"
+        if signed.origin != reader.checkpoint.origin:
+            return "foreign", f"a checkpoint of another log, {signed.origin}"
         if size <= reader.checkpoint.size and reader.root_at(size) != signed.root:
             return "forked_log", f"signed, but the tree of {reader.checkpoint.size} leaves does not begin with it"
         return _OURS, ""
 
     def _batch(self, base: int, data: bytes) -> tuple[str, str]:
         batch, reader = parse_batch(data, self.vault.trust), self._reader
-        if batch.base != base:
+        if batch.base != base or (reader is not None and batch.origin != reader.checkpoint.origin):
             return "foreign", "a batch that belongs elsewhere"
         if reader is None or batch.size > reader.checkpoint.size:
             return "unfinished", "decided on, and its checkpoint is not there yet: the sequencer goes on with it"

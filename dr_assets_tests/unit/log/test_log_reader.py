@@ -17,10 +17,14 @@ from dr_assets.vault.log.names import checkpoint_name
 from dr_assets.vault.log.offline_run import verify_export
 from dr_assets.vault.log.proof import check_proof, make_proof, require_named
 from dr_assets.vault.log.reader import LogReader
+from dr_assets.vault.log.sequencer import Sequencer
 from dr_assets.vault.log.shelf import Proof, VaultShelf
 from dr_assets.vault.log.tiles import Tile, decode_bundle
 from dr_assets.vault.signing import Signer, Trust
+from dr_assets.vault.throwaway import throwaway_vault
+from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
+from dr_assets.vault.witness import Witness, check_witness
 from dr_assets_tests.unit.log.conftest import Logged
 
 
@@ -119,6 +123,48 @@ def test_a_checkpoint_of_a_stranger_is_passed_over_however_new_it_is(grown: Logg
     forged = throwaway_log_note(before, Signer.generate())
     grown.store.add(checkpoint_name("casino", before.checkpoint.size + 1), forged)
     assert grown.reader().checkpoint == before.checkpoint
+
+
+def _of_another_vault(logged: Logged, leaves: int) -> Logged:
+    """The log of another vault of the same estate, by the same signer."""
+    other = Logged(logged.now, logged.provider, logged.signer)
+    for number in range(leaves):
+        other.fact(number=number)
+    done = Sequencer(_as("kyc", other)).run()
+    assert done.checkpoint is not None
+    assert done.checkpoint.origin == "dr-assets/casino/kyc"
+    return other
+
+
+@pytest.mark.parametrize("more", [-1, 0, 5])
+def test_another_log_by_the_same_signer_copied_here_hides_nothing(logged: Logged, more: int) -> None:
+    """All of it laid over ours, larger, smaller or of the same size: read, judged and continued as if it weren't."""
+    for _ in range(9):
+        logged.fact()
+    logged.sequence()
+    before = logged.reader().checkpoint
+    other = _of_another_vault(logged, before.size + more - 1)  # the key's leaf comes on top
+    logged.later(minutes=1)
+    for name, rows in other.store.rows.items():
+        if "/log/" in name:
+            logged.store.add(name, rows[0].data, rows[0].lock)
+    assert logged.reader().checkpoint == before
+    check_witness(logged.vault, Witness.of([], [before]))
+    told = {finding.kind for finding in verify(logged.vault).findings if "/log/checkpoint/" in finding.key}
+    assert told == {"foreign" if more else "overlay"}
+    copied = LogReader.open(_as("standby", logged))
+    assert copied is not None
+    assert copied.checkpoint == before
+    with pytest.raises(VaultError, match=r"vault\.older_than_witness|log\.other_log"):
+        check_witness(_as("throwaway", other), Witness.of([], [before]))
+    logged.fact()
+    assert logged.sequence().leaves == 1
+
+
+def _as(name: str, logged: Logged) -> Vault:
+    return throwaway_vault(
+        store=logged.store, provider=logged.provider, signer=logged.signer, clock=lambda: logged.now, name=name
+    )
 
 
 @pytest.mark.parametrize("more", [b"\xe2\x80\x94 witness.example/x AAAAAEp1bms=\n", None])
