@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from dr_assets.cli import subjects
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.life.escrow import drill, export, open_escrow, recover
@@ -23,6 +24,7 @@ from dr_assets.vault.keys.provider import KeyProvider
 from dr_assets.vault.keys.providers import providers_of
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
 from dr_assets.vault.subjects.connect import subject_id_key
+from dr_assets.vault.vault import Vault
 
 app = typer.Typer(no_args_is_help=True, help="The life of a vault's keys: rotation, retirement, escrow, people's keys.")
 app.add_typer(subjects.app, name="subjects")
@@ -30,7 +32,9 @@ BROKEN = 1
 
 VaultOption = Annotated[str, typer.Option("--vault", help="which of the estate's vaults")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="why; it goes on record")]
-EscrowArgument = Annotated[Path, typer.Argument(metavar="FILE", help="what `keys export` wrote")]
+EscrowArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="what `keys export` wrote")
+]
 IdentityOption = Annotated[Path, typer.Option("--identity", help="the age identity file that `age-keygen` wrote")]
 
 
@@ -78,15 +82,27 @@ def rotate_command(
     """A new data key for writing from now on; nothing is re-encrypted, and live captures take it up by themselves."""
     estate = estate_of(defs)
     opened = vault_of(estate, vault, signing=True)
+    failed: list[DrError] = []
     for name in [dataset] if dataset else datasets_with_keys(opened):
-        age = age_of(opened, name, estate.rotate_every)
-        if due and age is not None and not age.is_due and unfinished(opened, name) is None:
-            typer.echo(f"{name}: {age.key_id} is {age.age.days} days old, due at {age.every.days}")
-            continue
-        done = rotate(opened, name, reason)
-        typer.echo(f"{name}: {done.key_id} writes now; {done.previous} goes on opening what it sealed")
-        for trouble in done.troubles:
-            typer.echo(f"{name}: could not be wrapped anew: {trouble}")
+        try:
+            _rotate(opened, name, reason, estate.rotate_every if due else None)
+        except DrError as error:  # one dataset whose provider is away keeps no other's key from being rotated
+            typer.echo(f"{name}: {error.code}", err=True)
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+def _rotate(vault: Vault, dataset: str, reason: str, every: timedelta | None) -> None:
+    """Rotate one dataset's key; with `every` only where it is due or was begun."""
+    age = None if every is None else age_of(vault, dataset, every)
+    if age is not None and not age.is_due and unfinished(vault, dataset) is None:
+        typer.echo(f"{dataset}: {age.key_id} is {age.age.days} days old, due at {age.every.days}")
+        return
+    done = rotate(vault, dataset, reason)
+    typer.echo(f"{dataset}: {done.key_id} writes now; {done.previous} goes on opening what it sealed")
+    for trouble in done.troubles:
+        typer.echo(f"{dataset}: could not be wrapped anew: {trouble}")
 
 
 @app.command("retire")

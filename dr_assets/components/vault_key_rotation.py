@@ -8,7 +8,6 @@ The job runs every day and materializes only what it rotated: so the asset's fre
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -23,9 +22,7 @@ from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Estate
 from dr_assets.vault.keys.life.audit import KeyAudit, audit
-from dr_assets.vault.keys.life.listing import datasets_with_keys
-from dr_assets.vault.keys.life.rotation import Rotation, age_of, rotate, unfinished
-from dr_assets.vault.vault import Vault
+from dr_assets.vault.keys.life.rotation import Rotation, rotate_due
 
 KEY: Final = dg.AssetKey(["vault", "key_rotation"])
 ROTATE_CRON: Final = "40 2 * * *"
@@ -122,17 +119,6 @@ def _asset(estate: Estate, vaults: Sequence[str]) -> dg.AssetsDefinition:
             yield dg.MaterializeResult(metadata=metadata_of(_values(done)))
 
     return key_rotation
-
-
-def rotate_due(vault: Vault, every: timedelta) -> list[Rotation]:
-    """Rotate what is due or was begun, dataset by dataset."""
-    done: list[Rotation] = []
-    for dataset in datasets_with_keys(vault):
-        age = age_of(vault, dataset, every)
-        begun = unfinished(vault, dataset) is not None
-        if begun or (age is not None and age.is_due):
-            done.append(rotate(vault, dataset, "begun before" if begun else f"due every {format_duration(every)}"))
-    return done
 
 
 def _checks(estate: Estate, vaults: Sequence[str]) -> dg.AssetChecksDefinition:

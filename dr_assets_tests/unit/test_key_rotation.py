@@ -12,10 +12,11 @@ from dr_assets.vault.keys.aead_wrap import kek_id_of, unwrap
 from dr_assets.vault.keys.life.choice import BEGUN, ESTATE, RETIRED, ROTATION
 from dr_assets.vault.keys.life.listing import datasets_with_keys, list_keys, objects_under, sealed_since, writing_key
 from dr_assets.vault.keys.life.retirement import retire, under
-from dr_assets.vault.keys.life.rotation import age_of, rotate, unfinished
+from dr_assets.vault.keys.life.rotation import age_of, rotate, rotate_due, unfinished
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.provider_set import Providers
+from dr_assets.vault.keys.refusals import unreachable
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
@@ -189,3 +190,31 @@ def test_a_stranger_cannot_hide_what_lies_under_a_stolen_key() -> None:
     assert len(list(vault.objects("ledger", "wal"))) == len(mine) + 1
     assert [one.obj.key for one in objects_under(vault, "ledger", frozenset({key_id}))] == mine
     assert [one.obj.key for one in sealed_since(vault, "ledger", world.clock() - timedelta(days=1))] == mine
+
+
+def test_one_dataset_that_cannot_be_rotated_holds_up_no_other() -> None:
+    """Its provider is away for weeks: the others' keys don't grow old with it, and the trouble is told."""
+    world = World()
+    vault = world.vault()
+    for dataset in ("ledger", "payments"):
+        vault.keys.for_writing(dataset)
+    before = writing_key(vault, "payments")
+    gone = Away(NEW, name="memory/gone")
+    world.clock.at += timedelta(days=91)
+    vault.keys.providers = Providers((TwoKeks(OLD), gone), {"payments": ("memory",), "vault": ("memory",)})
+    with pytest.raises(VaultError, match=r"keys\.not_everywhere"):
+        rotate_due(vault, timedelta(days=90))
+    after = writing_key(vault, "payments")
+    assert before is not None
+    assert after is not None
+    assert before.key_id != after.key_id
+    assert [fact.body["previous"] for fact in facts(vault, "payments", ROTATION)] == [before.key_id]
+    assert not list(facts(vault, "ledger", ROTATION))
+
+
+class Away(MemoryKeyProvider):
+    """A provider that gives no answer."""
+
+    def wrap(self, _secret: bytes, _context: WrapContext) -> Wrapping:
+        """As the port says."""
+        raise unreachable(self.name, "nobody there")

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError, VaultError
 from dr_assets.vault.facts import latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.keys.derive import KEY_BYTES, DataKey
 from dr_assets.vault.keys.key_object import KeyObject
 from dr_assets.vault.keys.life.choice import BEGUN, ROTATION
-from dr_assets.vault.keys.life.listing import list_keys, writing_key
+from dr_assets.vault.keys.life.listing import datasets_with_keys, list_keys, writing_key
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
 
@@ -73,6 +74,28 @@ def rotate(vault: Vault, dataset: str, reason: str) -> Rotation:
     receipt = record_fact(vault, dataset, ROTATION, body)
     vault.keys.take_up(dataset)
     return Rotation(dataset, key_id, row.key_id, receipt.stored_at, tuple(wrapped_anew), tuple(troubles))
+
+
+def rotate_due(vault: Vault, every: timedelta) -> list[Rotation]:
+    """Rotate what is due or was begun, dataset by dataset.
+
+    One whose provider or region is away keeps no other's key from being rotated: its VaultError or PolicyError is
+    raised when all were tried.
+    """
+    done: list[Rotation] = []
+    failed: list[DrError] = []
+    for dataset in datasets_with_keys(vault):
+        try:
+            age = age_of(vault, dataset, every)
+            begun = unfinished(vault, dataset) is not None
+            if begun or (age is not None and age.is_due):
+                reason = "begun before" if begun else f"due every {format_duration(every)}"
+                done.append(rotate(vault, dataset, reason))
+        except DrError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return done
 
 
 def unfinished(vault: Vault, dataset: str) -> str | None:
