@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from dr_assets.vault.facts import record_fact
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
+from dr_assets.vault.log.reader import LogReader
+from dr_assets.vault.log.sequencer import Sequencer
 from dr_assets.vault.replication import Options, Pass, Standing, replicate, run, standing
+from dr_assets.vault.replication.bundle import BundleStore, export_bundle
 from dr_assets.vault.retention import LOCK_CAP
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage import Lock, ObjectStore
@@ -105,6 +109,26 @@ def test_our_own_replicator_brings_everything_and_the_copy_is_sound(regions: Reg
         assert copied.lock.retain_until >= mine.lock.retain_until
     assert verify(regions.vault(regions.there, "standby")).ok
     assert regions.standing() == done.standing
+
+
+def test_junk_laid_beneath_a_file_of_the_log_is_not_what_goes_over(regions: Regions, tmp_path: Path) -> None:
+    """Put before the log came to the name, and hidden again: the log is whole here, in the copy and in a bundle."""
+    lock = Lock("GOVERNANCE", regions.clock.now + 30 * DAY)
+    junk = [f"casino/log/tile/{kind}/000.p/{size}" for kind in ("0", "entries") for size in range(1, 60)]
+    for name in junk:
+        regions.here.add(name, b"junk", lock)
+    regions.clock.now += timedelta(seconds=2)
+    for name in junk:
+        regions.here.add(name, None)
+    head = Sequencer(regions.vault(regions.here, "primary")).run().checkpoint
+    assert head is not None
+    regions.clock.now += timedelta(minutes=2)
+    assert regions.pass_(COPY).standing.unproven_count == 0
+    export_bundle(regions.vault(regions.here, "primary"), tmp_path, ("ledger",))
+    for store in (regions.here, regions.there, BundleStore(tmp_path)):
+        reader = LogReader.open(regions.vault(store, "standby"))
+        assert reader is not None
+        assert len(list(reader.leaves())) == head.size
 
 
 def test_what_a_store_copied_is_proven_by_version_id(regions: Regions) -> None:

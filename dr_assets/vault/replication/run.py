@@ -19,6 +19,7 @@ from dr_assets.vault.facts import record_fact
 from dr_assets.vault.format.keys import ObjectKey, fact_stream
 from dr_assets.vault.replication.copying import Copier
 from dr_assets.vault.replication.ordered import in_order
+from dr_assets.vault.replication.overlaid import Overlaid
 from dr_assets.vault.replication.proof import Left, Proven, Unproven, Verdict, prove
 from dr_assets.vault.replication.remembered import Stretch, Stretches, total_of, value_of
 from dr_assets.vault.replication.routes import SHARED
@@ -144,6 +145,7 @@ class _Pass:
         self._places: dict[str, PlaceStanding] = {}
         self._unproven: list[Named] = []
         self._anew = self._held_since()
+        self._overlaid = Overlaid(source)
         self._copier = Copier(source.store, replica.store, source.clock) if options.copy else None
         self._now = source.clock()
         self._recorded_at = self._now
@@ -212,8 +214,12 @@ class _Pass:
         todo = list(reversed(ahead))
         inside: list[Pair] = []
         after = f"{place.prefix}{start}" if start else ""
-        for pair in pairs(self._source.store, self._replica.store, place, after, as_of):
+        for listed in pairs(self._source.store, self._replica.store, place, after, as_of):
             self._tally.listed += 1
+            pair = self._overlaid.settled(listed)
+            if pair is None:
+                self._tally.strangers += 1
+                continue
             name = pair.text.removeprefix(place.prefix)
             while todo and name > todo[-1].last:
                 yield from self._settle(todo.pop(), inside)

@@ -79,6 +79,13 @@ class LogFilesJudge:
             return (Finding("missing", name.text, None, "only delete markers are left of it"),)
         return tuple(self._findings(name))
 
+    def own(self, text: str, versions: Iterable[Version]) -> Version | None:
+        """The oldest of a name's versions that is the log's; None if none is, or none can be told to be it yet.
+
+        Raises VaultError only when the store can't be read.
+        """
+        return next((version for version in versions if self._verdict(text, version) is None), None)
+
     def _findings(self, name: Name) -> Iterator[Finding]:
         verdicts: list[tuple[Version, Finding | None]] = []
         for version in name.versions:

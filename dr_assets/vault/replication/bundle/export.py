@@ -35,6 +35,7 @@ from dr_assets.vault.replication.bundle.layout import (
     parse_line,
 )
 from dr_assets.vault.replication.ordered import in_order
+from dr_assets.vault.replication.overlaid import Overlaid
 from dr_assets.vault.replication.proof import LOG_LIMIT_BYTES, held_at_source
 from dr_assets.vault.replication.routes import SHARED
 from dr_assets.vault.replication.walk import Pair, here, places
@@ -165,10 +166,11 @@ class _Export:
             self._volumes.append(volume)
 
     def _todo(self, as_of: datetime) -> Iterator[Pair]:
-        store = self._vault.store
+        store, overlaid = self._vault.store, Overlaid(self._vault)
         for place in places(store, self._vault.estate, self._datasets):
-            for pair in here(store, place, as_of):
-                if hash(pair.text) not in self._done:
+            for listed in here(store, place, as_of):
+                pair = None if hash(listed.text) in self._done else overlaid.settled(listed)
+                if pair is not None:
                     yield pair
 
     # -- one object -------------------------------------------------------------------------------------------------
