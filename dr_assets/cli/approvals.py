@@ -19,7 +19,7 @@ from dr_assets.estate.model import Estate
 from dr_assets.stores.postgres.expire import plan_expiry
 from dr_assets.stores.postgres.expire_consent import ACTION
 from dr_assets.vault.approvals import Approvals, Request, Signature, Standing, open_papers, sign
-from dr_assets.vault.approvals.papers import PAPER_LIMIT_BYTES, papers, read_json
+from dr_assets.vault.approvals.papers import PAPER_LIMIT_BYTES, papers, plain, read_json
 from dr_assets.vault.expiry_list import line_of
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.signing import Signer
@@ -73,7 +73,7 @@ def show_command(paper: PaperArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps({"request_id": request.request_id, **request.to_json(), "list": lines}, indent=2))
         return
     typer.echo(_text(request))
-    typer.echo("\n".join(f"  {line.split(' ')[0]}" for line in lines[:_SHOWN]))
+    typer.echo("\n".join(f"  {plain(line.split(' ')[0])}" for line in lines[:_SHOWN]))
     if len(lines) > _SHOWN:
         typer.echo(f"  … and {len(lines) - _SHOWN} more; --json lists all")
 
@@ -162,9 +162,11 @@ def _row(standing: Standing, approvals: Approvals, now: datetime) -> dict[str, J
 
 
 def _line(request: Request) -> str:
-    return f"{request.action} {request.objects} objects, asked by {request.requester}, until {request.expires_at}"
+    return plain(
+        f"{request.action} {request.objects} objects, asked by {request.requester}, until {request.expires_at}"
+    )
 
 
 def _text(request: Request) -> str:
-    where = f"{request.estate}/{request.dataset} in vault {request.vault}"
-    return f"{request.request_id}: {_line(request)}\n{where}: {request.reason}\nlist: sha256 {request.digest}"
+    where = plain(f"{request.estate}/{request.dataset} in vault {request.vault}: {request.reason}")
+    return f"{request.request_id}: {_line(request)}\n{where}\nlist: sha256 {plain(request.digest)}"

@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import pytest
+from typer.testing import CliRunner
 
+from dr_assets.cli.approvals import app
 from dr_assets.estate.approvals import ApprovalRule, Approver
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.approvals import APPROVAL, Approvals, Request, Signature, digest_of, open_papers, sign
@@ -183,3 +186,32 @@ def test_the_paper_is_what_was_asked_for(desk: Desk) -> None:
     body["request"]["expires_at"] = "2036-01-01T00:00:00.000000Z"  # another request, which nobody made
     changed, _ = open_papers(json.dumps(body).encode())
     assert refusal(lambda: desk.approvals().add(sign(changed, BOB))) == "approvals.unknown_request"
+
+
+def test_a_request_that_was_to_hold_for_ever_never_counts(desk: Desk) -> None:
+    """The word of its use is looked for as long as a request may hold: one of a host's own making would outlive it."""
+    made = desk.asked()
+    for_ever = replace(made, expires_at="2099-01-01T00:00:00.000000Z")
+    record_fact(desk.vault, "ledger", APPROVAL, {"event": "requested", "request": for_ever.to_json()})
+    for signer in (ALICE, BOB):
+        desk.later(1)
+        record_fact(desk.vault, "ledger", APPROVAL, {"event": "signed", **sign(for_ever, signer).to_json()})
+    assert refusal(desk.consume) == "approvals.too_few"
+    assert [one.request for one in desk.approvals().standing()] == [made]
+
+
+def test_an_approver_sees_what_the_request_says_and_nothing_that_plays_with_the_terminal(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """Who asks chooses the reason: it can't wipe a line, turn the text round or add one that looks like ours."""
+    request = replace(
+        desk.asked(), reason="old\x1b[2K\rfine\nlist: sha256 00\u202e", digest=digest_of("expire", ["a\x1b[1A v1"])
+    )
+    request = replace(request, objects=1)
+    (tmp_path / "request.json").write_bytes(papers(request, ["a\x1b[1A v1"]))
+    BOB.save(tmp_path / "bob.pem")
+    for words in (["show"], ["sign", "--key", str(tmp_path / "bob.pem")]):
+        ran = CliRunner().invoke(app, [*words, str(tmp_path / "request.json")])
+        assert ran.exit_code == 0
+        assert r"old\x1b[2K\rfine\nlist: sha256 00\u202e" in ran.output
+        assert all(line.isprintable() for line in ran.output.splitlines())

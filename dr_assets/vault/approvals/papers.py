@@ -126,7 +126,7 @@ def open_papers(data: bytes) -> tuple[Request, list[str]]:
         raise malformed("no request for approval of a version that this program knows")
     request, listed = Request.of(body.get("request")), [str(line) for line in objects]
     if digest_of(request.action, listed) != request.digest or len(listed) != request.objects:
-        raise list_changed(f"the list in the file is not the one that {request.requester} asked for")
+        raise list_changed(f"the list in the file is not the one that {plain(request.requester)} asked for")
     return request, listed
 
 
@@ -139,6 +139,14 @@ def read_json(data: bytes) -> Mapping[str, Json]:
     if not isinstance(body, dict):
         raise malformed("not a JSON object")
     return body
+
+
+def plain(text: str) -> str:
+    """`text` for people's eyes: what moves the cursor, wipes a line or turns text round is spelled out.
+
+    Whoever asks chooses the words that approvers read.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def malformed(what: str) -> PolicyError:

@@ -123,7 +123,9 @@ class Approvals:
             event = fact.body.get("event")
             if event == "requested":
                 request = Request.of(fact.body.get("request"))
-                found.setdefault(request.request_id, Standing(request))
+                # One that were to hold for longer than the word of its use is looked for could be used again.
+                if request.has_expired(fact.at + LONGEST_VALID + _SLACK):
+                    found.setdefault(request.request_id, Standing(request))
                 continue
             standing = found.get(str(fact.body.get("request_id")))
             if standing is None:
