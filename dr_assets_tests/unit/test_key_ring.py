@@ -9,6 +9,7 @@ import pytest
 
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.vault.keys import refusals
+from dr_assets.vault.keys.life.audit import audit
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
 from dr_assets.vault.keys.provider_set import Providers
@@ -18,7 +19,7 @@ from dr_assets.vault.retention import LockRules
 from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import Blob, Lock, ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
-from dr_assets.vault.throwaway import ThrowawayRetention
+from dr_assets.vault.throwaway import ThrowawayRetention, throwaway_vault
 from dr_assets_tests.faults.vault.sample import StillClock
 
 
@@ -338,3 +339,17 @@ def test_every_wrapping_in_use_is_renewed(site: Site) -> None:
 
     needed = site.clock.at + site.ring()._locks.length("ledger", "key")
     assert all(until(name) >= needed for name in site.names(site.store))
+
+
+def test_what_lies_on_top_of_a_wrapping_in_another_region_changes_nothing(site: Site) -> None:
+    """Behind a delete marker it is there all the same; rubbish in the place of one that lacks is none."""
+    vault = throwaway_vault(store=site.store, signer=site.signer, clock=site.clock)
+    vault.keys = site.ring()
+    vault.keys.for_writing("ledger")
+    vault.keys.settle()
+    first, second = sorted(site.names(site.second))
+    site.second.add(first, None)
+    assert audit(vault, timedelta(days=90)).elsewhere == ()
+    del site.second.rows[second]
+    site.second.add(second, b"rubbish")
+    assert audit(vault, timedelta(days=90)).elsewhere == (f"{second} in standby",)

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from dr_assets.estate.errors import DrError
+from dr_assets.estate.errors import DrError, VaultError
+from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.keys.life.choice import retired_at
 from dr_assets.vault.keys.life.escrow import lacking
 from dr_assets.vault.keys.life.listing import KeyRow, datasets_with_keys, list_keys, sealed_since
 from dr_assets.vault.keys.life.rotation import KeyAge, unfinished
+from dr_assets.vault.storage import ObjectStore
+from dr_assets.vault.storage.versions import get_authentic
 from dr_assets.vault.vault import Vault
 
 TAKEN_UP: Final = timedelta(minutes=10)  # live writers look every 30 s, and a piece may wait in the spool
@@ -63,9 +66,20 @@ def _elsewhere(vault: Vault, dataset: str) -> Iterator[str]:
     for region in vault.keys.regions(dataset):
         try:
             store = region.open()
-            yield from (f"{key} in {region.name}" for key in wanted if store.head(str(key)) is None)
+            yield from (f"{key} in {region.name}" for key in wanted if not _lies_in(store, key))
         except DrError as error:
             yield f"{dataset}: {region.name} does not say ({error.code})"
+
+
+def _lies_in(store: ObjectStore, key: ObjectKey) -> bool:
+    """Whether the very bytes are there: a delete marker on top hides none, rubbish under the name is none."""
+    try:
+        get_authentic(store, key)
+    except VaultError as error:
+        if error.code not in {"vault.missing", "vault.tampered"}:
+            raise
+        return False
+    return True
 
 
 def _late(vault: Vault, dataset: str, rows: list[KeyRow], now: datetime) -> Iterator[str]:
