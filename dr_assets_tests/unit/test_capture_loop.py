@@ -169,6 +169,20 @@ def test_a_piece_on_the_spool_leaves_two_lag_samples_in_memory_and_no_more() -> 
     assert [piece.arrivals for piece in taken] == [()]
 
 
+def test_what_is_in_flight_never_keeps_the_spool_from_its_first_piece() -> None:
+    """Putters that hold all that memory may: without a next piece nothing would go to the disk, for ever."""
+    vault = throwaway_vault()
+    with loop_over(vault, ScriptedStream(0)) as loop:
+        options = replace(loop._parts.options, in_flight_cap_bytes=SIZE)
+        spooling = SimpleNamespace(queued_bytes=0)
+        loop._cutter.position = at(1)
+        for spool, expected in ((None, False), (spooling, True)):
+            loop._parts = replace(loop._parts, options=options, spooling=cast("Any", spool))
+            assert loop._may_read() is expected
+        loop._cutter.add(WalData(at(1), at(2), AT, bytes(SIZE)), 0.0)
+        assert not loop._may_read()
+
+
 class NoIdlePutters:
     """Every putter waits for the vault."""
 
@@ -249,3 +263,15 @@ def test_a_listener_that_fails_ends_the_capture_and_loses_nothing() -> None:
         loop.run(threading.Event())
     assert stream.sent
     assert stored_end(vault) == at(stream.sent)
+
+
+def test_a_capture_that_cannot_take_a_newer_key_up_says_so() -> None:
+    """It goes on under the old one, which may be a stolen one: no silence about that."""
+    vault, reports = throwaway_vault(), list[CaptureReport]()
+    vault.keys.stale["ledger"] = VaultError("vault.wrong_key", "data key ab can't be unwrapped", "look")
+    with (
+        loop_over(vault, ScriptedStream(3, PulledPlugError()), listener=reports.append) as loop,
+        pytest.raises(PulledPlugError),
+    ):
+        loop.run(threading.Event())
+    assert any("vault.wrong_key: data key ab can't be unwrapped" in str(report) for report in reports)

@@ -201,11 +201,16 @@ class CaptureLoop:
             self._cutter.linger_s = min(longest_s, self._put_s / _PIECES_A_PUT) if gathering else 0.0
 
     def _may_read(self) -> bool:
-        """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap."""
+        """Whether memory allows for more: neither the growing piece nor what is in flight is at its cap.
+
+        With a spool there is always a next piece to come, however much the putters hold: it is what makes the spool
+        take over, and that is how memory becomes free again.
+        """
         spooling = self._parts.spooling
         on_disk = 0 if spooling is None else spooling.queued_bytes
         unstored = self._cutter.position - self._prefix.acknowledged - on_disk
-        return not self._cutter.is_full() and unstored < self._parts.options.in_flight_cap_bytes
+        has_room = unstored < self._parts.options.in_flight_cap_bytes
+        return not self._cutter.is_full() and (has_room or (spooling is not None and not self._cutter.size_bytes))
 
     def _may_spool(self) -> bool:
         return self._parts.spooling is not None and self._parts.spooling.can_take()
@@ -438,7 +443,9 @@ class CaptureLoop:
             self._slot_seen = (slot, self._room.look(slot, now_s))
         alarm = None if self._slot_seen is None else self._slot_seen[1].alarm()
         spool = None if self._parts.spooling is None else self._parts.spooling.warning()
-        return (*warnings, *(said for said in (alarm, spool) if said is not None))
+        stale = self._parts.vault.keys.stale.get(self._parts.dataset.name)
+        keys = None if stale is None else f"no newer data key can be taken up: {stale.code}: {stale.found}"
+        return (*warnings, *(said for said in (alarm, spool, keys) if said is not None))
 
     def _report(
         self, now_s: float, trouble: str | None, warnings: tuple[str, ...], durability: Durability
