@@ -299,8 +299,13 @@ def test_a_failed_look_for_a_newer_key_is_kept_as_trouble(site: Site) -> None:
     site.choice.writing = "ab" * 16
     assert ring.for_writing("ledger") == old
     ring.settle()
-    assert ring.trouble["ledger"].code == "vault.no_key"
+    assert ring.trouble["ledger"].code == ring.stale["ledger"].code == "vault.no_key"
     assert ring.for_writing("ledger") == old
+    ring.settle()
+    site.choice.writing = None
+    assert ring.for_writing("ledger") == old
+    ring.settle()
+    assert ring.stale == {}
 
 
 def test_a_writer_that_may_not_extend_goes_on_while_its_key_outlives_what_it_seals(site: Site) -> None:

@@ -44,7 +44,8 @@ class KeyRing:
     """All data keys of an estate's vault; threads may share it.
 
     `trouble` is why the last look for a newer key, or the last attempt to complete a key in use, did not succeed, by
-    dataset: neither stops a writer.
+    dataset: neither stops a writer. `stale` are those of them whose last look failed: they may write under a key that
+    was replaced, stolen even.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class KeyRing:
         self.providers = providers
         self.choice = choice
         self.trouble: dict[str, DrError] = {}
+        self.stale: dict[str, DrError] = {}
         self._estate = estate
         self._clock = clock
         self._store, self._trust, self._signer, self._locks = store, trust, signer, locks
@@ -148,9 +150,11 @@ class KeyRing:
         try:
             self.take_up(dataset)
         except DrError as error:
-            self.trouble[dataset] = error
+            self.trouble[dataset] = self.stale[dataset] = error
             with self._writing_mutex:
                 self._writing[dataset] = replace(self._writing[dataset], chosen_s=time.monotonic())
+        else:
+            self.stale.pop(dataset, None)
 
     def _chosen(self, dataset: str) -> _Held | None:
         """What to write with by the last rotation or by age, None where there is no key at all yet."""
