@@ -42,6 +42,24 @@ def test_what_the_log_vouches_for_and_nothing_else_names_is_missed(sample: Sampl
         assert "/keys/" in name or ("missing", name) in told
 
 
+@pytest.mark.parametrize("after", [1, 5, 9])
+def test_what_is_put_and_logged_meanwhile_is_not_missed(sample: Sample, after: int) -> None:
+    """A verification takes hours, a capture goes on: places that were listed already have what facts and log tell."""
+    clock = sample.vault.clock
+    assert isinstance(clock, StillClock)
+
+    def progress(*counts: int) -> None:
+        if counts[0] == after:
+            clock.at += timedelta(minutes=5)
+            put = record_fact(sample.vault, DATASET, "aaa", {})
+            record_fact(sample.vault, DATASET, "zzz", {"claims": str(put.key)})
+            Sequencer(sample.vault).run()
+
+    report = verify(sample.vault, progress=progress)
+    assert (report.findings, report.objects_total > after) == ((), True)
+    assert verify(sample.vault).objects_total > report.objects_total
+
+
 def test_what_may_have_left_at_the_end_of_its_lock_is_not_missed(sample: Sample) -> None:
     """Its rule is over, so the log's word is no reason for alarm any more."""
     clock = sample.vault.clock

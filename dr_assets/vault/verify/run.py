@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +30,13 @@ from dr_assets.vault.verify.log_files import LogFilesJudge
 from dr_assets.vault.verify.pool import in_order
 from dr_assets.vault.verify.report import Finding, VerifyReport
 from dr_assets.vault.verify.tally import Tally
-from dr_assets.vault.verify.vouched import vouched_findings
+from dr_assets.vault.verify.vouched import newest_log, vouched_findings
 from dr_assets.vault.witness import Witness
 
 # What accounts, later, for what is not there any more: fulls in place of micros, and what was removed on record.
 _WORDS: Final = frozenset({EXPIRY_LIST, fact_stream(EXPIRY)})
 WORKERS: Final = 4  # two cores are busy with four since half of the time is waiting
+SAME_SECOND: Final = timedelta(seconds=1)  # stores tell their time, or that of a put, in whole seconds
 GLANCERS: Final = 16  # a HEAD is nothing but waiting
 Progress = Callable[[int, int, int], None]
 
@@ -82,7 +83,8 @@ def verify(
     """
     begin_s = time.monotonic()
     vault = vault.anew()
-    run = _Run(vault, as_of or vault.clock(), as_of, depth)
+    log = newest_log(vault, as_of)  # before anything is listed: what it vouches for was there to be seen
+    run = _Run(vault, as_of or vault.clock(), as_of, vault.store.now() + SAME_SECOND, depth)
     direct, folders = folders_of(vault, dataset, None)
     require_keys(vault, folders, as_of)
     settings = bucket_settings(vault.store)
@@ -93,7 +95,7 @@ def verify(
         findings = {
             *run.log.against(witness.checkpoints.values() if witness else ()),
             *run.tally.judge(witness, vault.estate, dataset),
-            *vouched_findings(vault, dataset, as_of, run.tally),
+            *vouched_findings(vault, dataset, log, run.tally),
             *bucket_findings(settings, settings_before),
         }
         if journal is not None:
@@ -115,11 +117,16 @@ def verify(
 
 @dataclass(slots=True)
 class _Run:
-    """One verification under way."""
+    """One verification under way.
+
+    Without a moment to judge, what is put while it goes on is the next one's to judge: places are listed one after the
+    other, over hours, and what is listed late would speak of what was not there yet when its own place was.
+    """
 
     vault: Vault
     moment: datetime
     as_of: datetime | None
+    until: datetime
     depth: Depth
     recalled_total: int = 0
     tally: Tally = field(init=False)
@@ -149,7 +156,11 @@ class _Run:
 
     def _asked(self, names: Iterator[Name], journal: Journal | None) -> Iterator[_Asked]:
         for each in names:
-            name, later = (each, None) if self.as_of is None else split_at(each, self.as_of)
+            name, later = split_at(each, self.as_of or self.until)
+            if self.as_of is None:
+                if name is None:
+                    continue
+                later = None
             known = None if journal is None or name is None else journal.recall(self.vault, name, self.moment)
             self.recalled_total += known is not None
             yield _Asked(name, later, known)

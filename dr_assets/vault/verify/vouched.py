@@ -11,6 +11,8 @@ from typing import Final
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.keys import ObjectKey, prefix_of
+from dr_assets.vault.log.checkpoint import Signed
+from dr_assets.vault.log.files import LogFiles
 from dr_assets.vault.log.reader import LogReader, Vouched
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
@@ -20,16 +22,33 @@ from dr_assets.vault.verify.tally import Tally
 _STORED_AT: Final = "stored_at"
 
 
-def vouched_findings(vault: Vault, dataset: str | None, as_of: datetime | None, tally: Tally) -> Iterator[Finding]:
+def newest_log(vault: Vault, as_of: datetime | None) -> Signed | VaultError | None:
+    """The newest checkpoint (of a moment), None without a log, or why there is none to be believed.
+
+    Raises VaultError only when the store can't be read.
+    """
+    try:
+        reader = LogReader.open(vault, as_of=as_of)
+    except VaultError as error:
+        if error.code in STORE_AWAY:
+            raise
+        return error
+    return None if reader is None else reader.signed
+
+
+def vouched_findings(
+    vault: Vault, dataset: str | None, newest: Signed | VaultError | None, tally: Tally
+) -> Iterator[Finding]:
     """`missing` for every object that the log vouches for and that nothing accounts for; one for a log that is broken.
 
     Asks `tally` once everything was added to it. Raises VaultError only when the store can't be read.
     """
+    if newest is None:
+        return
     try:
-        reader = LogReader.open(vault, as_of=as_of)
-        if reader is None:
-            return
-        for vouched in reader.vouched():
+        if isinstance(newest, VaultError):
+            raise newest
+        for vouched in LogReader(LogFiles(vault), newest).vouched():
             at = _stored_at(vouched)
             for name in vouched.names:
                 key = ObjectKey.parse(name)
