@@ -28,6 +28,7 @@ from dr_assets_tests.integration.test_expire_seaweedfs import put_pieces
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 Run = Callable[..., tuple[int, Any]]
+REFUSED = 2
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def place(regions: tuple[SeaweedRegion, SeaweedRegion], tmp_path: Path, monkeypa
     for name in estate.vaults:
         init_vault(estate, name, admin)
     primary, standby = (open_vault(estate, name, admin) for name in ("primary", "standby"))
-    return SimpleNamespace(defs=folder, primary=primary, standby=standby)
+    return SimpleNamespace(defs=folder, primary=primary, standby=standby, admin=admin)
 
 
 @pytest.fixture
@@ -90,11 +91,16 @@ def run(place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_what_the_stores_copy_is_proven_and_what_they_do_not_we_bring(
-    place: Any, run: Run, regions: tuple[SeaweedRegion, SeaweedRegion], tmp_path: Path
+    place: Any,
+    run: Run,
+    regions: tuple[SeaweedRegion, SeaweedRegion],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`filer.sync` away: red, named. At work: the same versions there, proven. Our own after it: copied, proven.
 
-    A lock that was extended follows; and what the second region holds leaves as a bundle that verifies.
+    A lock that was extended follows; and what the second region holds leaves as a bundle that verifies. To bring one
+    in is no role's right.
     """
     soon = datetime.now(UTC) + timedelta(days=15)
     put_pieces(place.primary, lambda _: soon)
@@ -128,5 +134,8 @@ def test_what_the_stores_copy_is_proven_and_what_they_do_not_we_bring(
     assert run("vault", "export", folder, "--vault", "standby", "--volume-size", "1MiB")[0] == 0
     code, told = run("vault", "verify", "--from-bundle", folder, "--json")
     assert (code, told["ok"]) == (0, True)
+    assert run("vault", "import", folder, "--vault", "primary")[0] == REFUSED
+    for name in ("ACCESS", "SECRET"):
+        monkeypatch.setenv(f"DR_VAULT_PRIMARY_{name}_KEY", place.admin[f"DR_VAULT_PRIMARY_{name}_KEY"])
     code, told = run("vault", "import", folder, "--vault", "primary")
     assert (code, "0 of them copied" in told) == (0, True)

@@ -33,7 +33,13 @@ def capture_command(
     """`dr-assets capture` of this vault, dataset and DSN, stopped as soon as it streams: exit code and stderr."""
 
     def call(vault: Any, dataset: Any, dsn: str, *options: str) -> tuple[int, str]:
-        for name, value in (("estate_of", None), ("dataset_of", dataset), ("dsn_of", dsn), ("vault_of", vault)):
+        for name, value in (
+            ("estate_of", None),
+            ("note_policy", None),
+            ("dataset_of", dataset),
+            ("dsn_of", dsn),
+            ("vault_of", vault),
+        ):
             monkeypatch.setattr(command, name, lambda *_, value=value, **__: value)
         monkeypatch.setattr(command, "_stop_on_signals", _stop_at_once)
         monkeypatch.setattr(sys, "argv", ["dr-assets", "capture", dataset.name, *options])
