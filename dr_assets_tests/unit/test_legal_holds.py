@@ -5,9 +5,11 @@ from datetime import timedelta
 import pytest
 
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.stores.postgres.expire import plan_expiry
+from dr_assets.stores.postgres.expire import expire, plan_expiry
 from dr_assets.stores.postgres.held import needed_from, needed_until
 from dr_assets.stores.postgres.recovery_window import BaseBackup
+from dr_assets.vault.facts import record_fact
+from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.retention.holds import (
     LEGAL_HOLD,
     all_holds,
@@ -16,6 +18,7 @@ from dr_assets.vault.retention.holds import (
     place_hold,
     release_hold,
 )
+from dr_assets.vault.verify import verify
 from dr_assets_tests.faults.store.faulty_store import Call, FaultyStore, KilledError
 from dr_assets_tests.unit.test_expire import WINDOW, Life
 
@@ -174,3 +177,25 @@ def test_without_a_base_backup_before_it_everything_has_to_stay(grown: Life) -> 
     begin = needed_from(vault, "ledger", grown.bases[5].end_at + timedelta(hours=1))
     assert begin is not None
     assert grown.bases[5].begin_at - WINDOW * DAY < begin < grown.bases[5].begin_at
+
+
+def test_a_hold_that_is_placed_while_a_list_is_worked_off_stops_it(grown: Life) -> None:
+    """What goes after a hold is on record is destroyed evidence, though its flag was not set yet."""
+    life = grown.twin()
+    live_on(life, 20)
+    gone: list[str] = []
+
+    def hold_at_once(stage: str, _done: int, _total: int) -> None:
+        if not gone:
+            body: dict[str, Json] = {"event": "placed", "hold": "ab", "reason": "case 19", "by": "ann", "objects": []}
+            record_fact(life.vault, "ledger", LEGAL_HOLD, body)
+        gone.append(stage)
+
+    planned = plan_expiry(life.vault, "ledger")
+    first = planned.rows[0].stage
+    done = expire(life.vault, "ledger", listener=hold_at_once)
+    assert 0 < done.removed == sum(row.stage == first for row in planned.rows) < len(planned.rows)
+    assert len(done.refused) == len(planned.rows) - done.removed
+    assert all("legal hold ab was placed meanwhile" in told for told in done.refused)
+    assert all(str(row.key) in life.store.rows for row in planned.rows if row.stage != first)
+    assert not verify(life.vault).errors

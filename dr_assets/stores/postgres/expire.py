@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 from dr_assets.stores.postgres.expire_consent import APPROVED_LIMIT, Consent, agreed, remove_versions
@@ -23,11 +23,13 @@ from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.retention import MICRO_LOCK
+from dr_assets.vault.retention.holds import holds_in_force
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.vault import Vault
 
 _WORKERS: Final = 16
 _TOLD_REFUSALS: Final = 100
+_CHUNK: Final = 2000  # removed between two looks for a hold that was placed meanwhile
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Listener = Callable[[str, int, int], None]
@@ -35,7 +37,7 @@ Listener = Callable[[str, int, int], None]
 
 @dataclass(slots=True)
 class Expiry:
-    """What a run removed. `refused` are names that the store kept, with its reason: somebody extended their lock."""
+    """What a run removed. `refused` are names that were kept, with why: somebody extended their lock, or held them."""
 
     dataset: str
     removed: int = 0
@@ -132,7 +134,7 @@ class _Removal:
             **({} if approval is None else {"approval": approval}),
         }
         record_fact(vault, self.dataset, EXPIRY, {"event": "begun", **common})
-        refusals = self._remove(rows)
+        refusals = self._remove(rows, plan.hold_ids)
         kept = list(refusals)
         told: dict[str, Json] = {
             "removed": len(rows) - len(kept),
@@ -146,21 +148,32 @@ class _Removal:
         done.refused += [f"{name}: {why}" for name, why in refusals.items()]
         return set(kept)
 
-    def _remove(self, rows: Sequence[Doomed]) -> dict[str, str]:
-        """Stage by stage, each begun once the one before is done; the names that the store kept, with why."""
+    def _remove(self, rows: Sequence[Doomed], known_holds: frozenset[str]) -> dict[str, str]:
+        """Stage by stage, each begun once the one before is done; the names that were kept, with why.
+
+        Nothing goes any more once a legal hold is placed that the plan did not know: a list is worked off for minutes.
+        """
         refusals: dict[str, str] = {}
         finished = 0
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="expire") as pool:
             for stage, of_stage in groupby(rows, key=lambda row: row.stage):
-                listed = list(of_stage)
-                reasons = pool.map(lambda row: remove_versions(self.vault, self.remover, row), listed)
-                for row, why in zip(listed, reasons, strict=True):
-                    finished += 1
-                    if why is not None:
-                        refusals[str(row.key)] = why
-                    if self.listener is not None:
-                        self.listener(stage, finished, len(rows))
+                while listed := list(islice(of_stage, _CHUNK)):
+                    reasons = self._reasons(pool, listed, known_holds)
+                    for row, why in zip(listed, reasons, strict=True):
+                        finished += 1
+                        if why is not None:
+                            refusals[str(row.key)] = why
+                        if self.listener is not None:
+                            self.listener(stage, finished, len(rows))
         return refusals
+
+    def _reasons(
+        self, pool: ThreadPoolExecutor, listed: Sequence[Doomed], known_holds: frozenset[str]
+    ) -> Iterable[str | None]:
+        for hold in holds_in_force(self.vault, self.dataset):
+            if hold.hold_id not in known_holds:
+                return [f"legal hold {hold.hold_id} was placed meanwhile"] * len(listed)
+        return pool.map(lambda row: remove_versions(self.vault, self.remover, row), listed)
 
 
 def _stages(rows: Sequence[Doomed]) -> dict[str, Json]:

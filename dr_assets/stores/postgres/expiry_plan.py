@@ -59,8 +59,8 @@ class ExpiryPlan:
     """What to remove, in order, and what was seen on the way.
 
     `kept` are the base backups of the window that begins at `window_begin`. `locked` counts what would go but for its
-    lock, of which the first ends at `next_at`, `held` those under legal hold. `has_more`: the plan was cut at its
-    limit.
+    lock, of which the first ends at `next_at`, `held` those under legal hold, by the holds of `hold_ids`. `has_more`:
+    the plan was cut at its limit.
     """
 
     dataset: str
@@ -70,6 +70,7 @@ class ExpiryPlan:
     rows: list[Doomed] = field(default_factory=list)
     locked: int = 0
     held: int = 0
+    hold_ids: frozenset[str] = frozenset()
     next_at: datetime | None = None
     troubles: list[str] = field(default_factory=list)
     has_more: bool = False
@@ -117,6 +118,7 @@ class Planner:
         holds = holds_in_force(vault, self._dataset)
         plan = self._plan = ExpiryPlan(self._dataset, now, _window_begin(vault, self._dataset, holds, now))
         plan.troubles += [f"legal hold {hold.hold_id} ({hold.reason}): nothing it covers goes" for hold in holds]
+        plan.hold_ids = frozenset(hold.hold_id for hold in holds)
         self._holds = holds
         backups = base_backups(vault, self._dataset)
         kept = self._kept(backups)
