@@ -234,7 +234,7 @@ def advance_anchor(place: AnchorPlace, chain: Chain, signed: Signed, shelf: Proo
         if stands != "lost" and (size <= at or now - stands < place.every):
             return Heard(WHO, "vouched", at, f"in a block of {stands.isoformat()}")
         return _send(place, chain, signed, shelf)
-    except (Web3Exception, requests.RequestException, ValueError) as error:
+    except (Web3Exception, requests.RequestException, *_UNREADABLE) as error:
         # The text of such errors may hold the endpoint's address, and with it a secret.
         poor = "insufficient funds" in str(error).lower()
         what = "the payer's account lacks funds" if poor else f"the chain's endpoint: {type(error).__name__}"

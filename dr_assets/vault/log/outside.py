@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate
 from dr_assets.estate.transport import require_tls
 from dr_assets.vault.log.belief import AnchorBelief, Belief
@@ -167,12 +167,12 @@ def _stamp_due(outsiders: Outsiders, reader: LogReader, shelf: ProofShelf, now: 
 
 
 def _all_at_once(asks: Mapping[str, Callable[[], Heard]], size: int, patience: timedelta) -> list[Heard]:
-    told: dict[str, Heard | VaultError] = {}
+    told: dict[str, Heard | BaseException] = {}
 
     def ask(who: str, one: Callable[[], Heard]) -> None:
         try:
             told[who] = one()
-        except VaultError as error:
+        except BaseException as error:  # noqa: BLE001 - raised by who waits: our own bug must not pass for `away`
             told[who] = error
 
     threads = {who: threading.Thread(target=ask, args=(who, one), name=who, daemon=True) for who, one in asks.items()}
@@ -184,7 +184,7 @@ def _all_at_once(asks: Mapping[str, Callable[[], Heard]], size: int, patience: t
     heard: list[Heard] = []
     for who in asks:
         outcome = told.get(who, Heard(who, "away", size, f"no answer within {patience.total_seconds():.0f} s"))
-        if isinstance(outcome, VaultError):
+        if isinstance(outcome, BaseException):
             raise outcome
         heard.append(Heard(who, outcome.standing, outcome.size, outcome.detail))
     return heard

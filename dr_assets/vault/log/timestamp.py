@@ -104,14 +104,14 @@ def verify_stamp(answer: bytes, note: bytes, roots: Sequence[x509.Certificate], 
         builder = rfc3161_client.VerifierBuilder(roots=list(roots))
         verifier = (builder if nonce is None else builder.nonce(nonce)).build()
         verifier.verify_message(token, note)
-        at = token.tst_info.gen_time
+        at, by = token.tst_info.gen_time, _authority(token)
     except (ValueError, rfc3161_client.VerificationError) as error:
         raise VaultError(
             "log.bad_timestamp",
             f"no time stamp of this checkpoint by an authority that is believed here: {str(error)[:200]}",
             "name the authority's root certificate, or take the token from another copy",
         ) from None
-    return Stamp(at if at.tzinfo else at.replace(tzinfo=UTC), _authority(token))
+    return Stamp(at if at.tzinfo else at.replace(tzinfo=UTC), by)
 
 
 def _authority(token: rfc3161_client.TimeStampResponse) -> str:

@@ -82,6 +82,19 @@ def _own(size: int) -> Anchored:
     return parse_anchor(shelf.proofs[0].data)
 
 
+@pytest.mark.parametrize("error", [KeyError("status"), TypeError("None"), OverflowError("time")])
+def test_a_chain_that_answers_nonsense_raises_nothing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer without a field, or of another type, is told as the endpoint's, and fails nobody's run."""
+    shelf, chain = Shelf(), EverythingMined()
+
+    def nonsense(_: str) -> int:
+        raise error
+
+    monkeypatch.setattr(chain, "next_nonce", nonsense)
+    heard = advance_anchor(PLACE, chain, _signed(7), shelf, NOW)
+    assert (heard.standing, heard.detail) == ("away", f"the chain's endpoint: {type(error).__name__}")
+
+
 @pytest.mark.parametrize(
     "record",
     [

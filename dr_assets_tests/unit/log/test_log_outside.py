@@ -162,6 +162,20 @@ def test_a_witness_that_never_answers_delays_nothing(logged: Any, witnesses: Wit
     assert again[1].standing == "vouched"
 
 
+def test_our_own_bug_is_nobodys_absence(logged: Any, witnesses: Witnesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised, and does not pass for a witness that is away."""
+    logged.fact()
+    logged.sequence()
+    outsiders = Outsiders((witnesses.start("w1", _key(logged)),), quorum=1)
+
+    def bug(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(VaultShelf, "put", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        collect(outsiders, logged.reader(), logged.now, patience=PATIENCE)
+
+
 def test_junk_beside_a_checkpoint_makes_no_quorum(logged: Any, witnesses: Witnesses) -> None:
     """Whoever may write to the store lays files called like cosignatures there: they count nothing."""
     place = witnesses.start("w1", _key(logged))
