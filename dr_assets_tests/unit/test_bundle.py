@@ -234,6 +234,17 @@ def test_a_rotten_file_of_the_log_is_not_brought_into_a_vault(regions: Regions, 
     assert name not in target.rows
 
 
+def test_a_pipe_in_an_objects_place_hangs_nobody(regions: Regions, tmp_path: Path) -> None:
+    """Whoever laid it there would stop a recovery without a word."""
+    write(regions, tmp_path)
+    store, name = BundleStore(tmp_path), regions.some()
+    path = tmp_path / "volume-0001" / "objects" / name
+    path.unlink()
+    os.mkfifo(path)
+    assert code(lambda: store.get(name)) == "vault.tampered"
+    assert code(lambda: store.get_range(name, "bundle", 0, 9)) == "vault.tampered"
+
+
 def test_a_bundle_comes_back_into_a_vault(regions: Regions, tmp_path: Path) -> None:
     """Import is replication from files: everything is there, locked as it was, and verifies."""
     write(regions, tmp_path)

@@ -8,6 +8,7 @@ memory for each object.
 """
 
 import hashlib
+import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class BundleStore:
             raise missing(key, version_id)
         path = row.folder / OBJECTS / key
         try:
-            size_bytes = path.stat().st_size
+            size_bytes = _size_of(path)
             if limit_bytes is not None and size_bytes > limit_bytes:
                 raise too_large(key, size_bytes, limit_bytes)
             data = path.read_bytes()
@@ -86,6 +87,7 @@ class BundleStore:
             raise missing(key, version_id)
         path = row.folder / OBJECTS / key
         try:
+            _size_of(path)
             with path.open("rb") as file:
                 file.seek(begin)
                 return file.read(max(0, end - begin))
@@ -198,6 +200,14 @@ def _read_index(folder: Path, trust: Trust | None) -> Bundle:
     except OSError as error:
         raise _unreadable(path, error) from None
     return parse_bundle(data, trust, what=str(path))
+
+
+def _size_of(path: Path) -> int:
+    """Of a plain file; what blocks when it is opened (a pipe) must not hang who reads a bundle of somebody else's."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise VaultError("vault.tampered", f"{path} is no plain file", "use another copy of the bundle")
+    return state.st_size
 
 
 def _unreadable(path: Path, error: OSError) -> VaultError:
