@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of
+from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Dataset, Estate
@@ -103,13 +105,18 @@ def list_command(
         told = [hold.to_json() | {"placed_at": iso(hold.placed_at), "in_force": not is_over} for hold, is_over in rows]
         typer.echo(json.dumps(told, indent=2))
         return
+    Console().print(_table(dataset, rows))
+
+
+def _table(dataset: str, rows: Sequence[tuple[Hold, bool]]) -> Table:
     table = Table(title=f"legal holds on {dataset}", title_justify="left")
     for column in ("hold", "in force", "placed", "by", "reason", "covers"):
         table.add_column(column, overflow="fold")
     for hold, is_over in rows:
         is_held = "no" if is_over else "yes"
-        table.add_row(hold.hold_id, is_held, iso(hold.placed_at), hold.placed_by, hold.reason, _scope(hold))
-    Console().print(table)
+        told = (hold.hold_id, is_held, hold.placed_at.isoformat(), hold.placed_by, hold.reason, _scope(hold))
+        table.add_row(*map(shown, told))
+    return table
 
 
 def _scope(hold: Hold) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of
+from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
@@ -135,9 +136,9 @@ def _plan_table(plan: RestorePlan) -> Table:
         "cold": "nothing" if plan.cold.is_empty else plan.cold.describe(),
     }
     for what, value in rows.items():
-        table.add_row(what, value)
+        table.add_row(what, shown(value))
     for note in plan.notes:
-        table.add_row("note", note)
+        table.add_row("note", shown(note))
     return table
 
 
@@ -178,7 +179,7 @@ def _table(restored: Restored) -> Table:
         "phases, s": ", ".join(f"{phase} {took:.1f}" for phase, took in restored.phases_s.items()),
     }
     for what, value in rows.items():
-        table.add_row(what, value)
+        table.add_row(what, shown(value))
     return table
 
 

@@ -12,7 +12,7 @@ import typer
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.model import Estate
 from dr_assets.vault.approvals import Approvals
-from dr_assets.vault.approvals.papers import papers
+from dr_assets.vault.approvals.papers import papers, plain
 from dr_assets.vault.subjects.backup import back_up, recover
 from dr_assets.vault.subjects.connect import init_ring, open_ring, subject_ids
 from dr_assets.vault.subjects.deletion import delete, finish, restore
@@ -55,7 +55,7 @@ def verify(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"{seen.people} people; newest backup: {seen.backup_at or 'none'}")
         for what in ("vanished", "replaced", "partial", "undecided", "unmarked", "foreign", "overdue", "soft"):
             for name in getattr(seen, what):
-                typer.echo(f"{what}: {name}")
+                typer.echo(f"{what}: {plain(name)}")
     if not seen.ok:
         raise typer.Exit(BROKEN)
 

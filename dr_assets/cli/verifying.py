@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dr_assets.cli.shown import shown
 from dr_assets.vault.verify import VerifyReport
 
 LINE_EVERY_S: Final = 30.0
@@ -57,7 +58,7 @@ def show(report: VerifyReport, console: Console) -> None:
             table.add_column(column, overflow="fold")
         for finding in report.findings:
             version = f" (version {finding.version_id})" if finding.version_id else ""
-            table.add_row(finding.kind, finding.severity, finding.key + version, finding.detail)
+            table.add_row(finding.kind, finding.severity, shown(finding.key + version), shown(finding.detail))
         console.print(table)
     recalled = f", {report.recalled_total} objects judged by a run before" if report.recalled_total else ""
     console.print(
