@@ -113,12 +113,17 @@ def retire_command(
     defs: DefsOption = None,
 ) -> None:
     """Give every dataset that writes under KEK a new data key, then mark KEK: nothing is written under it any more."""
-    done = retire(vault_of(estate_of(defs), vault, signing=True), kek, reason)
+    estate = estate_of(defs)
+    done = retire(vault_of(estate, vault, signing=True), kek, reason)
     for rotation in done.rotations:
         typer.echo(f"{rotation.dataset}: {rotation.key_id} writes now")
     typer.echo(f"{kek}: {'was retired already' if done.was_retired else 'is retired'}")
     _show(list(done.exposed), {}, Console())
     typer.echo("whoever has that key can read all of this, wherever it is locked: see docs/keys.md")
+    if estate.subjects is not None:
+        typer.echo(
+            "NOTE: people's keys are not wrapped anew: leave it able to decrypt, or those that it wrapped are lost"
+        )
 
 
 @app.command("new-kek")
