@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final, Literal, cast
 
 from dr_assets.estate import cadence
+from dr_assets.estate.key_places import FileKeys
 from dr_assets.estate.model import Dataset, Estate
 
 Value = int | str | list[str] | None
@@ -48,7 +49,10 @@ WEAKER: Final[dict[str, Direction]] = {
     "log_witnesses": "fewer",
     "datasets": "fewer",
     "vaults": "fewer",
-    "approvers": "neutral",
+    "approvers": "more",
+    "open_key_providers": "more",
+    "subjects_most_at_once": "longer",
+    "subjects_most_a_day": "longer",
     "jurisdictions": "more",
     "exception": "appears",
     "lock": "rank",
@@ -76,13 +80,20 @@ def promises_of(estate: Estate) -> dict[str, Value]:
         "datasets": sorted(estate.datasets),
         "vaults": sorted(estate.vaults),
         "jurisdictions": sorted(estate.licence.jurisdictions),
-        "key_providers": sorted(one.name for one in estate.key_providers),
+        "key_providers": sorted(f"{one.place.kind}/{one.name}" for one in estate.key_providers),
+        "open_key_providers": sorted(one.name for one in estate.key_providers if isinstance(one.place, FileKeys)),
         "rotate_every_ms": _ms(estate.rotate_every),
         "log_witnesses": sorted(one.name for one in estate.log.witnesses),
         "log_quorum": estate.log.quorum,
         "log_cosigned_within_ms": _ms(estate.log.cosigned_within),
         "approvals_needed": 0 if estate.approvals is None else estate.approvals.needed,
     }
+    if estate.approvals is not None:
+        found["approvers"] = sorted(f"{one.name} {one.public_key}" for one in estate.approvals.approvers)
+        found["approval_valid_for_ms"] = _ms(estate.approvals.valid_for)
+    if estate.subjects is not None:
+        found["subjects_most_at_once"] = estate.subjects.most_at_once
+        found["subjects_most_a_day"] = estate.subjects.most_a_day
     for vault in estate.vaults.values():
         found[f"{vault.name}.place"] = "/".join((*vault.location.failure_domain, vault.bucket))
     for dataset in estate.datasets.values():
@@ -141,7 +152,7 @@ def is_weaker(what: str, before: Value, after: Value) -> bool:
         return after is not None
     if direction in {"fewer", "more"}:
         gone, come = set(_names(before)) - set(_names(after)), set(_names(after)) - set(_names(before))
-        return bool(gone if direction == "fewer" else come)
+        return bool(gone) if direction == "fewer" else bool(come) and before is not None
     return _is_weaker_number(direction, before, after)
 
 

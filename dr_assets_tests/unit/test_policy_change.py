@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from dr_assets.cli.capture import note_policy
+from dr_assets.estate.approvals import ApprovalRule, Approver
 from dr_assets.estate.commit import COMMIT_ENV, commit_of
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.estate.model import Cold, Dataset, Estate, Retention, Sampling, ZeroLoss
+from dr_assets.estate.key_places import FileKeys, HsmKeys, KeyProviderPlace
+from dr_assets.estate.model import Cold, Dataset, Estate, Retention, Sampling, Subjects, ZeroLoss
 from dr_assets.estate.promises import WEAKER, changes, is_weaker, promises_of
 from dr_assets.vault.retention.policy_change import (
     acknowledge_policy,
@@ -178,3 +180,25 @@ def test_a_capture_puts_a_changed_policy_on_record_and_waits_for_nothing(
     monkeypatch.setattr(vault.store, "put", away)
     note_policy(vault, altered(estate, **STRONG), Path())
     assert "the policy is not recorded" in caplog.text
+
+
+def test_who_may_approve_and_where_keys_lie_are_promises_too(estate: Estate) -> None:
+    """Another key under an approver's name, a folder in an HSM's place, more deletions a day: never unseen."""
+    rule = ApprovalRule((Approver("ana", "aa" * 32), Approver("boris", "bb" * 32)), 2, timedelta(hours=24))
+    hsm = KeyProviderPlace("main", HsmKeys("MODULE", "token", "PIN", "kek"))
+    ring = Subjects(("primary", "standby"), "people-keys", "ID_KEY")
+    strong = replace(estate, approvals=rule, providers=(hsm,), subjects=ring)
+    swapped = replace(rule, approvers=(rule.approvers[0], Approver("boris", "cc" * 32)))
+    plain = KeyProviderPlace("main", FileKeys("DIR"))
+    for weak, what in (
+        (replace(strong, approvals=swapped), {"approvers"}),
+        (replace(strong, approvals=replace(rule, valid_for=timedelta(hours=25))), {"approval_valid_for_ms"}),
+        (replace(strong, providers=(plain,)), {"key_providers", "open_key_providers"}),
+        (replace(strong, providers=(hsm, replace(plain, name="spare"))), {"open_key_providers"}),
+        (replace(strong, subjects=replace(ring, most_a_day=10_000)), {"subjects_most_a_day"}),
+    ):
+        told = changes(promises_of(strong), promises_of(weak))
+        assert {change.what for change in told if change.is_weaker} == what
+    first = changes(promises_of(replace(strong, approvals=None, subjects=None)), promises_of(strong))
+    assert first
+    assert not any(change.is_weaker for change in first)
