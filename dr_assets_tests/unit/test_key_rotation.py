@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.vault.facts import facts, latest_fact
+from dr_assets.vault.facts import facts, latest_fact, record_fact
+from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.keys.aead_wrap import kek_id_of, unwrap
 from dr_assets.vault.keys.life.choice import BEGUN, ESTATE, RETIRED, ROTATION
 from dr_assets.vault.keys.life.listing import datasets_with_keys, list_keys, objects_under, sealed_since, writing_key
@@ -218,3 +219,20 @@ class Away(MemoryKeyProvider):
     def wrap(self, _secret: bytes, _context: WrapContext) -> Wrapping:
         """As the port says."""
         raise unreachable(self.name, "nobody there")
+
+
+def test_a_dataset_that_stands_still_under_a_retired_key_is_brought_on_by_a_rotation() -> None:
+    """The mark reached a second region, the rotation before it did not: nothing can be sealed, but for a new key."""
+    world = World()
+    first = sealed(world.vault(OLD), 0)
+    body: dict[str, Json] = {"kek_id": kek_id_of(OLD), "keys": {}, "reason": "stolen"}
+    record_fact(world.vault(OLD, NEW), ESTATE, RETIRED, body)
+    with pytest.raises(PolicyError, match=r"keys\.kek_retired"):
+        sealed(world.vault(OLD, NEW), 4)
+    done = rotate(world.vault(OLD, NEW), "ledger", "promoted")
+    assert sealed(world.vault(OLD, NEW), 4) == done.key_id != first
+    fact = latest_fact(world.vault(NEW), "ledger", ROTATION)
+    assert fact is not None
+    assert (fact.header.key_id, fact.body["previous"]) == (done.key_id, first)
+    assert unfinished(world.vault(OLD, NEW), "ledger") is None
+    assert verify(world.vault(OLD, NEW)).ok

@@ -132,6 +132,17 @@ class KeyRing:
             self._writing[dataset] = held
         return held.data_key
 
+    def write_with(self, dataset: str, key_id: str) -> DataKey:
+        """Write with this key from now on, as long as nobody names another: how the first word under it is sealed.
+
+        Raises as `by_id`, and PolicyError `keys.kek_retired`.
+        """
+        held = self._found(dataset, key_id)
+        self._refuse_retired(held.stored)
+        with self._writing_mutex:
+            self._writing[dataset] = held
+        return held.data_key
+
     def settle(self) -> None:
         """Wait for what is under way beside: for tests, and for whoever wants to read `trouble`."""
         for thread in [*self._threads.values()]:

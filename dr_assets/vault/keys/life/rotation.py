@@ -20,7 +20,7 @@ from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.keys.derive import KEY_BYTES, DataKey
 from dr_assets.vault.keys.key_object import KeyObject
 from dr_assets.vault.keys.life.choice import BEGUN, ROTATION
-from dr_assets.vault.keys.life.listing import datasets_with_keys, list_keys, writing_key
+from dr_assets.vault.keys.life.listing import KeyRow, datasets_with_keys, list_keys, writing_key
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import Vault
 
@@ -63,7 +63,7 @@ def rotate(vault: Vault, dataset: str, reason: str) -> Rotation:
     if row is None:
         raise VaultError("vault.no_key", f"{dataset} has no data key yet", "its first writer makes one")
     wrapped_anew, troubles = _wrap_anew(vault, dataset)
-    key_id, wrappings = _complete_begun(vault, dataset) or _begin(vault, dataset, row.key_id, reason)
+    key_id, wrappings = _complete_begun(vault, dataset) or _begin(vault, row, reason)
     body: dict[str, Json] = {
         "key_id": key_id,
         "previous": row.key_id,
@@ -71,6 +71,8 @@ def rotate(vault: Vault, dataset: str, reason: str) -> Rotation:
         "wrapped_anew": list[Json](wrapped_anew),
         "wrappings": _told(wrappings),
     }
+    if row.is_exposed:  # nothing may be sealed under it any more, this word neither
+        vault.keys.write_with(dataset, key_id)
     receipt = record_fact(vault, dataset, ROTATION, body)
     vault.keys.take_up(dataset)
     return Rotation(dataset, key_id, row.key_id, receipt.stored_at, tuple(wrapped_anew), tuple(troubles))
@@ -117,14 +119,15 @@ def age_of(vault: Vault, dataset: str, every: timedelta) -> KeyAge | None:
 def _complete_begun(vault: Vault, dataset: str) -> tuple[str, tuple[KeyObject, ...]] | None:
     """Go on with what a killed run began, as long as a wrapping of its key was stored; else the key died with it."""
     key_id = unfinished(vault, dataset)
-    if key_id is None or not any(key.system_id == key_id for key, _ in vault.keys.wrappings(dataset)):
+    if not any(row.key_id == key_id and not row.is_exposed for row in list_keys(vault, dataset)) or key_id is None:
         return None
     return key_id, vault.keys.complete(dataset, key_id)
 
 
-def _begin(vault: Vault, dataset: str, previous: str, reason: str) -> tuple[str, tuple[KeyObject, ...]]:
-    secret = DataKey.of(os.urandom(KEY_BYTES))
-    record_fact(vault, dataset, BEGUN, {"key_id": secret.key_id, "previous": previous, "reason": reason})
+def _begin(vault: Vault, row: KeyRow, reason: str) -> tuple[str, tuple[KeyObject, ...]]:
+    secret, dataset = DataKey.of(os.urandom(KEY_BYTES)), row.dataset
+    if not row.is_exposed:  # else there is no key yet to seal that word under; killed now, the new key dies unused
+        record_fact(vault, dataset, BEGUN, {"key_id": secret.key_id, "previous": row.key_id, "reason": reason})
     wrappings = vault.keys.complete(dataset, secret.key_id, secret)
     if vault.keys.anew().by_id(dataset, secret.key_id) != secret:
         raise VaultError("vault.not_stored", f"data key {secret.key_id} does not open", "don't trust this store")
