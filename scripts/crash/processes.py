@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.vault.connect import open_vault
 from scripts.crash.kinds import Kind
-from scripts.crash.scene import DATASET, SPOOL_BYTES_ENV, SPOOL_ENV, Scene, with_mode
+from scripts.crash.scene import DATASET, SPOOL_BYTES_ENV, SPOOL_ENV, Scene, one_region, with_mode
 
 STATUS_EVERY_S: Final = 0.05
 _STATUS_ENV: Final = "DR_CRASH_ROUNDS_STATUS"
@@ -113,7 +112,7 @@ def acknowledged_bytes(ack_dir: Path) -> int:
 
 def main() -> None:
     """Run the declared ledger's capture until SIGTERM, the newest report always whole in the status file."""
-    estate = load_estate(default_defs_dir())
+    estate = one_region()
     status, stop = Path(os.environ[_STATUS_ENV]), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
 

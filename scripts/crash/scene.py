@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -154,6 +154,13 @@ def standby_at(standby: PostgresServer) -> int:
     return parse_lsn(str(row[0] if row else ""))
 
 
+def one_region() -> Estate:
+    """The packaged declarations without replicas: a new data key waits for every region, and here is one."""
+    estate = load_estate(default_defs_dir())
+    alone = {name: replace(dataset, replicas=()) for name, dataset in estate.datasets.items()}
+    return replace(estate, datasets=alone)
+
+
 @contextmanager
 def open_scene(folder: Path, *, rate: float, players: int = 500) -> Iterator[Scene]:
     """A primary with the casino, an object store with the vault, and the packaged declarations over both."""
@@ -168,7 +175,7 @@ def open_scene(folder: Path, *, rate: float, players: int = 500) -> Iterator[Sce
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             connection.execute("CREATE DATABASE casino")
         schema.create(server.dsn("casino"), players=players)
-        estate = load_estate(default_defs_dir())
+        estate = one_region()
         env = _environment(folder, server, region)
         init_vault(estate, "primary", env)
         yield Scene(folder, server, region, estate, env, open_vault(estate, "primary", env), rate, stack)
