@@ -52,6 +52,15 @@ def test_a_piece_is_sealed_again_to_the_same_bytes() -> None:
     assert piece.seal().data == piece.seal().data
 
 
+def test_a_sealed_piece_holds_no_plaintext() -> None:
+    """Puts last longer than seals: what waits for one must not hold the many times larger plaintext."""
+    body = Body((b"p" * 64, b"q" * 64))
+    vault = throwaway_vault()
+    Chain(None).link(body, preparing(vault, 0, 128)).seal()
+    with pytest.raises(AssertionError, match="let go"):
+        body.whole()
+
+
 def test_a_piece_that_cannot_be_sealed_stops_all_behind_it() -> None:
     """Nothing is ever linked past a hole, and nobody waits for a header that will not come."""
     vault = throwaway_vault()

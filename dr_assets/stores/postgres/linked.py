@@ -24,8 +24,13 @@ class Body:
     def __init__(self, parts: Sequence[memoryview | bytes]) -> None:
         self._parts = parts
 
+    def let_go(self) -> None:
+        """Free the memory: the bytes are sealed, and nobody asks for them again."""
+        self._parts = ()
+
     def whole(self) -> bytes:
-        """All of it; what it came in is let go, so that nothing lies in memory twice for long."""
+        """All of it; what it came in is let go, so that nothing lies in memory twice for long. Not after `let_go`."""
+        assert self._parts, "let go already"  # noqa: S101 - a bug of ours if it fails
         if len(self._parts) != 1 or not isinstance(self._parts[0], bytes):
             self._parts = (b"".join(self._parts),)
         only = self._parts[0]
@@ -40,25 +45,32 @@ class Linked:
         self._body = body
         self._prepare = prepare
         self._before = before
-        self._prepared: Prepared | None = None
+        self._sealed: Sealed | None = None
         self.digest: Future[str | None] = Future()
 
     def seal(self) -> Sealed:
-        """Hash, wait for the header before, fix this one, seal. One thread at a time.
+        """Hash, wait for the header before, fix this one, seal; the same bytes when it is asked again.
 
-        Raises what the piece before, or making this header, raised (VaultError, PolicyError): then all behind it do.
+        The plaintext is let go once it is sealed: WAL shrinks to a small part, and a put lasts much longer than a seal.
+        One thread at a time. Raises what the piece before, or making this header, raised (VaultError, PolicyError):
+        then all behind it do.
         """
-        if self._prepared is None:
+        if self._sealed is None:
             try:
-                plaintext = self._body.whole()
-                sha256 = hashlib.sha256(plaintext).hexdigest()
-                self._prepared = self._prepare(plaintext, sha256, self._before.result())
+                prepared = self._fixed()
             except BaseException as error:
                 if not self.digest.done():  # tried again, it fails again
                     self.digest.set_exception(error)
                 raise
-            self.digest.set_result(self._prepared.header.digest)
-        return self._prepared.seal()
+            self.digest.set_result(prepared.header.digest)
+            self._sealed = prepared.seal()
+            self._body.let_go()
+        return self._sealed
+
+    def _fixed(self) -> Prepared:
+        plaintext = self._body.whole()
+        sha256 = hashlib.sha256(plaintext).hexdigest()
+        return self._prepare(plaintext, sha256, self._before.result())
 
 
 class Chain:
