@@ -12,7 +12,7 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 from rich.console import Console
 
 from dr_assets.demo.children import ROOT, Children
@@ -36,6 +36,8 @@ query Checks($key: AssetKeyInput!) {
 """
 RED_TIMEOUT_S = 120
 GREEN_TIMEOUT_S = 300
+WIDE: ViewportSize = {"width": 1680, "height": 1250}
+TALL: ViewportSize = {"width": 2000, "height": 2700}  # three groups below each other, unfolded
 
 
 def main() -> int:
@@ -59,11 +61,13 @@ def take(steps: Steps, stack: ExitStack) -> None:
         capture = stack.enter_context(children.capture(metrics_port=0))
     with steps.step("take a base backup"):
         children.materialize("key:ledger/snapshot")
-    with steps.step("restore test, reconciliation, drill, coverage"):
+    with steps.step("restore test, reconciliation, drill, coverage, roll-up, the vault's own"):
         for selection in (
             "key:ledger/restore_test or key:ledger/reconciliation",
             "key:estate/coverage",
             "key:estate/drill",
+            "key:ledger/roll_up",
+            "group:vault",
         ):
             children.materialize(selection)
     with steps.step("start Dagster's daemon and UI, wait until the RPO is green"):
@@ -75,10 +79,12 @@ def take(steps: Steps, stack: ExitStack) -> None:
     playwright = stack.enter_context(sync_playwright())
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
     stack.callback(browser.close)
-    page = browser.new_page(viewport={"width": 1680, "height": 1250})
+    page = browser.new_page(viewport=WIDE)
     with steps.step("picture of the asset graph"):
         dismiss_greeting(page, address)
+        page.set_viewport_size(TALL)
         shoot_graph(page, address, "asset-graph.png")
+        page.set_viewport_size(WIDE)
     with steps.step("kill the capture, wait until the RPO is red, picture of it"):
         capture.kill()
         wait_for(address, "rpo", "FAILED", RED_TIMEOUT_S)
