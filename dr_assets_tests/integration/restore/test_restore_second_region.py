@@ -161,7 +161,7 @@ def test_the_money_comes_back_from_the_second_region(
         assert acknowledged >= ACKNOWLEDGED
         assert result.details["replayed_lsn"] == result.details["end_lsn"]
 
-        export_bundle(standby, tmp_path / "bundle", LEDGER, volume_bytes=4 << 20)
+        export_bundle(standby, tmp_path / "bundle", LEDGER, volume_bytes=3 << 20)
         world.regions[1].kill()
         bundle = BundleStore(tmp_path / "bundle", Trust.of(world.signer))
         assert len(bundle.bundle.volumes) > 1
