@@ -31,11 +31,9 @@ class Body:
     def whole(self) -> bytes:
         """All of it; what it came in is let go, so that nothing lies in memory twice for long. Not after `let_go`."""
         assert self._parts, "let go already"  # noqa: S101 - a bug of ours if it fails
-        if len(self._parts) != 1 or not isinstance(self._parts[0], bytes):
-            self._parts = (b"".join(self._parts),)
-        only = self._parts[0]
-        assert isinstance(only, bytes)  # noqa: S101 - joined above
-        return only
+        whole = b"".join(self._parts)
+        self._parts = (whole,)
+        return whole
 
 
 class Linked:
@@ -58,7 +56,7 @@ class Linked:
         if self._sealed is None:
             try:
                 prepared = self._fixed()
-            except BaseException as error:
+            except BaseException as error:  # whatever it is: those behind must not wait for ever
                 if not self.digest.done():  # tried again, it fails again
                     self.digest.set_exception(error)
                 raise

@@ -31,7 +31,7 @@ class Arrival:
 class Piece:
     """A contiguous piece of WAL, [begin, end), ready to be sealed. Times are the source's clock.
 
-    Once sealed and on the spool, `data` is let go.
+    Once sealed, `data` is let go.
     """
 
     begin: int

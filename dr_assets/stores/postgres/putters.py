@@ -160,9 +160,7 @@ class Putters:
         began_s = time.monotonic()
         try:
             sealed = seal()
-        except (
-            VaultError
-        ) as error:  # a torn file of the spool, no key: the slot has these bytes, the next start reads them
+        except VaultError as error:  # a torn file of the spool, no key: the slot has the bytes for the next start
             return Failed(piece, error)
         self._sealed[piece.begin] = sealed
         seal_s = time.monotonic() - began_s

@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from dr_assets.stores.postgres.linked import Body, Linked
+from dr_assets.stores.postgres.linked import Linked
 from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Piece
 from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.spool import SpoolFolder
@@ -138,7 +138,7 @@ class Spooling:
         elif written.key is None:
             self._homeless = (written.linked, written.piece)
         else:
-            self._queue.append((_without_data(written.piece), written.key))
+            self._queue.append((written.piece, written.key))
 
     def _spill(self, missing: list[Sealed]) -> None:
         for sealed in missing:
@@ -148,8 +148,3 @@ class Spooling:
     def _write(self, linked: Linked, piece: Piece) -> _Written:
         sealed = linked.seal()
         return _Written(piece, linked, sealed.key if self.folder.keep(sealed) else None)
-
-
-def _without_data(piece: Piece) -> Piece:
-    """What must stay in memory: positions, and the longest waits for the lag."""
-    return replace(piece, data=Body((b"",)), arrivals=piece.arrivals[:1] + piece.arrivals[1:][-1:])
