@@ -5,32 +5,8 @@ import sys
 from types import FrameType
 
 import typer
-from rich.console import Console
 
-from dr_assets.cli import (
-    approvals,
-    capture,
-    demo,
-    estate,
-    expire,
-    hold,
-    keeping,
-    keys,
-    log,
-    policy,
-    replicate,
-    restore,
-    roles,
-    roll_up,
-    settle,
-    snapshot,
-    status,
-    sync_guard,
-    vault,
-    wal,
-    witness,
-)
-from dr_assets.cli.doctor import command as doctor
+from dr_assets.cli.lazy import Verb, add_verbs
 from dr_assets.estate.errors import DrError
 
 INTERRUPTED = 130
@@ -43,30 +19,85 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(approvals.app, name="approvals")
-app.add_typer(roles.app, name="roles")
-vault.app.add_typer(hold.app, name="hold")
-keeping.add_to(vault.app)
-policy.add_to(estate.app)
-app.add_typer(vault.app, name="vault")
-app.add_typer(estate.app, name="estate")
-app.add_typer(keys.app, name="keys")
-app.add_typer(wal.app, name="wal")
-app.add_typer(witness.app, name="witness")
-app.add_typer(log.app, name="log")
-app.command("capture")(capture.capture)
-app.command("sync-guard")(sync_guard.sync_guard)
-app.command("preflight")(snapshot.preflight)
-app.command("snapshot")(snapshot.snapshot)
-app.command("restore")(restore.restore)
-app.command("roll-up")(roll_up.roll_up_command)
-app.command("replicate")(replicate.replicate_command)
-app.command("settle")(settle.settle)
-app.command("expire")(expire.expire_command)
-app.command("status")(status.status)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.command("up")(demo.up)
+# One line a verb; `target` is imported when it is run (cli/lazy.py). `help` is the target's own first sentence.
+VERBS = (
+    Verb(
+        "capture",
+        "dr_assets.cli.capture:capture",
+        "Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds.",
+    ),
+    Verb(
+        "sync-guard",
+        "dr_assets.cli.sync_guard:sync_guard",
+        "Watch a zero-loss dataset's source until stopped; "
+        "commits that waited `degrade_after` go on without the vault.",
+    ),
+    Verb(
+        "preflight",
+        "dr_assets.cli.snapshot:preflight",
+        "Check whether the source can be protected; exit 1 and say what to change when it can't.",
+    ),
+    Verb(
+        "snapshot",
+        "dr_assets.cli.snapshot:snapshot",
+        "Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well.",
+    ),
+    Verb(
+        "restore",
+        "dr_assets.cli.restore:restore",
+        "Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing.",
+    ),
+    Verb(
+        "roll-up",
+        "dr_assets.cli.roll_up:roll_up_command",
+        "Concatenate acknowledged micro-segments into full segments, and extend the locks of those that wait.",
+    ),
+    Verb(
+        "replicate",
+        "dr_assets.cli.replicate:replicate_command",
+        "Prove each object in every replica, and copy there what our own replicator is to bring; exit 1 if one lacks.",
+    ),
+    Verb(
+        "settle",
+        "dr_assets.cli.settle:settle",
+        "List the commits that a failover left behind (exit 1 if there are any); with --by and --note, settle them.",
+    ),
+    Verb(
+        "expire",
+        "dr_assets.cli.expire:expire_command",
+        "Remove, by version id and only where the lock is over, what lies outside the recovery window.",
+    ),
+    Verb(
+        "status",
+        "dr_assets.cli.status:status",
+        "Show where every dataset stands, read from the vault itself; exit 1 when one is beyond its RPO.",
+    ),
+    Verb(
+        "doctor",
+        "dr_assets.cli.doctor.command:doctor",
+        "Look at everything that a capture and a restore rest on; exit 0 (ok), 1 (warnings) or 2 (something is bad).",
+    ),
+    Verb(
+        "demo",
+        "dr_assets.cli.demo:demo",
+        "Capture a ledger under load, kill it, bring it back from the vault alone, and prove that the money adds up.",
+    ),
+    Verb(
+        "up",
+        "dr_assets.cli.demo:up",
+        "Keep the embedded estate, its workload, the capture and the Dagster UI running until Ctrl-C.",
+    ),
+    Verb("approvals", "dr_assets.cli.approvals:app", "Deletions that enough people have signed."),
+    Verb("roles", "dr_assets.cli.roles:app", "Five identities of a vault, each with one duty."),
+    Verb("vault", "dr_assets.cli.vault:app", "The vault: locked, encrypted, signed objects."),
+    Verb("estate", "dr_assets.cli.estate:app", "The policy as data: check it, and find what it doesn't cover."),
+    Verb("keys", "dr_assets.cli.keys:app", "The life of a vault's keys: rotation, retirement, escrow, people's keys."),
+    Verb("wal", "dr_assets.cli.wal:app", "Single WAL files, for standbys."),
+    Verb("witness", "dr_assets.cli.witness:app", "A witness: it cosigns logs that only grow."),
+    Verb("log", "dr_assets.cli.log:app", "The transparency log: what the vault holds, checkable by outsiders."),
+)
+
+add_verbs(app, VERBS)
 
 
 def main() -> None:
@@ -77,6 +108,8 @@ def main() -> None:
     try:
         app()
     except DrError as error:
+        from rich.console import Console  # noqa: PLC0415 - a quarter of what every verb's start would cost
+
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"dr-assets: {error.code}: {error.found}", markup=False)
         for note in getattr(error, "__notes__", ()):

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dr_assets.cli import policy
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.declarations import check_estate, default_defs_dir
 from dr_assets.estate.durations import format_duration
@@ -76,3 +77,6 @@ def discover(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         typer.echo("every database that the credentials can see is declared")
     if found:
         raise typer.Exit(FAILED)
+
+
+policy.add_to(app)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dr_assets.cli import hold, keeping
 from dr_assets.cli.bundle import BundleOption, export_command, import_command, vault_or_bundle
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.cli.times import parse_moment
@@ -88,3 +89,7 @@ def verify_command(
         # As it was at an earlier time the vault may lack what is known since: then nothing is forgotten.
         moved = known.merged(report.witness) if moment else known.moved_on(report.witness, opened.estate, dataset)
         moved.save(witness)
+
+
+keeping.add_to(app)
+app.add_typer(hold.app, name="hold")
