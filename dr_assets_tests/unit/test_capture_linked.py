@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.postgres.linked import Body, Chain, Linked, Prepare
+from dr_assets.stores.sealing.linked import Body, Chain, Linked, Prepare
 from dr_assets.vault.format.segment import Prepared
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault

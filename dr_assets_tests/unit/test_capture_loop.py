@@ -13,18 +13,18 @@ import pytest
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
-from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.clip import require_whole
-from dr_assets.stores.postgres.linked import Body
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.pieces import Arrival, Piece
 from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
-from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.standbys import StandbySlots
+from dr_assets.stores.sealing.aside import Aside
+from dr_assets.stores.sealing.linked import Body
+from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.storage.refusals import unreachable

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from dr_assets.stores.postgres import putters as putters_module
-from dr_assets.stores.postgres.linked import Body, Chain
+from dr_assets.stores.sealing import putters as putters_module
 from dr_assets.stores.postgres.pieces import Piece
-from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import NoMetrics
+from dr_assets.stores.sealing.linked import Body, Chain
+from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.throwaway import throwaway_vault
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

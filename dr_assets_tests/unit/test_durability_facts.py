@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, LoopParts
 from dr_assets.stores.postgres.durability_facts import DURABILITY, DurabilityFacts
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.sync_standby import Change
+from dr_assets.stores.sealing.aside import Aside
 from dr_assets.vault.facts import facts
 from dr_assets.vault.throwaway import throwaway_vault
 

@@ -273,9 +273,9 @@ class Line:
             self._pending.append((self._correlation, request))
 
     def _answered(self, timeout_s: float) -> Any:
+        if not self._pending:
+            raise self._error("kafka.unreachable", "closed the connection")
         try:
-            if not self._pending:
-                raise self._error("kafka.unreachable", "closed the connection")
             correlation, request = self._pending.popleft()
             return self._decoded(request, correlation, self._receive(timeout_s))
         except BaseException:

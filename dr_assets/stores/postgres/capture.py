@@ -17,7 +17,6 @@ from pathlib import Path
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
 from dr_assets.estate.model import Dataset
-from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.diverged import record_diverged
@@ -26,8 +25,8 @@ from dr_assets.stores.postgres.heartbeat import Heartbeat
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.overlap import DivergedError
+from dr_assets.stores.postgres.pieces import Piece
 from dr_assets.stores.postgres.protocol import SystemIdentity
-from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, TimelineEndError
@@ -40,6 +39,8 @@ from dr_assets.stores.postgres.taking import Taken, Taking
 from dr_assets.stores.postgres.timeline import record_timeline
 from dr_assets.stores.postgres.wal_lock import WalLock
 from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.stores.sealing.aside import Aside
+from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.vault import Vault
@@ -216,7 +217,7 @@ class Capture:
         name, vault, identity = self._dataset.name, self._vault, place.identity
         with ExitStack() as stack:
             stack.callback(stream.close)
-            putters = Putters(
+            putters: Putters[Piece] = Putters(
                 vault,
                 dataset=name,
                 lock_of=WalLock(vault, name),

@@ -18,13 +18,10 @@ from functools import partial
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import Dataset
-from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
-from dr_assets.stores.postgres.linked import Chain
 from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
 from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
-from dr_assets.stores.postgres.putters import Failed, Putters, Stored
 from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState, Durability
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
 from dr_assets.stores.postgres.slot import SlotStatus
@@ -34,6 +31,9 @@ from dr_assets.stores.postgres.spooling import Spooling
 from dr_assets.stores.postgres.standbys import StandbySlots
 from dr_assets.stores.postgres.sync_guard import SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
+from dr_assets.stores.sealing.aside import Aside
+from dr_assets.stores.sealing.linked import Chain
+from dr_assets.stores.sealing.putters import Failed, Putters, Stored
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.prefix import ACKNOWLEDGED_TO, ContiguousPrefix, format_position
@@ -79,7 +79,7 @@ class LoopParts:
     dataset: Dataset
     identity: SystemIdentity
     stream: SourceStream
-    putters: Putters
+    putters: Putters[Piece]
     watch: SourceWatch
     facts: Aside
     listening: Aside
@@ -307,7 +307,7 @@ class CaptureLoop:
         if self._prefix.acknowledged != before:
             self._prefix_moved()
 
-    def _stored(self, outcome: Stored) -> None:
+    def _stored(self, outcome: Stored[Piece]) -> None:
         piece = outcome.piece
         self._stored_ends[piece.end] = (outcome.header_digest, str(outcome.receipt.key))
         self._prefix.done(piece.begin)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.postgres.aside import Aside
 from dr_assets.stores.postgres.sync_standby import Change, Sealed
+from dr_assets.stores.sealing.aside import Aside
 from dr_assets.vault.facts import latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json, format_time, parse_time
 from dr_assets.vault.vault import Vault

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.stores.postgres.linked import Body
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.protocol import WalData
+from dr_assets.stores.sealing.linked import Body
 
 PIECE_BYTES = 1 << 20
 PIECE_CAP_BYTES = 8 << 20

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dr_assets.stores.postgres.linked import Linked
 from dr_assets.stores.postgres.pieces import PIECE_CAP_BYTES, Piece
-from dr_assets.stores.postgres.putters import Putters
 from dr_assets.stores.postgres.spool import SpoolFolder
+from dr_assets.stores.sealing.linked import Linked
+from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Sealed
 
@@ -37,7 +37,7 @@ class _Written:
 class Spooling:
     """The loop's view of one spool. `after_s` is how old a put must be before pieces go to the disk."""
 
-    def __init__(self, folder: SpoolFolder, putters: Putters, *, after_s: float = SPOOL_AFTER_S) -> None:
+    def __init__(self, folder: SpoolFolder, putters: Putters[Piece], *, after_s: float = SPOOL_AFTER_S) -> None:
         self.folder = folder
         self._putters = putters
         self._after_s = after_s

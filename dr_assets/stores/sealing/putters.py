@@ -14,12 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Generic, Protocol, TypeVar
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.postgres.linked import Linked
-from dr_assets.stores.postgres.pieces import Piece
-from dr_assets.stores.postgres.report import CaptureMetrics
-from dr_assets.stores.postgres.spool import SpoolFolder
+from dr_assets.stores.sealing.linked import Linked
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Sealed
 from dr_assets.vault.storage import Lock
@@ -32,11 +30,46 @@ _BACKOFF_END_S = 2.0
 HANGS_AFTER_S = 10.0
 
 
+class Cut(Protocol):
+    """A piece of a stream that was cut: where it begins there, and how much it holds."""
+
+    @property
+    def begin(self) -> int:
+        """Its first position: no other piece of the stream has it."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Plaintext bytes."""
+        ...
+
+
+class PutMetrics(Protocol):
+    """Where puts are counted; calls come from several threads and must not raise."""
+
+    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
+        """A piece was read back under its lock: its plaintext's size and the object's."""
+
+    def upload_failed(self, dataset: str) -> None:
+        """A put failed; it will be tried again or the capture gives up."""
+
+
+class Loads(Protocol):
+    """Where sealed pieces wait for the vault (postgres/spool.py)."""
+
+    def load(self, key: ObjectKey) -> Sealed:
+        """One of them. Raises VaultError."""
+        ...
+
+
+P = TypeVar("P", bound=Cut)
+
+
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Generic[P]):
     """A piece that the vault has read back, with its lock. `took_s` is seal and put together."""
 
-    piece: Piece
+    piece: P
     header_digest: str
     receipt: Receipt
     seal_s: float
@@ -44,14 +77,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Generic[P]):
     """A piece that was given up, and why."""
 
-    piece: Piece
+    piece: P
     error: VaultError
 
 
-class Putters:
+class Putters(Generic[P]):
     """`count` threads. A piece is only taken while a thread is idle, so what is in flight stays bounded.
 
     A piece that may be the only copy of its bytes (`is_only_copy`: the source is away) is not given up for lateness.
@@ -59,7 +92,7 @@ class Putters:
 
     def __init__(
         self, vault: Vault, *, dataset: str, lock_of: Callable[[], Lock], count: int, give_up_s: float,
-        is_only_copy: Callable[[], bool], metrics: CaptureMetrics,
+        is_only_copy: Callable[[], bool], metrics: PutMetrics,
     ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset
@@ -69,7 +102,7 @@ class Putters:
         self._metrics = metrics
         self._count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"put-{dataset}")
-        self._outcomes: SimpleQueue[Stored | Failed | BaseException] = SimpleQueue()
+        self._outcomes: SimpleQueue[Stored[P] | Failed[P] | BaseException] = SimpleQueue()
         self._since: dict[int, float] = {}
         self._sealed: dict[int, Sealed] = {}
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -102,11 +135,11 @@ class Putters:
         """Age of the oldest piece under way, 0 when there is none."""
         return max((now_s - since for since in self._since.values()), default=0.0)
 
-    def submit(self, linked: Linked, piece: Piece) -> None:
+    def submit(self, linked: Linked, piece: P) -> None:
         """Seal and put a piece. Only while `has_idle`."""
         self._start(piece, linked.seal)
 
-    def submit_spooled(self, piece: Piece, key: ObjectKey, spool: SpoolFolder) -> None:
+    def submit_spooled(self, piece: P, key: ObjectKey, spool: Loads) -> None:
         """Put a piece that waits on the spool. Only while `has_idle`."""
         self._start(piece, lambda: spool.load(key))
 
@@ -123,14 +156,14 @@ class Putters:
         """Make `fileno` readable."""
         self._wake_writer.send(b"\0")
 
-    def _start(self, piece: Piece, seal: Callable[[], Sealed]) -> None:
+    def _start(self, piece: P, seal: Callable[[], Sealed]) -> None:
         self._since[piece.begin] = time.monotonic()
         self._pool.submit(self._run, seal, piece)
 
-    def outcomes(self) -> list[Stored | Failed]:
+    def outcomes(self) -> list[Stored[P] | Failed[P]]:
         """What has ended since the last call. An error that is a bug of ours is raised here."""
         self._drain_wakeups()
-        ended: list[Stored | Failed] = []
+        ended: list[Stored[P] | Failed[P]] = []
         while True:
             try:
                 outcome = self._outcomes.get_nowait()
@@ -149,14 +182,14 @@ class Putters:
         self._wake_reader.close()
         self._wake_writer.close()
 
-    def _run(self, seal: Callable[[], Sealed], piece: Piece) -> None:
+    def _run(self, seal: Callable[[], Sealed], piece: P) -> None:
         try:
             self._outcomes.put(self._store(seal, piece))
         except BaseException as error:  # noqa: BLE001 - a thread's bug must crash the capture, so it crosses over
             self._outcomes.put(error)
         self.wake()
 
-    def _store(self, seal: Callable[[], Sealed], piece: Piece) -> Stored | Failed:
+    def _store(self, seal: Callable[[], Sealed], piece: P) -> Stored[P] | Failed[P]:
         began_s = time.monotonic()
         try:
             sealed = seal()
@@ -184,7 +217,7 @@ class Putters:
         self.trouble = f"{error.code}: {error.found}"
         self._metrics.upload_failed(self._dataset)
 
-    def _count_success(self, sealed: Sealed, piece: Piece) -> None:
+    def _count_success(self, sealed: Sealed, piece: P) -> None:
         self.trouble = None
         self._metrics.stored(self._dataset, piece.size_bytes, len(sealed.data))
 
