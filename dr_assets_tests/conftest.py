@@ -51,6 +51,12 @@ def requires() -> Callable[..., None]:
     return check
 
 
+@pytest.fixture(scope="session")
+def lacks() -> Callable[[str], None]:
+    """`lacks(reason)`: skip with that reason, or fail on CI."""
+    return _lacks
+
+
 def _lacks(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"missing on CI: {reason}")

@@ -1,0 +1,121 @@
+"""Fixtures of the Kafka tests: one broker a session to capture, one to restore into, own topics a test.
+
+What belongs here: brokers, names, clients. What stays out: vaults and captures (each test file's own rig).
+
+All tests in this folder are of one xdist group, so that one worker runs them and each broker is started once.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from dr_assets.engines.errors import EngineError
+from dr_assets.engines.kafka.jars import KafkaJars, find_jars
+from dr_assets.engines.kafka.noida import NoidaServer, find_noida
+from dr_assets.engines.kafka.server import KafkaServer
+from dr_assets.estate.errors import PolicyError
+
+HERE = Path(__file__).parent
+USERS = {"alice": "alices-own-password", "bob": "bobs-own-password"}
+# Generous: a loaded machine of two cores starts a broker and answers late.
+ANSWER_S = 60.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test below this folder: it starts a real engine, and one worker runs them all."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+            item.add_marker(pytest.mark.xdist_group("kafka"))
+
+
+@pytest.fixture(scope="session")
+def kafka_jars(lacks: Callable[[str], None]) -> KafkaJars:
+    """Apache Kafka's jars, got by Maven if need be; a skip with the reason, a failure on CI."""
+    try:
+        return find_jars()
+    except (PolicyError, EngineError) as error:
+        lacks(str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def kafka(engines_dir: Path, kafka_jars: KafkaJars) -> Iterator[KafkaServer]:
+    """The session's broker, with all four doors and the users alice and bob; don't stop it, use `topic`."""
+    doors = ("SSL", "SASL_PLAINTEXT", "SASL_SSL")
+    with KafkaServer(engines_dir / "kafka", kafka_jars, protocols=doors, users=USERS) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_target(engines_dir: Path, kafka_jars: KafkaJars) -> Iterator[KafkaServer]:
+    """A second cluster for the session, to restore into: it has no topic but those restored. Don't stop it."""
+    with KafkaServer(engines_dir / "kafka-target", kafka_jars) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def kafka_server(engine_dir: Path, kafka_jars: KafkaJars) -> Iterator[Callable[..., KafkaServer]]:
+    """`kafka_server(**options)`: a started broker of the test's own, to stop and kill; dear, some seconds each."""
+    with ExitStack() as stack:
+
+        def make(*, start: bool = True, **options: Any) -> KafkaServer:
+            server = KafkaServer(engine_dir / f"kafka-{secrets.token_hex(3)}", kafka_jars, **options)
+            stack.enter_context(server)
+            if start:
+                server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def noida(engine_dir: Path, lacks: Callable[[str], None]) -> Iterator[NoidaServer]:
+    """An emulator of the test's own."""
+    try:
+        program = find_noida()
+    except PolicyError as error:
+        lacks(str(error))
+        raise
+    with NoidaServer(engine_dir / "noida", program) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kcat(lacks: Callable[[str], None]) -> Path:
+    """The program kcat."""
+    found = shutil.which("kcat")
+    if found is None:
+        lacks("the program kcat is not on PATH (apt-get install kcat)")
+        raise AssertionError
+    return Path(found)
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer) -> Iterator[Callable[..., str]]:
+    """`topic(partitions=1, configs={...}, name="orders")`: a new topic's name, unique, deleted after the test."""
+    admin = AdminClient(kafka.client_config())
+    made: list[str] = []
+
+    def make(partitions: int = 1, configs: Mapping[str, str] | None = None, name: str = "topic") -> str:
+        unique = f"{name}-{secrets.token_hex(5)}"
+        wanted = NewTopic(unique, num_partitions=partitions, replication_factor=1, config=dict(configs or {}))
+        admin.create_topics([wanted])[unique].result(ANSWER_S)
+        made.append(unique)
+        return unique
+
+    yield make
+    if made:
+        for future in admin.delete_topics(made).values():
+            # A test may have deleted or recreated its topic itself.
+            future.exception(ANSWER_S)
