@@ -20,6 +20,7 @@ from botocore.config import Config
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.storage import Blob, BucketState, Head, Level, Lock, LockMode, Put, Thaw, ThawTier, Version
 from dr_assets.vault.storage.bucket_settings import BucketSettings, read_settings
+from dr_assets.vault.storage.plain_get import PlainGets
 from dr_assets.vault.storage.refusals import (
     cold,
     endless,
@@ -106,6 +107,7 @@ class S3Store:
         self.client = client
         self.bucket = bucket
         self.endpoint: str = client.meta.endpoint_url
+        self._plain = PlainGets(client, bucket)
         self._protected = False
         self._clock_seen: tuple[datetime, float] | None = None
 
@@ -189,8 +191,10 @@ class S3Store:
         broken = ""
         for _ in range(BODY_ATTEMPTS):
             try:
-                with answers(self.endpoint, self.bucket):
-                    answer = cast("Mapping[str, Any]", self.client.get_object(**cast("Any", arguments)))
+                answer = self._plain.get(key, version_id, more.get("Range"))
+                if answer is None:
+                    with answers(self.endpoint, self.bucket):
+                        answer = cast("Mapping[str, Any]", self.client.get_object(**cast("Any", arguments)))
             except StoreAnswer as said:
                 raise self._unread(said, key, version_id) from None
             try:
