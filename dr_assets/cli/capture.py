@@ -16,17 +16,17 @@ from prometheus_client import CollectorRegistry
 from dr_assets.cli.context import (
     DatasetArgument,
     DefsOption,
-    dataset_of,
     dsn_of,
     estate_of,
     patroni_of,
+    postgres_of,
     spool_dir_of,
     vault_of,
 )
 from dr_assets.estate.commit import commit_of
 from dr_assets.estate.declarations import default_defs_dir
 from dr_assets.estate.errors import DrError, SourceError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
@@ -58,7 +58,7 @@ def capture(
     """Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     dsn, patroni = dsn_of(declared), patroni_of(declared)
     vault = vault_of(estate, declared.vault, signing=True)
     arguments = (vault, estate, defs if defs is not None else default_defs_dir())
@@ -104,7 +104,7 @@ def note_policy(vault: Vault, estate: Estate, defs_dir: Path) -> None:
         log.warning("policy: %s%s", "WEAKER: " if change.is_weaker else "", change)
 
 
-def _require_ready(dsn: str, declared: Dataset, patroni: Sequence[str], *, accept_gap: bool) -> None:
+def _require_ready(dsn: str, declared: PostgresDataset, patroni: Sequence[str], *, accept_gap: bool) -> None:
     """Refuse a source that can't be protected; a lost slot is the capture's to refuse, once the gap is sealed."""
     findings = preflight(dsn, declared, patroni)
     if accept_gap:

@@ -11,7 +11,7 @@ import typer
 
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset, Estate, Role
+from dr_assets.estate.model import BucketDataset, Dataset, Estate, PostgresDataset, Role, TopicsDataset
 from dr_assets.stores.postgres.patroni import parse_urls
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.vault import Vault
@@ -38,7 +38,39 @@ def dataset_of(estate: Estate, name: str) -> Dataset:
     return dataset
 
 
-def dsn_of(dataset: Dataset) -> str:
+def postgres_of(estate: Estate, name: str) -> PostgresDataset:
+    """The named database, or a PolicyError for a dataset of another kind."""
+    dataset = dataset_of(estate, name)
+    if not isinstance(dataset, PostgresDataset):
+        raise _wrong_kind(dataset, "a Postgres database", list(estate.postgres()))
+    return dataset
+
+
+def topics_of(estate: Estate, name: str) -> TopicsDataset:
+    """The named topics, or a PolicyError for a dataset of another kind."""
+    dataset = dataset_of(estate, name)
+    if not isinstance(dataset, TopicsDataset):
+        raise _wrong_kind(dataset, "topics of Kafka", list(estate.topics()))
+    return dataset
+
+
+def bucket_of(estate: Estate, name: str) -> BucketDataset:
+    """The named bucket, or a PolicyError for a dataset of another kind."""
+    dataset = dataset_of(estate, name)
+    if not isinstance(dataset, BucketDataset):
+        raise _wrong_kind(dataset, "a bucket", list(estate.buckets()))
+    return dataset
+
+
+def _wrong_kind(dataset: Dataset, wanted: str, known: list[str]) -> PolicyError:
+    return PolicyError(
+        "cli.wrong_kind",
+        f"'{dataset.name}' is of kind {dataset.kind}, this is for {wanted}",
+        f"declared of that kind: {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def dsn_of(dataset: PostgresDataset) -> str:
     """The source's connection string, from the variable that the declaration names."""
     dsn = os.environ.get(dataset.dsn_env)
     if not dsn:
@@ -50,7 +82,7 @@ def dsn_of(dataset: Dataset) -> str:
     return dsn
 
 
-def patroni_of(dataset: Dataset) -> tuple[str, ...]:
+def patroni_of(dataset: PostgresDataset) -> tuple[str, ...]:
     """The base URLs of Patroni's REST endpoints, from the variable that the declaration names; none without one."""
     if dataset.patroni_env is None:
         return ()
@@ -64,7 +96,7 @@ def patroni_of(dataset: Dataset) -> tuple[str, ...]:
     return parse_urls(listed)
 
 
-def spool_dir_of(dataset: Dataset) -> Path | None:
+def spool_dir_of(dataset: PostgresDataset) -> Path | None:
     """The folder for pieces that the vault can't take yet, from the variable that the declaration names."""
     if dataset.spool is None:
         return None

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dr_assets.cli.approvals import read_paper
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.stores.postgres.expire import Expiry, describe, expire, plan_expiry
 from dr_assets.stores.postgres.expire_consent import ACTION, Consent
 from dr_assets.stores.postgres.expiry_plan import ExpiryPlan
@@ -43,7 +43,7 @@ def expire_command(
     if yes and dry_run:
         raise typer.BadParameter("give --yes or --dry-run, not both")
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     vault = vault_of(estate, declared.vault, signing=yes)
     if not yes:
         plan = plan_expiry(vault, declared.name)
@@ -59,7 +59,7 @@ def expire_command(
         raise typer.Exit(REFUSED)
 
 
-def _consent(estate: Estate, vault: Vault, dataset: Dataset, approved: Path | None) -> Consent | None:
+def _consent(estate: Estate, vault: Vault, dataset: PostgresDataset, approved: Path | None) -> Consent | None:
     """The approved list with what uses the approval up; None where the estate asks nobody."""
     if approved is None:
         if estate.approvals is None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError, VaultError
@@ -61,7 +61,7 @@ def restore(
     if into is None and not dry_run:
         raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     if witness:
         check_witness(opened, Witness.load(witness))

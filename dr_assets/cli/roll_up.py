@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
 from dr_assets.estate.durations import parse_duration
 from dr_assets.stores.postgres.full_put import FullStored
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -25,7 +25,7 @@ def roll_up_command(
     if once and every:
         raise typer.BadParameter("give --once or --every, not both")
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     vault = vault_of(estate, declared.vault, signing=True, role="roller")
     console = Console(stderr=True, highlight=False)
 

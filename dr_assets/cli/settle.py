@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
 from dr_assets.stores.postgres.settled import settle as record
 from dr_assets.stores.postgres.settled import unsettled
 from dr_assets.vault.facts import Fact
@@ -22,7 +22,7 @@ def settle(
 ) -> None:
     """List the commits that a failover left behind (exit 1 if there are any); with --by and --note, settle them."""
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     signing = by is not None or note is not None
     vault = vault_of(estate, declared.vault, signing=signing)
     found = record(vault, declared.name, by=by or "", note=note or "") if signing else unsettled(vault, declared.name)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, dsn_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dsn_of, estate_of, postgres_of, vault_of
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.preflight import preflight as judge_source
 from dr_assets.stores.postgres.preflight import require_ready
@@ -30,7 +30,7 @@ def snapshot(
 ) -> None:
     """Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well."""
     estate = estate_of(defs)
-    declared = dataset_of(estate, dataset)
+    declared = postgres_of(estate, dataset)
     dsn = dsn_of(declared)
     vault = vault_of(estate, declared.vault, signing=True, role="roller")
     require_ready(judge_source(dsn, declared), dsn)
@@ -47,7 +47,7 @@ def snapshot(
 
 def preflight(dataset: DatasetArgument, defs: DefsOption = None, as_json: JsonOption = False) -> None:
     """Check whether the source can be protected; exit 1 and say what to change when it can't."""
-    declared = dataset_of(estate_of(defs), dataset)
+    declared = postgres_of(estate_of(defs), dataset)
     findings = judge_source(dsn_of(declared), declared)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
 from dr_assets.cli.times import iso
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -72,7 +72,9 @@ class DatasetStatus:
 def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
     """Show where every dataset stands, read from the vault itself; exit 1 when one is beyond its RPO."""
     estate = estate_of(defs)
-    rows = [status_of(vault_of(estate, dataset.vault, signing=False), dataset) for dataset in estate.datasets.values()]
+    rows = [
+        status_of(vault_of(estate, dataset.vault, signing=False), dataset) for dataset in estate.postgres().values()
+    ]
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
@@ -85,7 +87,7 @@ def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(BROKEN)
 
 
-def status_of(vault: Vault, dataset: Dataset) -> DatasetStatus:
+def status_of(vault: Vault, dataset: PostgresDataset) -> DatasetStatus:
     """Read where one dataset stands. Raises VaultError."""
     now = vault.clock()
     point = stored_recovery_point(vault, dataset)
@@ -127,7 +129,7 @@ def _window_status(window: Window) -> WindowStatus:
     )  # fmt: skip
 
 
-def _next_expiry(vault: Vault, dataset: Dataset, bases: list[BaseBackup]) -> datetime | None:
+def _next_expiry(vault: Vault, dataset: PostgresDataset, bases: list[BaseBackup]) -> datetime | None:
     """The oldest base backup goes once the one after it is older than the retention too, and its lock is over."""
     if len(bases) < 2:  # noqa: PLR2004 - the last one stays, however old
         return None

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry, Gauge
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, dsn_of, estate_of, patroni_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, dsn_of, estate_of, patroni_of, postgres_of
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.source_stream import open_source
@@ -28,7 +28,7 @@ def sync_guard(
 ) -> None:
     """Watch a zero-loss dataset's source until stopped; commits that waited `degrade_after` go on without the vault."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    declared = dataset_of(estate_of(defs), dataset)
+    declared = postgres_of(estate_of(defs), dataset)
     if declared.zero_loss is None or declared.zero_loss.degrade_after is None:
         raise PolicyError(
             "cli.nothing_to_guard",
@@ -61,7 +61,7 @@ def locate_primary(nodes: Nodes) -> str:
 class _Told:
     """Logs what changed, and counts."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: PostgresDataset) -> None:
         self.registry = CollectorRegistry()
         self._name = dataset.name
         self._synchronous = Gauge(

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, estate_of, postgres_of, vault_of
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.stores.postgres.patience import patiently
 from dr_assets.stores.postgres.wal_feed import NotStoredError, WalFeed, system_of
@@ -54,7 +54,7 @@ def get(
     sys.excepthook = _crash
     try:
         estate = estate_of(defs)
-        declared = dataset_of(estate, dataset)
+        declared = postgres_of(estate, dataset)
         opened = vault_of(estate, vault or declared.vault, signing=False)
         feed = WalFeed(opened, declared.name, _system(system_id), segment_bytes=segment_bytes)
         patiently(lambda: feed.fetch(name, path), threading.Event(), give_up_s=patience_s)

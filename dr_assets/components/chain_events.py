@@ -17,19 +17,19 @@ from dr_assets.components.lineage_sensor import diverged_key, judge_lineage, tim
 from dr_assets.components.reporting import backpressure_key
 from dr_assets.components.rpo_sensor import durability_key, judge_from_vault
 from dr_assets.components.vault_resource import read_env, resource_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.session import connect, source_errors
 from dr_assets.stores.postgres.slot import slot_status
 from dr_assets.stores.postgres.slot_room import RoomWatch
 
 
-def chain_event_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+def chain_event_checks(dataset: PostgresDataset) -> list[dg.AssetChecksDefinition]:
     """All of them; `durability` for a dataset that is declared zero loss only."""
     durability = [] if dataset.zero_loss is None else [_durability(dataset)]
     return [*durability, _lineage(dataset), _backpressure(dataset)]
 
 
-def _durability(dataset: Dataset) -> dg.AssetChecksDefinition:
+def _durability(dataset: PostgresDataset) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=artefact_key(dataset, "wal_chain"),
         name=durability_key(dataset).name,
@@ -43,7 +43,7 @@ def _durability(dataset: Dataset) -> dg.AssetChecksDefinition:
     return durability
 
 
-def _lineage(dataset: Dataset) -> dg.AssetChecksDefinition:
+def _lineage(dataset: PostgresDataset) -> dg.AssetChecksDefinition:
     key = artefact_key(dataset, "wal_chain")
 
     @dg.multi_asset_check(
@@ -69,7 +69,7 @@ def _lineage(dataset: Dataset) -> dg.AssetChecksDefinition:
     return lineage_checks
 
 
-def _backpressure(dataset: Dataset) -> dg.AssetChecksDefinition:
+def _backpressure(dataset: PostgresDataset) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=artefact_key(dataset, "wal_chain"),
         name=backpressure_key(dataset.name).name,

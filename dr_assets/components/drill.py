@@ -17,7 +17,7 @@ from pydantic import Field
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.judgements import judge_drills
-from dr_assets.components.labels import RESTORE_HOST, estate_labels
+from dr_assets.components.labels import RESTORE_HOST, estate_labels, storing_keys
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.drills.drill import run_drill
 from dr_assets.estate import cadence
@@ -42,14 +42,14 @@ class DrillConfig(dg.Config):
 def drill_asset(estate: Estate) -> dg.AssetsDefinition:
     """Drills each dataset in turn; recovery durations and recovery point ages are measured, never estimated."""
     labels = estate_labels(estate)
-    resources = {resource_key(dataset.vault) for dataset in estate.datasets.values()}
+    resources = {resource_key(dataset.vault) for dataset in estate.postgres().values()}
 
     @dg.asset(
         key=KEY,
         description="A drill: the real recovery steps from the vault alone, timed against each dataset's RTO and RPO.",
         kinds={"postgres"},
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=shortest_overdue(estate)),
-        deps=[dg.AssetKey([name, artefact]) for name in estate.datasets for artefact in ("snapshot", "wal_chain")],
+        deps=storing_keys(estate, but="roll_up"),
         check_specs=[
             dg.AssetCheckSpec(
                 CHECK.name,
@@ -64,16 +64,16 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
         tags=labels.tags,
     )
     def drill(context: dg.AssetExecutionContext, config: DrillConfig) -> Iterator[Any]:
-        drilled = config.datasets or list(estate.datasets)
+        drilled = config.datasets or list(estate.postgres())
         failed: DrError | None = None
         with shown_as_failure():
             vaults = {
                 dataset.name: getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
-                for dataset in estate.datasets.values()
+                for dataset in estate.postgres().values()
             }
             for name in drilled:
                 try:
-                    run_drill(vaults[name], estate.datasets[name])
+                    run_drill(vaults[name], estate.postgres()[name])
                 except DrError as error:  # it is on record; the other datasets still have to be drilled
                     failed = failed or error
             newest = {name: latest_fact(vault, name, "drill") for name, vault in vaults.items()}
@@ -88,12 +88,12 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
 
 def drill_schedules(estate: Estate, job: Any) -> list[dg.ScheduleDefinition]:
     """One schedule a dataset, by its `drill.cron` (UTC)."""
-    return [_drill_schedule(dataset, job) for dataset in estate.datasets.values()]
+    return [_drill_schedule(dataset, job) for dataset in estate.postgres().values()]
 
 
 def drill_due_sensor(estate: Estate, job: Any) -> dg.SensorDefinition:
     """Starts what is due and was not started: once for each due moment, and again daily while no drill is sealed."""
-    resources = {resource_key(dataset.vault) for dataset in estate.datasets.values()}
+    resources = {resource_key(dataset.vault) for dataset in estate.postgres().values()}
 
     @dg.sensor(
         name="drill_due",
@@ -105,7 +105,7 @@ def drill_due_sensor(estate: Estate, job: Any) -> dg.SensorDefinition:
     )
     def drill_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         requests = []
-        for dataset in estate.datasets.values():
+        for dataset in estate.postgres().values():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
             if latest_fact(vault, dataset.name, "snapshot") is None:
                 continue  # nothing to drill with yet

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.components.judgements import Judgement, Value
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.objective import age_text, stream_of_base
@@ -24,7 +24,9 @@ from dr_assets.vault.facts import Fact
 _SHOWN: Final = 5
 
 
-def judge_durability(newest: Fact | None, dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> Judgement:
+def judge_durability(
+    newest: Fact | None, dataset: PostgresDataset, point: RecoveryPoint | None, now: datetime
+) -> Judgement:
     """Whether commits wait for the vault, by the newest sealed `durability` fact of a dataset declared zero loss.
 
     What was sealed holds up to the newest recovery point. Past it, the source may have been let go with nobody there to

@@ -12,7 +12,7 @@ from typing import Final
 from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Dataset, Estate, PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of, unfollowed
@@ -46,7 +46,7 @@ def judge_unreadable(error: DrError) -> Judgement:
 
 
 def judge_rpo(
-    dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
+    dataset: PostgresDataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
 ) -> Judgement:
     """Whether the newest recoverable commit is younger than the RPO, by the source's clock in the stored heartbeats.
 
@@ -149,7 +149,7 @@ def judge_drills(estate: Estate, newest: Mapping[str, Fact | None], now: datetim
     """Whether each dataset's newest sealed drill passed within RTO and RPO, and none is overdue."""
     troubles: list[str] = []
     values: dict[str, Value] = {}
-    for name, dataset in estate.datasets.items():
+    for name, dataset in estate.postgres().items():
         trouble, measured = _judge_drill(dataset, newest[name], now)
         troubles += [f"{name}: {trouble}"] if trouble else []
         values |= {f"{name}_{key}": value for key, value in measured.items()}

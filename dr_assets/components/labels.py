@@ -12,7 +12,7 @@ import dagster as dg
 
 from dr_assets.estate.cadence import with_grace
 from dr_assets.estate.durations import format_duration
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Dataset, DatasetKind, Estate
 from dr_assets.estate.regimes import UNCONFIRMED
 
 # Dagster's freshness policies refuse shorter windows; below it the `rpo` check alone tells (docs/dagster.md).
@@ -21,6 +21,24 @@ FRESHNESS_FLOOR: Final = timedelta(seconds=60)
 RESTORE_HOST: Final = "restore_host"
 # Of a run that takes a base backup: `full` or `incremental`, as the schedule found due.
 SNAPSHOT_KIND_TAG: Final = "dr_assets/snapshot_kind"
+
+
+# By a dataset's kind, the assets that put something of it into the vault.
+STORING: Final[dict[DatasetKind, tuple[str, ...]]] = {
+    "postgres": ("snapshot", "wal_chain", "roll_up"),
+    "kafka": ("kafka_export",),
+    "bucket": ("bucket_copy",),
+}
+
+
+def storing_keys(estate: Estate, *, but: str = "") -> list[dg.AssetKey]:
+    """The assets of every dataset that put something into a vault, without those called `but`."""
+    return [
+        artefact_key(dataset, artefact)
+        for dataset in estate.datasets.values()
+        for artefact in STORING[dataset.kind]
+        if artefact != but
+    ]
 
 
 def artefact_key(dataset: Dataset, artefact: str) -> dg.AssetKey:

@@ -16,7 +16,7 @@ from dr_assets.components.labels import artefact_key
 from dr_assets.components.postgres_jobs import UNFINISHED, DatasetJobs
 from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.diverged import DIVERGED
 from dr_assets.stores.postgres.followed import left_on_the_way
@@ -31,17 +31,17 @@ AGAIN_AFTER: Final = timedelta(minutes=5)
 TAG: Final = "dr_assets/base_backup_for"
 
 
-def timeline_key(dataset: Dataset) -> dg.AssetCheckKey:
+def timeline_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `timeline` on `<dataset>/wal_chain`."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "timeline")
 
 
-def diverged_key(dataset: Dataset) -> dg.AssetCheckKey:
+def diverged_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `diverged` on `<dataset>/wal_chain`."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "diverged")
 
 
-def lineage_sensor(dataset: Dataset, jobs: DatasetJobs) -> dg.SensorDefinition:
+def lineage_sensor(dataset: PostgresDataset, jobs: DatasetJobs) -> dg.SensorDefinition:
     """Judges `timeline` and `diverged`, and starts a base backup whenever none is of what is captured now."""
 
     @dg.sensor(
@@ -66,7 +66,7 @@ def lineage_sensor(dataset: Dataset, jobs: DatasetJobs) -> dg.SensorDefinition:
     return lineage
 
 
-def judge_lineage(resource: VaultResource, dataset: Dataset) -> dict[dg.AssetCheckKey, Judgement]:
+def judge_lineage(resource: VaultResource, dataset: PostgresDataset) -> dict[dg.AssetCheckKey, Judgement]:
     """`timeline` and `diverged` from the vault's facts. What cannot be read is red, with the reason."""
     try:
         vault = resource.open_vault()
@@ -78,7 +78,7 @@ def judge_lineage(resource: VaultResource, dataset: Dataset) -> dict[dg.AssetChe
     return {timeline_key(dataset): judge_timeline(base, anchor), diverged_key(dataset): judge_diverged(found, settled)}
 
 
-def base_backup_needed(vault: Vault, dataset: Dataset) -> str | None:
+def base_backup_needed(vault: Vault, dataset: PostgresDataset) -> str | None:
     """Why a base backup is due now whatever the newest one's age is; None when it is not. Raises VaultError."""
     anchor = latest_anchor(vault, dataset.name)
     if anchor is None:
@@ -92,7 +92,7 @@ def base_backup_needed(vault: Vault, dataset: Dataset) -> str | None:
 
 
 def _request(
-    instance: dg.DagsterInstance, vault: Vault, dataset: Dataset, now: datetime
+    instance: dg.DagsterInstance, vault: Vault, dataset: PostgresDataset, now: datetime
 ) -> tuple[dg.RunRequest | None, str]:
     """One base backup at a time, and five minutes between attempts for the same stream."""
     needed, anchor = base_backup_needed(vault, dataset), latest_anchor(vault, dataset.name)

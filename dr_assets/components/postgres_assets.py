@@ -24,7 +24,7 @@ from dr_assets.components.proofs import judge_proofs, proof_check_specs
 from dr_assets.components.vault_resource import read_env, resource_key
 from dr_assets.estate import cadence
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.proving.restore_test import run_restore_test
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.snapshot import SnapshotProgress, SnapshotResult, take_snapshot
@@ -33,7 +33,7 @@ from dr_assets.stores.postgres.target import Target
 PROGRESS_EVERY_S: Final = 30.0
 
 
-def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
+def snapshot_asset(dataset: PostgresDataset) -> dg.AssetsDefinition:
     """`<dataset>/snapshot`: a base backup in the vault."""
     labels = dataset_labels(dataset)
 
@@ -67,7 +67,7 @@ def snapshot_asset(dataset: Dataset) -> dg.AssetsDefinition:
     return snapshot
 
 
-def wal_chain_spec(dataset: Dataset) -> dg.AssetSpec:
+def wal_chain_spec(dataset: PostgresDataset) -> dg.AssetSpec:
     """`<dataset>/wal_chain`: what the resident capture streams into the vault, and reports here."""
     labels = dataset_labels(dataset)
     return dg.AssetSpec(
@@ -81,7 +81,7 @@ def wal_chain_spec(dataset: Dataset) -> dg.AssetSpec:
     )
 
 
-def restore_test_assets(dataset: Dataset) -> dg.AssetsDefinition:
+def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
     """`<dataset>/restore_test` and `<dataset>/reconciliation`: one restore into a sandbox proves both.
 
     One step, because the reconciliation reads the sandbox that the restore made and that is destroyed after it.

@@ -15,7 +15,7 @@ from dr_assets.components.judgements import Judgement, judge_contiguous, judge_l
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.rpo_sensor import contiguous_key, rpo_key
 from dr_assets.components.vault_resource import resource_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
 from dr_assets.stores.postgres.course import find_course
 from dr_assets.stores.postgres.followed import left_on_the_way
@@ -28,7 +28,7 @@ from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 
 
-def snapshot_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+def snapshot_checks(dataset: PostgresDataset) -> list[dg.AssetChecksDefinition]:
     """`verified` and `locked`: one reading of every object of the dataset answers both."""
     key = artefact_key(dataset, "snapshot")
     verified, locked = dg.AssetCheckKey(key, "verified"), dg.AssetCheckKey(key, "locked")
@@ -61,7 +61,7 @@ def snapshot_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     return [vault_verify]
 
 
-def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+def wal_chain_checks(dataset: PostgresDataset) -> list[dg.AssetChecksDefinition]:
     """`rpo`, which the sensor judges every 5 s and anyone may run by hand, and `contiguous`."""
     key = artefact_key(dataset, "wal_chain")
     resources = {resource_key(dataset.vault)}
@@ -97,7 +97,7 @@ def wal_chain_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
     return [rpo, contiguous]
 
 
-def judge_chain(vault: Vault, dataset: Dataset) -> Judgement:
+def judge_chain(vault: Vault, dataset: PostgresDataset) -> Judgement:
     """Read what `contiguous` is judged from: newest base backup, the WAL from there on, newest gap and anchor.
 
     After a failover the WAL leads over the switch, as far as the sealed history shows the way.

@@ -14,7 +14,7 @@ from dr_assets.components.labels import SNAPSHOT_KIND_TAG, artefact_key
 from dr_assets.components.rpo_sensor import contiguous_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
-from dr_assets.estate.model import Dataset, Snapshot
+from dr_assets.estate.model import PostgresDataset, Snapshot
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import parse_time
 
@@ -35,7 +35,7 @@ class DatasetJobs:
     restore_test: Any
 
 
-def dataset_jobs(dataset: Dataset) -> DatasetJobs:
+def dataset_jobs(dataset: PostgresDataset) -> DatasetJobs:
     """`<dataset>_snapshot`, `<dataset>_wal_chain` (checks only) and `<dataset>_restore_test`.
 
     `contiguous` isn't part of the restore test: behind a hole there is all the more reason to prove what is left.
@@ -59,7 +59,7 @@ def dataset_jobs(dataset: Dataset) -> DatasetJobs:
     )
 
 
-def dataset_schedules(dataset: Dataset, jobs: DatasetJobs) -> list[dg.ScheduleDefinition]:
+def dataset_schedules(dataset: PostgresDataset, jobs: DatasetJobs) -> list[dg.ScheduleDefinition]:
     """The base backup whenever one is due, the search for holes hourly, the restore test by its cron line (UTC)."""
     searched = dg.ScheduleDefinition(
         name=f"{dataset.name}_wal_chain",
@@ -80,7 +80,7 @@ def dataset_schedules(dataset: Dataset, jobs: DatasetJobs) -> list[dg.ScheduleDe
     return [_snapshot_schedule(dataset, jobs), searched, tested]
 
 
-def _snapshot_schedule(dataset: Dataset, jobs: DatasetJobs) -> dg.ScheduleDefinition:
+def _snapshot_schedule(dataset: PostgresDataset, jobs: DatasetJobs) -> dg.ScheduleDefinition:
     cadence = dataset.snapshot
     tick = tick_of(cadence.incremental_every or cadence.every)
 

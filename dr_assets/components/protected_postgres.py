@@ -17,27 +17,27 @@ from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules
 from dr_assets.components.restore_sensor import restore_when_stale_sensor
 from dr_assets.components.roll_up import roll_up_parts
 from dr_assets.components.rpo_sensor import rpo_sensor
-from dr_assets.estate.declarations import DatasetDeclaration, load_estate
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.declarations import PostgresDeclaration, load_estate
+from dr_assets.estate.model import PostgresDataset
 
 
 class ProtectedPostgres(dg.Component):
     """A Postgres database under protection: base backups, WAL chain, restore tests, reconciliation, their checks."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: PostgresDataset) -> None:
         self.dataset = dataset
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The estate's own schema, so that editor, `dg check yaml` and the command line ask for the same."""
-        return DatasetDeclaration
+        return PostgresDeclaration
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """Judge the whole estate around this declaration; raises `PolicyError` with every finding."""
-        if not isinstance(attributes, DatasetDeclaration):
+        if not isinstance(attributes, PostgresDeclaration):
             raise TypeError(attributes)
-        return cls(load_estate(context.path.parent).datasets[attributes.dataset])
+        return cls(load_estate(context.path.parent).postgres()[attributes.dataset])
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Everything about this dataset. Reads no environment variable and reaches no network."""

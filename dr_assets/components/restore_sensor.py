@@ -12,7 +12,7 @@ import dagster as dg
 from dr_assets.components.postgres_jobs import DatasetJobs
 from dr_assets.components.stale import StaleEpisode, follow
 from dr_assets.components.vault_resource import resource_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.objective import age_text, age_trouble
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
@@ -20,7 +20,7 @@ from dr_assets.vault.facts import latest_fact
 INTERVAL_S: Final = 10
 
 
-def restore_when_stale_sensor(dataset: Dataset, jobs: DatasetJobs) -> dg.SensorDefinition:
+def restore_when_stale_sensor(dataset: PostgresDataset, jobs: DatasetJobs) -> dg.SensorDefinition:
     """Launches the restore test once per stale episode, as soon as there is a base backup to restore."""
 
     @dg.sensor(

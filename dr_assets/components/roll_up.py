@@ -16,7 +16,7 @@ from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import artefact_key, cadence_window, dataset_labels
 from dr_assets.components.vault_resource import resource_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.backlog import Backlog, backlogs
 from dr_assets.stores.postgres.rollup_run import RollUp, require_untroubled, roll_up
 
@@ -33,7 +33,7 @@ class RollUpParts:
     schedule: dg.ScheduleDefinition
 
 
-def roll_up_parts(dataset: Dataset) -> RollUpParts:
+def roll_up_parts(dataset: PostgresDataset) -> RollUpParts:
     """Asset, check, job and schedule."""
     key = artefact_key(dataset, "roll_up")
     job = dg.define_asset_job(
@@ -52,12 +52,12 @@ def roll_up_parts(dataset: Dataset) -> RollUpParts:
     return RollUpParts(_asset(dataset), _check(dataset), job, schedule)
 
 
-def rolled_up_key(dataset: Dataset) -> dg.AssetCheckKey:
+def rolled_up_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `rolled_up` on `<dataset>/roll_up`."""
     return dg.AssetCheckKey(artefact_key(dataset, "roll_up"), "rolled_up")
 
 
-def _asset(dataset: Dataset) -> dg.AssetsDefinition:
+def _asset(dataset: PostgresDataset) -> dg.AssetsDefinition:
     labels = dataset_labels(dataset)
 
     @dg.asset(
@@ -81,7 +81,7 @@ def _asset(dataset: Dataset) -> dg.AssetsDefinition:
     return rolled
 
 
-def _check(dataset: Dataset) -> dg.AssetChecksDefinition:
+def _check(dataset: PostgresDataset) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=artefact_key(dataset, "roll_up"),
         name="rolled_up",

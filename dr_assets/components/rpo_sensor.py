@@ -18,7 +18,7 @@ from dr_assets.components.labels import artefact_key
 from dr_assets.components.proofs import judge_proofs, proof_keys
 from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.durability_facts import DURABILITY
 from dr_assets.stores.postgres.followed import left_on_the_way
@@ -29,22 +29,22 @@ from dr_assets.vault.facts import latest_fact
 INTERVAL_S: Final = 5
 
 
-def rpo_key(dataset: Dataset) -> dg.AssetCheckKey:
+def rpo_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `rpo` on `<dataset>/wal_chain`."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "rpo")
 
 
-def contiguous_key(dataset: Dataset) -> dg.AssetCheckKey:
+def contiguous_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `contiguous` on `<dataset>/wal_chain`: judged in runs, and here as soon as WAL is known to be lost."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "contiguous")
 
 
-def durability_key(dataset: Dataset) -> dg.AssetCheckKey:
+def durability_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
     """The check `durability` on `<dataset>/wal_chain`, of a dataset that is declared zero loss."""
     return dg.AssetCheckKey(artefact_key(dataset, "wal_chain"), "durability")
 
 
-def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
+def rpo_sensor(dataset: PostgresDataset) -> dg.SensorDefinition:
     """Judges `rpo`, and whether the newest proofs still stand; writes on change and once a minute."""
 
     @dg.sensor(
@@ -65,7 +65,7 @@ def rpo_sensor(dataset: Dataset) -> dg.SensorDefinition:
     return rpo
 
 
-def judge_from_vault(resource: VaultResource, dataset: Dataset) -> dict[dg.AssetCheckKey, Judgement]:
+def judge_from_vault(resource: VaultResource, dataset: PostgresDataset) -> dict[dg.AssetCheckKey, Judgement]:
     """The verdicts that need no run. What cannot be read is red, with the reason."""
     try:
         vault = resource.open_vault()

@@ -15,7 +15,7 @@ import dagster as dg
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
-from dr_assets.components.labels import cadence_window
+from dr_assets.components.labels import cadence_window, storing_keys
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate
@@ -80,7 +80,7 @@ def complete_key(vault: str) -> dg.AssetCheckKey:
 def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
     @dg.asset(
         key=KEY,
-        deps=[dg.AssetKey([name, artefact]) for name in estate.datasets for artefact in ("snapshot", "wal_chain")],
+        deps=storing_keys(estate, but="roll_up"),
         description="A signed root over everything that lies in the vault: what it vouches for can't vanish unseen.",
         kinds={"s3"},
         freshness_policy=cadence_window(timedelta(minutes=10)),

@@ -18,7 +18,7 @@ import dagster as dg
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
-from dr_assets.components.labels import cadence_window
+from dr_assets.components.labels import cadence_window, storing_keys
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.commit import commit_of
 from dr_assets.estate.durations import format_duration
@@ -80,7 +80,7 @@ def _asset(estate: Estate, defs_dir: Path) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=KEY,
-        deps=[dg.AssetKey([name, artefact]) for name in estate.datasets for artefact in ("snapshot", "roll_up")],
+        deps=storing_keys(estate, but="wal_chain"),
         description="Old objects, read back whole: each at least once in the time that its dataset declares.",
         kinds={"s3"},
         freshness_policy=cadence_window(every),

@@ -19,7 +19,7 @@ import dagster as dg
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
-from dr_assets.components.labels import cadence_window
+from dr_assets.components.labels import cadence_window, storing_keys
 from dr_assets.components.vault_checkpoint import logged_vaults
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate import cadence
@@ -89,7 +89,7 @@ def check_key(check: str, vault: str) -> dg.AssetCheckKey:
 def _asset(estate: Estate, vaults: list[str]) -> dg.AssetsDefinition:
     @dg.asset(
         key=KEY,
-        deps=[dg.AssetKey([name, artefact]) for name in estate.datasets for artefact in ("snapshot", "wal_chain")],
+        deps=storing_keys(estate, but="roll_up"),
         description="Every object, head and lock looked at, daily; every byte re-read, decrypted and compared, weekly.",
         kinds={"s3"},
         freshness_policy=cadence_window(min(estate.verification.every(level) for level in VERIFY_LEVELS)),

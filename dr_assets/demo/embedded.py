@@ -171,7 +171,7 @@ class EmbeddedEstate:
             connection.execute("CREATE DATABASE ledger OWNER casino")
             connection.execute("GRANT CREATE ON DATABASE ledger TO dr_capture")
         target = conninfo_to_dict(self.primary.dsn("ledger"))
-        self.env[self.estate.datasets["ledger"].dsn_env] = _dsn(target, "dr_capture", capture)
+        self.env[self.estate.postgres()["ledger"].dsn_env] = _dsn(target, "dr_capture", capture)
         self.env[_CASINO_DSN_ENV] = _dsn(target, "casino", owner)
         schema.create(self.env[_CASINO_DSN_ENV])
 

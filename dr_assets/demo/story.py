@@ -27,7 +27,7 @@ from dr_assets.drills.controls import plant_and_catch
 from dr_assets.engines.supervise import Child
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import SourceError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.reconciliation.run import Reconciliation, reconcile
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress, restore
@@ -108,7 +108,7 @@ class _Story:
     def _start_estate(self) -> None:
         with self._steps.step("start the embedded estate") as step:
             declared = load_estate(default_defs_dir())
-            self._dataset: Dataset = declared.datasets["ledger"]
+            self._dataset: PostgresDataset = declared.postgres()["ledger"]
             self._estate = self._stack.enter_context(EmbeddedEstate(declared, self._home, self._steps.note))
             self._children = Children(self._estate)
             step.says = ", ".join(f"{name} {version}" for name, version in self._estate.describe_engines().items())
@@ -243,7 +243,7 @@ class _Story:
             time.sleep(0.2)
 
 
-def _judge_books(restored: Restored, dataset: Dataset, begin_s: float, step: Step) -> Recovery:
+def _judge_books(restored: Restored, dataset: PostgresDataset, begin_s: float, step: Step) -> Recovery:
     """Reconciles the restored ledger: the clock of a recovery stops when the books are judged, not earlier."""
     step.show("reconcile")
     books = reconcile(restored.reader_dsn(), dataset.restore_test.contract)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dr_assets.drills.controls import Controls, plant_and_catch
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.proving.record import plain
 from dr_assets.proving.restore_test import RestoreTestResult, run_restore_test
 from dr_assets.reconciliation.run import Reconciliation
@@ -35,7 +35,7 @@ class DrillResult:
 
 def run_drill(
     vault: Vault,
-    dataset: Dataset,
+    dataset: PostgresDataset,
     *,
     env: Mapping[str, str] | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
@@ -70,7 +70,7 @@ def run_drill(
 
 
 def _record_end(
-    vault: Vault, dataset: Dataset, outcome: str, reason: str, begin_at: datetime, ended: BaseException
+    vault: Vault, dataset: PostgresDataset, outcome: str, reason: str, begin_at: datetime, ended: BaseException
 ) -> None:
     """Seal a drill that did not come to its end. A failure to seal never hides what ended it."""
     body = {"outcome": outcome, "reason": reason, "begin_at": begin_at}
@@ -80,7 +80,7 @@ def _record_end(
         ended.add_note(f"and this drill is not on record: {unsealed.code}: {unsealed.found}")
 
 
-def _earlier(vault: Vault, dataset: Dataset) -> Target | None:
+def _earlier(vault: Vault, dataset: PostgresDataset) -> Target | None:
     """Half-way between the newest base backup's end and the newest reachable moment, on the source's clock."""
     plan = plan_restore(vault, dataset.name, Target("latest"))
     if plan.reachable_at is None or plan.reachable_at - plan.base.end_at < timedelta(seconds=2):
@@ -89,7 +89,7 @@ def _earlier(vault: Vault, dataset: Dataset) -> Target | None:
 
 
 def _broken(
-    dataset: Dataset, latest: RestoreTestResult, pitr: RestoreTestResult | None, controls: Controls
+    dataset: PostgresDataset, latest: RestoreTestResult, pitr: RestoreTestResult | None, controls: Controls
 ) -> list[str]:
     """Every objective that was missed, in words."""
     broken = [f"restore to {test.target}: {test.reason}" for test in (latest, pitr) if test and not test.ok]
@@ -105,7 +105,7 @@ def _broken(
     return broken
 
 
-def _body(dataset: Dataset, result: DrillResult, begin_at: datetime) -> dict[str, Any]:
+def _body(dataset: PostgresDataset, result: DrillResult, begin_at: datetime) -> dict[str, Any]:
     controls = result.controls
     return {
         "outcome": result.outcome,

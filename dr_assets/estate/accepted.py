@@ -4,6 +4,9 @@ What belongs here: the one conversion. What stays out: judging (rules.py runs fi
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TypedDict
 
 from dr_assets.estate.approvals import approval_rule_of
 from dr_assets.estate.documents import Document
@@ -21,12 +24,16 @@ from dr_assets.estate.model import (
     Estate,
     Licence,
     Location,
+    PostgresDataset,
     Regime,
     RestoreTest,
+    Retention,
     Role,
+    Sampling,
     Snapshot,
     Spool,
     Subjects,
+    Tier,
     VaultPlace,
     ZeroLoss,
 )
@@ -35,6 +42,7 @@ from dr_assets.estate.schema import (
     DatasetDeclaration,
     EstateDeclaration,
     LocationDeclaration,
+    PostgresDeclaration,
     RolesDeclaration,
     SubjectsDeclaration,
 )
@@ -42,7 +50,7 @@ from dr_assets.estate.sizes import parse_size
 from dr_assets.estate.verification import verification_of
 
 
-def slot_of(declared: DatasetDeclaration) -> str:
+def slot_of(declared: PostgresDeclaration) -> str:
     """The replication slot, by default named after the dataset."""
     return declared.slot or f"dr_assets_{declared.dataset}"
 
@@ -52,47 +60,74 @@ def location_of(declared: LocationDeclaration) -> Location:
     return Location(declared.provider, declared.region, declared.jurisdiction)
 
 
-def dataset_of(document: Document, declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Dataset:
-    """One dataset's policy; objectives default to the tier's, the lock to the retention, which is the strictest."""
+class Common(TypedDict):
+    """What every dataset has (`estate.model.Dataset`), parsed."""
+
+    name: str
+    tier: Tier
+    rpo: timedelta
+    rto: timedelta
+    retention: Retention
+    location: Location
+    vault: str
+    replicas: tuple[str, ...]
+    drill: Drill
+    owners: tuple[str, ...]
+    exception: str | None
+    linger: timedelta
+    source: Path
+    line: int
+    sampling: Sampling
+    key_providers: tuple[str, ...] | None
+
+
+def common_of(document: Document, declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Common:
+    """What is the same for every kind; objectives default to the tier's, the lock to the retention, the strictest."""
     tier = TIERS[declared.tier]
-    incremental = declared.snapshot.incremental_every
-    return Dataset(
+    return Common(
         name=declared.dataset,
-        kind="postgres",
         tier=tier,
-        dsn_env=declared.dsn_env,
-        slot=slot_of(declared),
         rpo=parse_duration(declared.rpo) if declared.rpo else tier.rpo,
         rto=parse_duration(declared.rto) if declared.rto else tier.rto,
-        snapshot=Snapshot(
-            parse_duration(declared.snapshot.every),
-            parse_duration(incremental) if incremental else None,
-            declared.snapshot.incrementals_max,
-        ),
         retention=retention_of(declared, regimes),
         location=location_of(declared.location),
         vault=declared.vault,
         replicas=tuple(declared.replicas),
-        restore_test=RestoreTest(
-            declared.restore_test.cron, declared.restore_test.contract, declared.restore_test.level
-        ),
         drill=Drill(declared.drill.cron, parse_duration(declared.drill.overdue_after)),
         owners=tuple(declared.owners),
         exception=declared.exception,
         linger=parse_duration(declared.linger),
         source=document.path,
         line=document.line("dataset"),
-        zero_loss=_zero_loss_of(declared),
-        spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,
-        wal_volume_bytes=parse_size(declared.wal_volume) if declared.wal_volume else None,
-        patroni_env=declared.patroni_env,
         sampling=sampling_of(declared),
-        cold=cold_of(declared),
         key_providers=tuple(declared.key_providers) if declared.key_providers else None,
     )
 
 
-def _zero_loss_of(declared: DatasetDeclaration) -> ZeroLoss | None:
+def postgres_of(document: Document, declared: PostgresDeclaration, regimes: Mapping[str, Regime]) -> PostgresDataset:
+    """One database's policy."""
+    incremental = declared.snapshot.incremental_every
+    return PostgresDataset(
+        **common_of(document, declared, regimes),
+        dsn_env=declared.dsn_env,
+        slot=slot_of(declared),
+        snapshot=Snapshot(
+            parse_duration(declared.snapshot.every),
+            parse_duration(incremental) if incremental else None,
+            declared.snapshot.incrementals_max,
+        ),
+        restore_test=RestoreTest(
+            declared.restore_test.cron, declared.restore_test.contract, declared.restore_test.level
+        ),
+        zero_loss=_zero_loss_of(declared),
+        spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,
+        wal_volume_bytes=parse_size(declared.wal_volume) if declared.wal_volume else None,
+        patroni_env=declared.patroni_env,
+        cold=cold_of(declared),
+    )
+
+
+def _zero_loss_of(declared: PostgresDeclaration) -> ZeroLoss | None:
     if declared.durability != "zero_loss":
         return None
     loss = declared.on_capture_loss
@@ -113,6 +148,8 @@ def _subjects_of(declared: SubjectsDeclaration) -> Subjects:
         parse_duration(declared.erasure_grace),
         declared.most_at_once,
         declared.most_a_day,
+        declared.escrow_recipient,
+        declared.relationships_env,
     )
 
 

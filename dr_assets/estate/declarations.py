@@ -9,13 +9,17 @@ from pathlib import Path
 from dr_assets.estate.documents import Document, read_documents
 from dr_assets.estate.findings import Finding, refuse
 from dr_assets.estate.model import Estate
-from dr_assets.estate.rules import judge
-from dr_assets.estate.schema import ESTATE_TYPE, POSTGRES_TYPE, DatasetDeclaration, EstateDeclaration
+from dr_assets.estate.rules import DATASET_TYPES, judge
+from dr_assets.estate.schema import ESTATE_TYPE, EstateDeclaration, PostgresDeclaration
+from dr_assets.estate.schema_bucket import BucketDeclaration
+from dr_assets.estate.schema_topics import TopicsDeclaration
 
 __all__ = [
-    "DatasetDeclaration",
+    "BucketDeclaration",
     "EstateDeclaration",
     "Finding",
+    "PostgresDeclaration",
+    "TopicsDeclaration",
     "check_estate",
     "default_defs_dir",
     "load_estate",
@@ -47,7 +51,7 @@ def _judge_folder(defs_dir: Path) -> tuple[Estate | None, list[Finding]]:
     findings: list[Finding] = []
     for path in sorted(defs_dir.glob("*/defs.yaml")):
         text = path.read_bytes().decode("utf-8", errors="replace")
-        read, unreadable = read_documents(path, text, frozenset({ESTATE_TYPE, POSTGRES_TYPE}))
+        read, unreadable = read_documents(path, text, frozenset({ESTATE_TYPE, *DATASET_TYPES}))
         documents += read
         findings += unreadable
     estate, refused = judge(defs_dir, documents)

@@ -13,7 +13,7 @@ from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
 from dr_assets.estate.model import TIERS, Cold, Regime, Retention, Sampling
 from dr_assets.estate.regimes import LOCK_CAP, SLACK, longest_days, regimes_of, shipped_regimes, strictest
-from dr_assets.estate.schema import DatasetDeclaration, EstateDeclaration
+from dr_assets.estate.schema import DatasetDeclaration, EstateDeclaration, PostgresDeclaration
 
 # How long the store may take to bring an object back: the most that AWS names for each class and tier. Its user guide,
 # "Archive retrieval options"; other stores may differ, and none promises it.
@@ -35,7 +35,7 @@ def declared_regimes(estate: EstateDeclaration) -> dict[str, Regime]:
 def own_regimes(estate: EstateDeclaration) -> tuple[Regime, ...]:
     """Those that the estate itself declares."""
     rows = estate.regimes.items()
-    return tuple(Regime(name, row.days, row.mode, row.source, row.confirmed) for name, row in rows)
+    return tuple(Regime(name, row.days, row.mode, row.source, row.confirmed, row.opposes_erasure) for name, row in rows)
 
 
 def retention_of(declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Retention:
@@ -51,7 +51,7 @@ def sampling_of(declared: DatasetDeclaration) -> Sampling:
     return Sampling(parse_duration(declared.sampling.every), parse_duration(declared.sampling.whole_in))
 
 
-def cold_of(declared: DatasetDeclaration) -> Cold | None:
+def cold_of(declared: PostgresDeclaration) -> Cold | None:
     """The cold class, if there is one."""
     cold = declared.cold
     return None if cold is None else Cold(cold.storage_class, parse_duration(cold.after), cold.thaw)
@@ -97,7 +97,8 @@ def dataset_keeping(
             f" `every` is at least {format_duration(SHORTEST_SAMPLING)} and at most `whole_in`"
         )
         yield document.finding("policy.sampling", reason, "sampling")
-    yield from _cold(document, declared)
+    if isinstance(declared, PostgresDeclaration):
+        yield from _cold(document, declared)
 
 
 def _retention(document: Document, declared: DatasetDeclaration, retention: Retention) -> Iterator[Finding]:
@@ -107,11 +108,11 @@ def _retention(document: Document, declared: DatasetDeclaration, retention: Rete
     if lock_days is not None and lock_days < retention.days:
         reason = f"a lock of {lock_days} days is shorter than the retention of {retention.days} days{asked}"
         yield document.finding("policy.lock", reason, "retention", "lock_days")
-    every = parse_duration(declared.snapshot.every)
-    most = longest_days(every, followed=declared.snapshot.incremental_every is not None)
+    every = parse_duration(declared.base_every)
+    most = longest_days(every, followed=declared.is_followed)
     if retention.lock_days > most:
         reason = (
-            f"{retention.lock_days} days{asked} with a base backup every {format_duration(every)}"
+            f"{retention.lock_days} days{asked} with {declared.base} every {format_duration(every)}"
             f" make locks over the cap of {LOCK_CAP.days} days: at most {most} days fit"
         )
         yield document.finding("policy.lock_cap", reason, "retention")
@@ -125,7 +126,7 @@ def needed_warm(snapshot_every: timedelta, *, followed: bool) -> timedelta:
     return (2 if followed else 1) * snapshot_every + SLACK
 
 
-def _cold(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
+def _cold(document: Document, declared: PostgresDeclaration) -> Iterator[Finding]:
     cold = cold_of(declared)
     if cold is None:
         return

@@ -5,11 +5,13 @@ What belongs here: frozen values without I/O, each with its unit in its type. Wh
 *name* only, so that an estate loads offline and holds no secret.
 """
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from dr_assets.estate.approvals import ApprovalRule
 from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
@@ -18,6 +20,10 @@ from dr_assets.estate.verification import VerificationPolicy
 
 LockMode = Literal["compliance", "governance"]
 Level = Literal["quick", "standard", "deep"]
+DatasetKind = Literal["postgres", "kafka", "bucket"]
+KafkaProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SubjectKind = Literal["none", "key", "tag", "metadata"]
 Role = Literal["writer", "reader", "roller", "replicator", "expirer"]
 ROLES: Final[tuple[Role, ...]] = ("writer", "reader", "roller", "replicator", "expirer")
 
@@ -119,7 +125,8 @@ class Spool:
 class Regime:
     """What a law or a standard asks for: `days`, `mode`, and where that is written (`source`).
 
-    `confirmed` is who took responsibility for this reading, and when; None means unconfirmed.
+    `confirmed` is who took responsibility for this reading, and when; None means unconfirmed. `opposes_erasure`: no
+    person of its datasets may be erased until so many days after the end of the relationship with them.
     """
 
     name: str
@@ -127,6 +134,7 @@ class Regime:
     mode: LockMode
     source: str
     confirmed: str | None = None
+    opposes_erasure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,39 +184,199 @@ class Drill:
     overdue_after: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """One protected source with its promises. `source` and `line` point at the declaration it came from.
+class Scheduled(Protocol):
+    """Something that falls due by a cron line in UTC."""
 
-    `wal_volume_bytes` is the size of the source's volume that pg_wal lies on, None when nobody declared it.
+    @property
+    def cron(self) -> str:
+        """The line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset(ABC):
+    """One protected source with its promises, whatever kind it is of: what holds for each of them.
+
+    `source` and `line` point at the declaration it came from. `linger` is how long the capture may gather what it
+    received before it seals it. What only one kind of source has is in the classes below.
     """
 
     name: str
-    kind: Literal["postgres"]
+    kind: DatasetKind
     tier: Tier
-    dsn_env: str
-    slot: str
     rpo: timedelta
     rto: timedelta
-    snapshot: Snapshot
     retention: Retention
     location: Location
     vault: str
     replicas: tuple[str, ...]
-    restore_test: RestoreTest
+    restore_test: Scheduled
     drill: Drill
     owners: tuple[str, ...]
     exception: str | None
     linger: timedelta
     source: Path
     line: int
+    sampling: Sampling = Sampling()
+    cold: Cold | None = None
+    key_providers: tuple[str, ...] | None = None
+
+    @property
+    @abstractmethod
+    def base_every(self) -> timedelta:
+        """How often a restore gets a new beginning; locks hold that much longer, for the last that needs the old."""
+
+    @abstractmethod
+    def env_names(self) -> set[str]:
+        """The environment variables that its source is found by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresDataset(Dataset):
+    """A Postgres database: base backups and its WAL.
+
+    `wal_volume_bytes` is the size of the source's volume that pg_wal lies on, None when nobody declared it.
+    """
+
+    kind: Literal["postgres"] = "postgres"
+    dsn_env: str
+    slot: str
+    snapshot: Snapshot
+    restore_test: RestoreTest
     zero_loss: ZeroLoss | None = None
     spool: Spool | None = None
     wal_volume_bytes: int | None = None
     patroni_env: str | None = None
-    sampling: Sampling = Sampling()
-    cold: Cold | None = None
-    key_providers: tuple[str, ...] | None = None
+
+    @property
+    def base_every(self) -> timedelta:
+        """The age at which a full base backup is due."""
+        return self.snapshot.every
+
+    def env_names(self) -> set[str]:
+        """Connection string, spool and Patroni."""
+        spool = {self.spool.dir_env} if self.spool else set()
+        return {self.dsn_env} | spool | ({self.patroni_env} if self.patroni_env else set())
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSecurity:
+    """How a Kafka cluster is spoken to; CA file, name and password by the names of their variables."""
+
+    protocol: KafkaProtocol = "PLAINTEXT"
+    ca_file_env: str | None = None
+    mechanism: SaslMechanism | None = None
+    username_env: str | None = None
+    password_env: str | None = None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way can read along."""
+        return self.protocol in {"SSL", "SASL_SSL"}
+
+    def env_names(self) -> set[str]:
+        """The variables that it names."""
+        return {name for name in (self.ca_file_env, self.username_env, self.password_env) if name}
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRestoreTest:
+    """When a restore of the topics into a throwaway broker is due."""
+
+    cron: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicsDataset(Dataset):
+    """Topics of a Kafka cluster with what continues them: groups' offsets, configuration, ACLs.
+
+    `topics`, `exclude` and `groups` are names or patterns with `*`. Compacted topics are exported anew from their
+    first offset every `compacted_every`: what compaction took away between two exports is no loss, it was replaced.
+    """
+
+    kind: Literal["kafka"] = "kafka"
+    bootstrap_env: str
+    topics: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("*",)
+    security: KafkaSecurity = KafkaSecurity()
+    schema_registry_env: str | None = None
+    compacted_every: timedelta = timedelta(days=7)
+    restore_test: KafkaRestoreTest
+
+    @property
+    def base_every(self) -> timedelta:
+        """The interval at which compacted topics are exported anew."""
+        return self.compacted_every
+
+    def env_names(self) -> set[str]:
+        """The cluster's addresses, its schema registry and what is shown to enter."""
+        registry = {self.schema_registry_env} if self.schema_registry_env else set()
+        return {self.bootstrap_env} | registry | self.security.env_names()
+
+    def covers(self, topic: str) -> bool:
+        """Whether a topic of this name is captured."""
+        return matches(topic, self.topics) and not matches(topic, self.exclude)
+
+    def covers_group(self, group: str) -> bool:
+        """Whether the offsets of a group of this name are captured."""
+        return matches(group, self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRule:
+    """Whose a document is: read from its key (`pattern`, with a group `subject`), from a tag or its metadata (`name`).
+
+    `none`: documents of nobody in particular, sealed without anybody's key, and no erasure reaches them.
+    """
+
+    kind: SubjectKind = "none"
+    pattern: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRestoreTest:
+    """When a restore of the bucket into a throwaway one is due."""
+
+    cron: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketDataset(Dataset):
+    """A bucket of documents, or the part of it below `prefix`.
+
+    Every `copy_every` its listing is compared with what is stored, every `full_every` a whole inventory is written
+    anew. `events_queue_env` names a queue (as SQS speaks) that tells of changes sooner.
+    """
+
+    kind: Literal["bucket"] = "bucket"
+    bucket: str
+    prefix: str = ""
+    endpoint_env: str
+    access_key_env: str
+    secret_key_env: str
+    s3_region: str = "us-east-1"
+    subject: SubjectRule
+    events_queue_env: str | None = None
+    copy_every: timedelta = timedelta(minutes=5)
+    full_every: timedelta = timedelta(days=7)
+    restore_test: BucketRestoreTest
+
+    @property
+    def base_every(self) -> timedelta:
+        """The interval at which a whole inventory is written."""
+        return self.full_every
+
+    def env_names(self) -> set[str]:
+        """The source's address and keys, and the queue that tells of changes."""
+        queue = {self.events_queue_env} if self.events_queue_env else set()
+        return {self.endpoint_env, self.access_key_env, self.secret_key_env} | queue
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name is one of these; `*` in them stands for any characters, nothing else has a meaning of its own."""
+    return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name, re.DOTALL) for one in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +400,8 @@ class Subjects:
     """The ring of people's keys (docs/keys.md): a bucket of this name beside each of these vaults.
 
     `id_key_env` names the variable of the file with the key of subject ids. Erasure is final after `erasure_grace`.
+    `escrow_recipient`: an offline age identity that opens each person's record, too, as long as that record exists.
+    `relationships_env` names the variable of a file that says when the relationship with whom ended.
     """
 
     vaults: tuple[str, ...]
@@ -240,6 +410,8 @@ class Subjects:
     erasure_grace: timedelta = timedelta(days=30)
     most_at_once: int = 50
     most_a_day: int = 100
+    escrow_recipient: str | None = None
+    relationships_env: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +445,18 @@ class Estate:
         """Who wraps data keys; an estate that names only a folder has one, called `file`."""
         return self.providers or (KeyProviderPlace(FILE, FileKeys(self.keys_dir_env)),)
 
+    def postgres(self) -> dict[str, PostgresDataset]:
+        """The Postgres databases among the datasets."""
+        return {name: one for name, one in self.datasets.items() if isinstance(one, PostgresDataset)}
+
+    def topics(self) -> dict[str, TopicsDataset]:
+        """The Kafka topics among the datasets."""
+        return {name: one for name, one in self.datasets.items() if isinstance(one, TopicsDataset)}
+
+    def buckets(self) -> dict[str, BucketDataset]:
+        """The buckets among the datasets."""
+        return {name: one for name, one in self.datasets.items() if isinstance(one, BucketDataset)}
+
     def key_envs(self) -> set[str]:
         """The variables that key-encryption keys, signing key and trust file are found by."""
         names = {name for one in self.key_providers for name in one.place.env_names()} | {self.trust_file_env}
@@ -286,12 +470,11 @@ class Estate:
     def env_names(self) -> tuple[str, ...]:
         """Every environment variable the estate may ask for, sorted: what a resident process is given."""
         names = self.key_envs()
-        names |= {self.subjects.id_key_env} if self.subjects else set()
+        if self.subjects:
+            names |= {name for name in (self.subjects.id_key_env, self.subjects.relationships_env) if name}
         names |= self.log.env_names()
         names |= {name for name in (self.alerts.slack_webhook_env, self.alerts.webhook_env) if name}
-        names |= {dataset.dsn_env for dataset in self.datasets.values()}
-        names |= {dataset.spool.dir_env for dataset in self.datasets.values() if dataset.spool}
-        names |= {dataset.patroni_env for dataset in self.datasets.values() if dataset.patroni_env}
+        names |= {name for dataset in self.datasets.values() for name in dataset.env_names()}
         for place in self.vaults.values():
             names |= {place.endpoint_env}
             names |= {name for pair in place.credentials() for name in (pair.access_key_env, pair.secret_key_env)}

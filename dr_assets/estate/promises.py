@@ -11,16 +11,17 @@ from typing import Final, Literal, cast
 
 from dr_assets.estate import cadence
 from dr_assets.estate.key_places import FileKeys
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import BucketDataset, Dataset, Estate, PostgresDataset, TopicsDataset, matches
 
 Value = int | str | list[str] | None
-Direction = Literal["longer", "shorter", "fewer", "more", "appears", "rank", "neutral"]
+Direction = Literal["longer", "shorter", "fewer", "narrower", "more", "appears", "rank", "neutral"]
 
 _LEVELS: Final = ("quick", "standard", "deep")
 _RANKS: Final[dict[str, tuple[str, ...]]] = {
     "lock": ("governance", "compliance"),
     "durability": ("asynchronous", "zero_loss"),
     "restore_test_level": _LEVELS,
+    "kafka_protocol": ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL"),
 }
 # In which direction a promise gets weaker, by the last part of its name.
 WEAKER: Final[dict[str, Direction]] = {
@@ -32,6 +33,9 @@ WEAKER: Final[dict[str, Direction]] = {
     "restore_test_every_ms": "longer",
     "drill_every_ms": "longer",
     "drill_overdue_after_ms": "longer",
+    "compacted_every_ms": "longer",
+    "copy_every_ms": "longer",
+    "full_every_ms": "longer",
     "sampling_every_ms": "longer",
     "sampling_whole_in_ms": "longer",
     "rotate_every_ms": "longer",
@@ -47,8 +51,12 @@ WEAKER: Final[dict[str, Direction]] = {
     "replicas": "fewer",
     "key_providers": "fewer",
     "log_witnesses": "fewer",
+    "topics": "narrower",
+    "groups": "narrower",
+    "subject": "fewer",
     "datasets": "fewer",
     "vaults": "fewer",
+    "exclude": "more",
     "approvers": "more",
     "open_key_providers": "more",
     "subjects_most_at_once": "longer",
@@ -58,6 +66,7 @@ WEAKER: Final[dict[str, Direction]] = {
     "lock": "rank",
     "durability": "rank",
     "restore_test_level": "rank",
+    "kafka_protocol": "rank",
 }
 
 
@@ -102,14 +111,12 @@ def promises_of(estate: Estate) -> dict[str, Value]:
 
 
 def _of_dataset(dataset: Dataset) -> Iterator[tuple[str, Value]]:
-    retention, snapshot, zero_loss = dataset.retention, dataset.snapshot, dataset.zero_loss
+    retention = dataset.retention
     yield "tier", dataset.tier.name
     yield "rpo_ms", _ms(dataset.rpo)
     yield "rto_ms", _ms(dataset.rto)
     yield "linger_ms", _ms(dataset.linger)
     yield "exception", dataset.exception
-    yield "snapshot_every_ms", _ms(snapshot.every)
-    yield "incremental_every_ms", _ms(snapshot.incremental_every)
     yield "lock", retention.lock
     yield "retention_days", retention.days
     yield "lock_days", retention.lock_days
@@ -118,16 +125,44 @@ def _of_dataset(dataset: Dataset) -> Iterator[tuple[str, Value]]:
     yield "replicas", sorted(dataset.replicas)
     if dataset.key_providers is not None:
         yield "key_providers", sorted(dataset.key_providers)
-    yield "durability", "asynchronous" if zero_loss is None else "zero_loss"
-    if zero_loss is not None:
-        yield "degrade_after_ms", _ms(zero_loss.degrade_after)
     yield "restore_test_every_ms", _ms(cadence.longest_interval(dataset.restore_test.cron))
-    yield "restore_test_level", dataset.restore_test.level
     yield "drill_every_ms", _ms(cadence.longest_interval(dataset.drill.cron))
     yield "drill_overdue_after_ms", _ms(dataset.drill.overdue_after)
     yield "sampling_every_ms", _ms(dataset.sampling.every)
     yield "sampling_whole_in_ms", _ms(dataset.sampling.whole_in)
     yield "cold_after_ms", None if dataset.cold is None else _ms(dataset.cold.after)
+    match dataset:
+        case PostgresDataset():
+            yield from _of_postgres(dataset)
+        case TopicsDataset():
+            yield from _of_topics(dataset)
+        case BucketDataset():
+            yield from _of_bucket(dataset)
+
+
+def _of_postgres(dataset: PostgresDataset) -> Iterator[tuple[str, Value]]:
+    yield "snapshot_every_ms", _ms(dataset.snapshot.every)
+    yield "incremental_every_ms", _ms(dataset.snapshot.incremental_every)
+    yield "durability", "asynchronous" if dataset.zero_loss is None else "zero_loss"
+    if dataset.zero_loss is not None:
+        yield "degrade_after_ms", _ms(dataset.zero_loss.degrade_after)
+    yield "restore_test_level", dataset.restore_test.level
+
+
+def _of_topics(dataset: TopicsDataset) -> Iterator[tuple[str, Value]]:
+    yield "topics", sorted(dataset.topics)
+    yield "exclude", sorted(dataset.exclude)
+    yield "groups", sorted(dataset.groups)
+    yield "compacted_every_ms", _ms(dataset.compacted_every)
+    yield "kafka_protocol", dataset.security.protocol
+
+
+def _of_bucket(dataset: BucketDataset) -> Iterator[tuple[str, Value]]:
+    subject = dataset.subject
+    yield "bucket", f"{dataset.bucket}/{dataset.prefix}"
+    yield "subject", [] if subject.kind == "none" else [f"{subject.kind} {subject.pattern or subject.name}"]
+    yield "copy_every_ms", _ms(dataset.copy_every)
+    yield "full_every_ms", _ms(dataset.full_every)
 
 
 def changes(was: Mapping[str, Value], now: Mapping[str, Value]) -> list[Change]:
@@ -150,6 +185,8 @@ def is_weaker(what: str, before: Value, after: Value) -> bool:
         return ranks.index(str(after)) < ranks.index(str(before)) if {str(before), str(after)} <= set(ranks) else True
     if direction == "appears":
         return after is not None
+    if direction == "narrower":  # patterns: what another of them covers is not gone
+        return any(not matches(name, tuple(_names(after))) for name in _names(before))
     if direction in {"fewer", "more"}:
         gone, come = set(_names(before)) - set(_names(after)), set(_names(after)) - set(_names(before))
         return bool(gone) if direction == "fewer" else bool(come) and before is not None

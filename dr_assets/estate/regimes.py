@@ -28,7 +28,10 @@ _SHIPPED: Final = Path(__file__).resolve().parent / "regimes.yaml"
 def shipped_regimes() -> Mapping[str, Regime]:
     """The table that comes with the package, every one of them unconfirmed."""
     raw: dict[str, dict[str, Any]] = yaml.safe_load(_SHIPPED.read_text(encoding="utf-8"))
-    return {name: Regime(name, row["days"], row["mode"], row["source"]) for name, row in raw.items()}
+    return {
+        name: Regime(name, row["days"], row["mode"], row["source"], opposes_erasure=row.get("opposes_erasure", False))
+        for name, row in raw.items()
+    }
 
 
 def regimes_of(declared: Mapping[str, Regime]) -> dict[str, Regime]:

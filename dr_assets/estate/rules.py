@@ -5,14 +5,15 @@ reading files (declarations.py) and the shape of single fields (schema.py). Noth
 environment: the same declarations get the same verdict everywhere.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from dr_assets.estate import cadence
-from dr_assets.estate.accepted import dataset_of, estate_of, location_of, slot_of
+from dr_assets.estate.accepted import estate_of, location_of, postgres_of, slot_of
 from dr_assets.estate.approvals import approval_rules
+from dr_assets.estate.bucket import bucket_of, bucket_places, bucket_rules
 from dr_assets.estate.documents import Document, Place
 from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
@@ -20,16 +21,22 @@ from dr_assets.estate.keeping import dataset_keeping, declared_regimes, estate_k
 from dr_assets.estate.key_life import life_of_keys
 from dr_assets.estate.key_rules import chosen_findings, key_findings
 from dr_assets.estate.log_policy import log_rules
-from dr_assets.estate.model import TIERS, Estate
+from dr_assets.estate.model import TIERS, Dataset, Estate, Regime
 from dr_assets.estate.regimes import shipped_regimes
 from dr_assets.estate.schema import (
+    BUCKET_TYPE,
     ESTATE_TYPE,
     POSTGRES_TYPE,
+    TOPICS_TYPE,
     DatasetDeclaration,
     EstateDeclaration,
     LocationDeclaration,
+    PostgresDeclaration,
 )
+from dr_assets.estate.schema_bucket import BucketDeclaration
+from dr_assets.estate.schema_topics import TopicsDeclaration
 from dr_assets.estate.shape import literal_transport, validate
+from dr_assets.estate.topics import topics_of, topics_rules
 from dr_assets.estate.verification import verification_rules
 
 QUARTER: Final = timedelta(days=92)
@@ -37,13 +44,19 @@ LONGEST_LINGER: Final = timedelta(milliseconds=500)
 # `estate/...` and `vault/...` are the asset keys of what belongs to no single dataset; below `vault`, `log` and
 # `subjects` lie the vault's own objects.
 RESERVED_NAMES: Final = frozenset({"estate", "vault", "log", "subjects"})
+# A dataset's kind by the type of its component.
+DATASET_TYPES: Final[dict[str, type[DatasetDeclaration]]] = {
+    POSTGRES_TYPE: PostgresDeclaration,
+    TOPICS_TYPE: TopicsDeclaration,
+    BUCKET_TYPE: BucketDeclaration,
+}
 
 
 def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, list[Finding]]:
     """Judge a folder's declarations together: the policy, if there are no findings, and the findings."""
     findings: list[Finding] = []
     heads = [(doc, validate(EstateDeclaration, doc, findings)) for doc in documents if doc.type == ESTATE_TYPE]
-    rows = [(doc, validate(DatasetDeclaration, doc, findings)) for doc in documents if doc.type == POSTGRES_TYPE]
+    rows = [(doc, validate(DATASET_TYPES[doc.type], doc, findings)) for doc in documents if doc.type in DATASET_TYPES]
     findings += [finding for document in documents for finding in literal_transport(document)]
     findings += _one_estate(defs_dir, [document for document, _ in heads])
     estates = [(document, declared) for document, declared in heads if declared is not None]
@@ -56,11 +69,26 @@ def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, lis
         findings += dataset_keeping(place, dataset, declared_regimes(estate) if estate else shipped_regimes())
         findings += _place_rules(place, dataset, estate) if estate is not None else ()
         findings += chosen_findings(place, dataset, estate) if estate is not None else ()
+        if isinstance(dataset, BucketDeclaration) and estate is not None:
+            findings += bucket_places(place, dataset, estate)
     findings += _unique(datasets)
     if findings or estate is None:
         return None, findings
     regimes = declared_regimes(estate)
-    return estate_of(estate, [dataset_of(document, declared, regimes) for document, declared in datasets]), []
+    return estate_of(estate, [_accepted(document, declared, regimes) for document, declared in datasets]), []
+
+
+def _accepted(document: Document, declared: DatasetDeclaration, regimes: Mapping[str, Regime]) -> Dataset:
+    """The policy of a declaration without findings, by its kind."""
+    match declared:
+        case TopicsDeclaration():
+            return topics_of(document, declared, regimes)
+        case BucketDeclaration():
+            return bucket_of(document, declared, regimes)
+        case PostgresDeclaration():
+            return postgres_of(document, declared, regimes)
+        case _:
+            raise AssertionError(type(declared))
 
 
 # --- one estate, its vaults ---------------------------------------------------------------------------------------
@@ -108,26 +136,36 @@ def _jurisdiction(
 def _dataset_rules(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
     rules: tuple[Callable[[Document, DatasetDeclaration], Iterator[Finding]], ...] = (
         _names,
-        _durability,
         _objectives,
-        _snapshot,
         _restore_test,
         _drill,
     )
     for rule in rules:
         yield from rule(document, declared)
+    match declared:
+        case TopicsDeclaration():
+            yield from topics_rules(document, declared)
+        case BucketDeclaration():
+            yield from bucket_rules(document, declared)
+        case PostgresDeclaration():
+            yield from _linger(document, declared)
+            yield from _durability(document, declared)
+            yield from _snapshot(document, declared)
 
 
 def _names(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
     if declared.dataset in RESERVED_NAMES:
         reason = f"`{declared.dataset}` names what belongs to the whole estate"
         yield document.finding("policy.reserved_name", reason, "dataset")
+
+
+def _linger(document: Document, declared: PostgresDeclaration) -> Iterator[Finding]:
     if parse_duration(declared.linger) > LONGEST_LINGER:
         reason = f"linger {declared.linger} is over 500ms: the vault would lag by that much before anything failed"
         yield document.finding("policy.linger", reason, "linger")
 
 
-def _durability(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
+def _durability(document: Document, declared: PostgresDeclaration) -> Iterator[Finding]:
     is_declared = declared.on_capture_loss is not None
     if declared.durability == "zero_loss" and not is_declared:
         reason = "zero_loss has to say what commits do while the capture is away: `block` or `{degrade_after: 10s}`"
@@ -153,7 +191,7 @@ def _objectives(document: Document, declared: DatasetDeclaration) -> Iterator[Fi
             yield document.finding(f"policy.{name}", reason, name)
 
 
-def _snapshot(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
+def _snapshot(document: Document, declared: PostgresDeclaration) -> Iterator[Finding]:
     incremental = declared.snapshot.incremental_every
     if incremental is not None and parse_duration(incremental) >= parse_duration(declared.snapshot.every):
         reason = f"incremental_every {incremental} is not shorter than every {declared.snapshot.every}"
@@ -161,7 +199,7 @@ def _snapshot(document: Document, declared: DatasetDeclaration) -> Iterator[Find
 
 
 def _restore_test(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
-    yield from _cron(document, declared.restore_test.cron, ("restore_test", "cron"))
+    yield from _cron(document, declared.restore_cron, ("restore_test", "cron"))
 
 
 def _drill(document: Document, declared: DatasetDeclaration) -> Iterator[Finding]:
@@ -224,6 +262,8 @@ def _unique(datasets: list[tuple[Document, DatasetDeclaration]]) -> Iterator[Fin
         if first is not document:
             reason = f"dataset `{declared.dataset}` is already declared in {first.path}"
             yield document.finding("policy.dataset_twice", reason, "dataset")
+            continue
+        if not isinstance(declared, PostgresDeclaration):
             continue
         slot = slot_of(declared)
         owner = slots.setdefault(slot, declared.dataset)

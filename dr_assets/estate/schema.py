@@ -5,7 +5,7 @@ their editor support use. What stays out: rules over several fields (rules.py), 
 the accepted policy (model.py).
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,8 @@ from dr_assets.estate.sizes import SIZE_PATTERN
 
 ESTATE_TYPE: Final = "dr_assets.components.ProtectedEstate"
 POSTGRES_TYPE: Final = "dr_assets.components.ProtectedPostgres"
+TOPICS_TYPE: Final = "dr_assets.components.ProtectedTopics"
+BUCKET_TYPE: Final = "dr_assets.components.ProtectedBucket"
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,47}$"
 ENV_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,127}$"
@@ -23,6 +25,7 @@ SLOT_PATTERN: Final = r"^[a-z0-9_]{1,63}$"
 VERIFIER_KEY_PATTERN: Final = r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 PUBLIC_KEY_PATTERN: Final = r"^[0-9a-f]{64}$"
+TOPIC_PATTERN: Final = r"^[A-Za-z0-9._*-]{1,249}$"
 
 # What a pattern asks for, in words: pydantic itself would print the expression.
 PATTERN_REASONS: Final = {
@@ -35,6 +38,7 @@ PATTERN_REASONS: Final = {
     SLOT_PATTERN: "a replication slot's name is lower-case letters, digits and _, at most 63 of them",
     VERIFIER_KEY_PATTERN: "a verifier key is name+8 hex digits+base64, as `dr-assets witness init` prints it",
     PUBLIC_KEY_PATTERN: "a public key is 64 lower-case hex digits, as `dr-assets approvals key` prints them",
+    TOPIC_PATTERN: "a topic is letters, digits, dots, _ and -, at most 249 of them; `*` stands for any of them",
     BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
 }
 
@@ -52,11 +56,13 @@ Owner = Annotated[str, Field(pattern=OWNER_PATTERN)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Declared(BaseModel):
+class Declared(BaseModel):
+    """What people write: nothing more than is known, no conversions."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class LocationDeclaration(_Declared):
+class LocationDeclaration(Declared):
     """Where a source or a vault lies."""
 
     provider: Text
@@ -64,7 +70,7 @@ class LocationDeclaration(_Declared):
     jurisdiction: Jurisdiction
 
 
-class SnapshotDeclaration(_Declared):
+class SnapshotDeclaration(Declared):
     """Cadence of full and of incremental base backups (PostgreSQL 17 and later), and how many follow one full."""
 
     every: DurationText
@@ -72,20 +78,20 @@ class SnapshotDeclaration(_Declared):
     incrementals_max: Annotated[int, Field(ge=1, le=24)] = 24
 
 
-class CaptureLossDeclaration(_Declared):
+class CaptureLossDeclaration(Declared):
     """How long commits wait for a capture that is away before the source goes on without it."""
 
     degrade_after: DurationText
 
 
-class SpoolDeclaration(_Declared):
+class SpoolDeclaration(Declared):
     """Where sealed pieces wait while the vault is away, and how much of them."""
 
     dir_env: EnvName
     max: SizeText
 
 
-class RetentionDeclaration(_Declared):
+class RetentionDeclaration(Declared):
     """How long data is kept, and how its lock holds."""
 
     lock: Literal["compliance", "governance"]
@@ -94,23 +100,24 @@ class RetentionDeclaration(_Declared):
     regimes: list[Name] = []
 
 
-class RegimeDeclaration(_Declared):
+class RegimeDeclaration(Declared):
     """What a law or a standard asks for, as the estate reads it; `confirmed` says who confirmed that, and when."""
 
     days: Annotated[int, Field(ge=1, le=36500)]
     mode: Literal["compliance", "governance"]
     source: Text
     confirmed: Text | None = None
+    opposes_erasure: bool = False
 
 
-class SamplingDeclaration(_Declared):
+class SamplingDeclaration(Declared):
     """How often stored objects are read back, and in what time all of them were."""
 
     every: DurationText = "24h"
     whole_in: DurationText = "30d"
 
 
-class ColdDeclaration(_Declared):
+class ColdDeclaration(Declared):
     """From what age on base backups may lie in a class that has to be thawed first."""
 
     storage_class: Literal["GLACIER", "DEEP_ARCHIVE"]
@@ -118,7 +125,7 @@ class ColdDeclaration(_Declared):
     thaw: Literal["Expedited", "Standard", "Bulk"] = "Standard"
 
 
-class RestoreTestDeclaration(_Declared):
+class RestoreTestDeclaration(Declared):
     """When to restore into a sandbox, and what the money is reconciled against."""
 
     cron: Text
@@ -126,23 +133,22 @@ class RestoreTestDeclaration(_Declared):
     level: Literal["quick", "standard", "deep"] = "standard"
 
 
-class DrillDeclaration(_Declared):
+class DrillDeclaration(Declared):
     """When to drill, and when a missing drill is overdue."""
 
     cron: Text
     overdue_after: DurationText
 
 
-class DatasetDeclaration(_Declared):
-    """One protected Postgres database: its promises, its places, its proofs."""
+class DatasetDeclaration(Declared):
+    """What every protected source declares: its promises, its places, its proofs. `base`: what a restore begins at."""
+
+    base: ClassVar[str]
 
     dataset: Name
     tier: Text
-    dsn_env: EnvName
-    snapshot: SnapshotDeclaration
     retention: RetentionDeclaration
     location: LocationDeclaration
-    restore_test: RestoreTestDeclaration
     drill: DrillDeclaration
     owners: Annotated[list[Owner], Field(min_length=1)]
     rpo: DurationText | None = None
@@ -150,33 +156,73 @@ class DatasetDeclaration(_Declared):
     vault: Name = "primary"
     replicas: list[Name] = []
     key_providers: Annotated[list[Name], Field(min_length=1)] | None = None
-    slot: Annotated[str, Field(pattern=SLOT_PATTERN)] | None = None
     linger: DurationText = "500ms"
+    sampling: SamplingDeclaration = SamplingDeclaration()
+    exception: str | None = None
+
+    @property
+    def restore_cron(self) -> str:
+        """When a restore test is due."""
+        raise NotImplementedError
+
+    @property
+    def base_every(self) -> str:
+        """How often a restore gets a new beginning: what lengthens locks."""
+        raise NotImplementedError
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a beginning is needed by the next ones as well: by incrementals."""
+        return False
+
+
+class PostgresDeclaration(DatasetDeclaration):
+    """One protected Postgres database."""
+
+    base: ClassVar[str] = "a base backup"
+
+    dsn_env: EnvName
+    snapshot: SnapshotDeclaration
+    restore_test: RestoreTestDeclaration
+    slot: Annotated[str, Field(pattern=SLOT_PATTERN)] | None = None
     durability: Literal["asynchronous", "zero_loss"] = "asynchronous"
     on_capture_loss: Literal["block"] | CaptureLossDeclaration | None = None
     spool: SpoolDeclaration | None = None
     wal_volume: SizeText | None = None
     patroni_env: EnvName | None = None
-    sampling: SamplingDeclaration = SamplingDeclaration()
     cold: ColdDeclaration | None = None
-    exception: str | None = None
+
+    @property
+    def restore_cron(self) -> str:
+        """When a restore test is due."""
+        return self.restore_test.cron
+
+    @property
+    def base_every(self) -> str:
+        """How often a full base backup is due."""
+        return self.snapshot.every
+
+    @property
+    def is_followed(self) -> bool:
+        """Incrementals need the full before them."""
+        return self.snapshot.incremental_every is not None
 
 
-class LicenceDeclaration(_Declared):
+class LicenceDeclaration(Declared):
     """The regulator and the jurisdictions it lets data lie in."""
 
     authority: Text
     jurisdictions: Annotated[list[Jurisdiction], Field(min_length=1)]
 
 
-class RoleDeclaration(_Declared):
+class RoleDeclaration(Declared):
     """One identity of a store, by the names of the variables that hold its pair of keys."""
 
     access_key_env: EnvName
     secret_key_env: EnvName
 
 
-class RolesDeclaration(_Declared):
+class RolesDeclaration(Declared):
     """Identities with one duty each; what has none is done with the vault's own pair."""
 
     writer: RoleDeclaration | None = None
@@ -186,7 +232,7 @@ class RolesDeclaration(_Declared):
     expirer: RoleDeclaration | None = None
 
 
-class VaultDeclaration(_Declared):
+class VaultDeclaration(Declared):
     """One object store with locked copies; credentials by the name of their environment variables."""
 
     location: LocationDeclaration
@@ -199,7 +245,7 @@ class VaultDeclaration(_Declared):
     replication: Literal["own", "store"] = "own"
 
 
-class KeyPlaceDeclaration(_Declared):
+class KeyPlaceDeclaration(Declared):
     """One place that keeps keys; key_rules.py says what each kind needs. Secrets by the name of their variables."""
 
     kind: Literal["file", "pkcs11", "aws_kms", "openbao"]
@@ -221,7 +267,7 @@ class KeyPlaceDeclaration(_Declared):
     ca_env: EnvName | None = None
 
 
-class KeysDeclaration(_Declared):
+class KeysDeclaration(Declared):
     """Where key-encryption keys, the signer's key and the trusted signers are found.
 
     `dir_env` is one provider of kind `file`; `signing_key_env` is a signer in a file.
@@ -235,7 +281,7 @@ class KeysDeclaration(_Declared):
     rotate_every: DurationText = "90d"
 
 
-class SubjectsDeclaration(_Declared):
+class SubjectsDeclaration(Declared):
     """The ring of people's keys: a bucket of this name beside each of these vaults, and how erasure becomes final."""
 
     vaults: list[Name]
@@ -244,16 +290,18 @@ class SubjectsDeclaration(_Declared):
     erasure_grace: DurationText = "30d"
     most_at_once: Annotated[int, Field(ge=1, le=1000)] = 50
     most_a_day: Annotated[int, Field(ge=1, le=1000)] = 100
+    escrow_recipient: Annotated[str, Field(pattern=r"^age1[0-9a-z]{58}$")] | None = None
+    relationships_env: EnvName | None = None
 
 
-class AlertsDeclaration(_Declared):
+class AlertsDeclaration(Declared):
     """Webhooks by the name of their environment variables."""
 
     slack_webhook_env: EnvName | None = None
     webhook_env: EnvName | None = None
 
 
-class WitnessDeclaration(_Declared):
+class WitnessDeclaration(Declared):
     """A witness of the log (docs/witness.md): its address by variable, and its public verifier key."""
 
     name: Name
@@ -261,7 +309,7 @@ class WitnessDeclaration(_Declared):
     key: Annotated[str, Field(pattern=VERIFIER_KEY_PATTERN)]
 
 
-class TimestampDeclaration(_Declared):
+class TimestampDeclaration(Declared):
     """A time-stamping authority (RFC 3161): its address and the PEM file of believed roots, by variable."""
 
     url_env: EnvName
@@ -269,7 +317,7 @@ class TimestampDeclaration(_Declared):
     every: DurationText = "1h"
 
 
-class AnchorDeclaration(_Declared):
+class AnchorDeclaration(Declared):
     """An EVM chain in which the log's root is written now and then; address and paying key by variable."""
 
     url_env: EnvName
@@ -279,7 +327,7 @@ class AnchorDeclaration(_Declared):
     every: DurationText = "24h"
 
 
-class LogDeclaration(_Declared):
+class LogDeclaration(Declared):
     """Who outside vouches for the transparency log."""
 
     witnesses: list[WitnessDeclaration] = []
@@ -289,7 +337,7 @@ class LogDeclaration(_Declared):
     anchor: AnchorDeclaration | None = None
 
 
-class VerificationDeclaration(_Declared):
+class VerificationDeclaration(Declared):
     """When every vault that is captured into is verified, as cron lines in UTC (docs/verify.md)."""
 
     index: str = "40 4 * * *"
@@ -298,14 +346,14 @@ class VerificationDeclaration(_Declared):
     share: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
-class ApproverDeclaration(_Declared):
+class ApproverDeclaration(Declared):
     """Somebody whose signature counts, by name and raw Ed25519 public key."""
 
     name: Name
     public_key: Annotated[str, Field(pattern=PUBLIC_KEY_PATTERN)]
 
 
-class ApprovalsDeclaration(_Declared):
+class ApprovalsDeclaration(Declared):
     """How many of whom have to sign before anything is deleted (docs/approvals.md)."""
 
     approvers: Annotated[list[ApproverDeclaration], Field(min_length=2)]
@@ -313,7 +361,7 @@ class ApprovalsDeclaration(_Declared):
     valid_for: DurationText = "72h"
 
 
-class EstateDeclaration(_Declared):
+class EstateDeclaration(Declared):
     """What all datasets share: licence, vaults, keys, alerts."""
 
     estate: Name

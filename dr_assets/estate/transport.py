@@ -34,6 +34,22 @@ def require_tls(url_or_dsn: str, what: str = "the connection") -> None:
         )
 
 
+def require_kafka_tls(bootstrap: str, *, is_encrypted: bool, what: str = "the cluster") -> None:
+    """Raise `PolicyError` unless every `host:port` of the list stays on loopback, or the protocol is encrypted."""
+    hosts = [re.sub(r":\d+$", "", address.strip()) for address in bootstrap.split(",")]
+    if not all(hosts):
+        raise PolicyError(
+            "policy.transport", f"{what} holds no list of brokers", "write host:port, several with commas between"
+        )
+    plain = [host for host in hosts if not is_loopback(host)]
+    if plain and not is_encrypted:
+        raise PolicyError(
+            "policy.transport",
+            f"{what} would reach {', '.join(plain)} without TLS",
+            "declare `security: {protocol: SASL_SSL, …}` (or SSL) for the dataset",
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name, address or socket folder never leaves this machine. Empty means libpq's local socket."""
     if host == "" or host.startswith(("/", "@")) or host.lower().rstrip(".") == "localhost":

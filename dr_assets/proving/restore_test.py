@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset, Level
+from dr_assets.estate.model import Level, PostgresDataset
 from dr_assets.proving.record import plain
 from dr_assets.reconciliation.run import Reconciliation, reconcile
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -63,7 +63,7 @@ class RestoreTestResult:
 
 def run_restore_test(
     vault: Vault,
-    dataset: Dataset,
+    dataset: PostgresDataset,
     target: Target,
     *,
     workdir: Path | None = None,
@@ -100,14 +100,14 @@ def run_restore_test(
     return result
 
 
-def _record_due(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> None:
+def _record_due(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> None:
     """Before anything is tried, so that an attempt that vanished shows as one that was due and has no outcome."""
     due = {"outcome": "due", "target": result.target, "level": result.level, "begin_at": result.begin_at}
     record_fact(vault, dataset.name, DUE, plain(due))
 
 
 @contextmanager
-def _on_record(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> Iterator[None]:
+def _on_record(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> Iterator[None]:
     """Seals both facts however the block ends. A failure to seal never hides the failure that it was to record."""
     try:
         yield
@@ -125,7 +125,7 @@ def _on_record(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> Ite
     _record(vault, dataset, result)
 
 
-def _record(vault: Vault, dataset: Dataset, result: RestoreTestResult) -> None:
+def _record(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> None:
     test = {
         "outcome": result.outcome,
         "reason": result.reason,

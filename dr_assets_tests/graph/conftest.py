@@ -13,7 +13,7 @@ import pytest
 
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset, Estate, Role
+from dr_assets.estate.model import Estate, PostgresDataset, Role
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.vault.facts import record_fact
@@ -38,7 +38,7 @@ class FilledVault:
     timeline: int = 1
 
     def __post_init__(self) -> None:
-        dataset = load_estate(default_defs_dir()).datasets["ledger"]
+        dataset = load_estate(default_defs_dir()).postgres()["ledger"]
         rules = {"ledger": (dataset.retention, dataset.snapshot.every)}
         self.vault = throwaway_vault(rules=rules, clock=lambda: self.now)
 
@@ -110,9 +110,9 @@ def estate() -> Estate:
 
 
 @pytest.fixture
-def ledger(estate: Estate) -> Dataset:
+def ledger(estate: Estate) -> PostgresDataset:
     """Its ledger."""
-    return estate.datasets["ledger"]
+    return estate.postgres()["ledger"]
 
 
 @pytest.fixture

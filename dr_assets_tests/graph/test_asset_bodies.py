@@ -9,7 +9,7 @@ from dr_assets.components import coverage, drill, postgres_assets
 from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.definitions import defs
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.stores.postgres.discover import UndeclaredDatabase
 
 RESTORED = {"recovery_duration_s": 12.5, "recovery_point_age_s": 0.8, "phases_s": {"fetch": 3.5}}
@@ -58,7 +58,7 @@ def stand_in(filled: Any, *, outcome: str = "passed", breaks: int = 0, error: Va
 
 
 def test_a_restore_test_shows_what_was_sealed(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset, run: Any, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both assets carry the measured values of the sealed facts, phases and breaks included; both checks are green."""
     monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
@@ -73,7 +73,7 @@ def test_a_restore_test_shows_what_was_sealed(
 
 
 def test_money_that_does_not_add_up_fails_the_run(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset, run: Any, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is red, not only its check: whatever rests on this proof must not start."""
     monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled, outcome="failed", breaks=3))
@@ -84,7 +84,7 @@ def test_money_that_does_not_add_up_fails_the_run(
 
 
 def test_a_restore_that_fails_is_judged_and_not_materialized(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset, run: Any, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`restorable` turns red with the sealed reason, the run fails with the hint, nothing counts as restored."""
     hole = VaultError("restore.hole", "a hole in the WAL", "restore from another vault")

@@ -8,7 +8,7 @@ import pytest
 from dr_assets.components.drill import DUE_TAG, drill_due_sensor, drill_request, due_since
 from dr_assets.components.labels import SNAPSHOT_KIND_TAG
 from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules, due_kind, tick_of
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.format.canonical import format_time
 
@@ -51,7 +51,7 @@ def test_a_sealed_drill_holds_until_the_next_fire(instance: dg.DagsterInstance, 
 
 
 def test_a_drill_that_was_started_is_not_started_again(
-    instance: dg.DagsterInstance, filled: Any, estate: Estate, ledger: Dataset
+    instance: dg.DagsterInstance, filled: Any, estate: Estate, ledger: PostgresDataset
 ) -> None:
     """A run of the schedule for the same due moment keeps the sensor still."""
     filled.now = datetime.now(UTC)
@@ -74,7 +74,7 @@ def test_a_drill_that_left_no_statement_is_asked_for_again_the_next_day(
     assert len(set(keys)) == 3
 
 
-def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> bool:
+def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> bool:
     """Whether one tick of the snapshot schedule asks for a base backup."""
     schedule = next(each for each in dataset_schedules(ledger, dataset_jobs(ledger)) if each.name == "ledger_snapshot")
     context = dg.build_schedule_context(
@@ -84,7 +84,7 @@ def snapshot_due(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> 
 
 
 def test_base_backups_follow_the_age_of_the_newest_sealed_one(
-    stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+    stored_instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset
 ) -> None:
     """Due at once when there is none, then a day later at the same hour, whatever the event log says."""
     assert snapshot_due(stored_instance, filled, ledger)
@@ -97,7 +97,9 @@ def test_base_backups_follow_the_age_of_the_newest_sealed_one(
     assert due == [24]
 
 
-def test_incrementals_are_due_between_fulls(stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+def test_incrementals_are_due_between_fulls(
+    stored_instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset
+) -> None:
     """Each by its own age, and a full when the full is a day old, however young the newest incremental is."""
     hourly = replace(
         ledger, snapshot=replace(ledger.snapshot, every=timedelta(hours=6), incremental_every=timedelta(hours=2))
@@ -120,7 +122,7 @@ def test_incrementals_are_due_between_fulls(stored_instance: dg.DagsterInstance,
     ]  # fmt: skip
 
 
-def test_a_backup_sealed_before_there_were_incrementals_counts_as_a_full(filled: Any, ledger: Dataset) -> None:
+def test_a_backup_sealed_before_there_were_incrementals_counts_as_a_full(filled: Any, ledger: PostgresDataset) -> None:
     """Its fact says nothing of its kind, and an incremental may follow it."""
     hourly = replace(ledger.snapshot, incremental_every=timedelta(hours=1))
     filled.seal_snapshot()
@@ -130,7 +132,7 @@ def test_a_backup_sealed_before_there_were_incrementals_counts_as_a_full(filled:
     assert due_kind(newest, ledger.snapshot, filled.now + timedelta(hours=2)) is None
 
 
-def test_one_base_backup_at_a_time(stored_instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+def test_one_base_backup_at_a_time(stored_instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> None:
     """While one is being taken no second one is started."""
     stored_instance.add_run(dg.DagsterRun(job_name="ledger_snapshot", status=dg.DagsterRunStatus.STARTED))
     assert not snapshot_due(stored_instance, filled, ledger)

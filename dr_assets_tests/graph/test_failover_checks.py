@@ -13,7 +13,7 @@ from dr_assets.components.postgres_jobs import dataset_jobs
 from dr_assets.components.protected_postgres import ProtectedPostgres
 from dr_assets.components.rpo_sensor import durability_key, judge_from_vault, rpo_key
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset, ZeroLoss
+from dr_assets.estate.model import PostgresDataset, ZeroLoss
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.settled import settle, unsettled
@@ -26,7 +26,7 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-def zero_loss(ledger: Dataset) -> Dataset:
+def zero_loss(ledger: PostgresDataset) -> PostgresDataset:
     """The ledger, declared zero loss."""
     return replace(ledger, zero_loss=ZeroLoss(timedelta(seconds=10)))
 
@@ -53,14 +53,16 @@ def fail_over(filled: Any, *, unstored: int = 0) -> None:
     filled.store_wal()
 
 
-def verdicts(filled: Any, ledger: Dataset) -> dict[str, str]:
+def verdicts(filled: Any, ledger: PostgresDataset) -> dict[str, str]:
     """Every check of the chain in one word."""
     judged = {**judge_from_vault(filled, ledger), **judge_lineage(filled, ledger)}
     words = {key.name: "green" if v.passed else "yellow" if v.is_warning else "red" for key, v in judged.items()}
     return {**words, "contiguous": "green" if judge_chain(filled.vault, ledger).passed else "red"}
 
 
-def test_a_followed_failover_keeps_the_promises_and_asks_for_a_base_backup(filled: Any, ledger: Dataset) -> None:
+def test_a_followed_failover_keeps_the_promises_and_asks_for_a_base_backup(
+    filled: Any, ledger: PostgresDataset
+) -> None:
     """The old timeline's base backup leads over the switch: all stays green but `timeline`, yellow until the next."""
     seal_base_backup(filled)
     assert base_backup_needed(filled.vault, ledger) is None
@@ -76,7 +78,7 @@ def test_a_followed_failover_keeps_the_promises_and_asks_for_a_base_backup(fille
     assert base_backup_needed(filled.vault, ledger) is None
 
 
-def test_a_hole_at_the_switch_is_red(filled: Any, ledger: Dataset) -> None:
+def test_a_hole_at_the_switch_is_red(filled: Any, ledger: PostgresDataset) -> None:
     """WAL between the end of the old timeline's and the switch that nobody stored: nothing leads to the new one."""
     seal_base_backup(filled)
     fail_over(filled, unstored=4096)
@@ -84,7 +86,7 @@ def test_a_hole_at_the_switch_is_red(filled: Any, ledger: Dataset) -> None:
     assert (said["rpo"], said["contiguous"]) == ("red", "red")
 
 
-def test_two_failovers_in_a_row_are_followed(filled: Any, ledger: Dataset) -> None:
+def test_two_failovers_in_a_row_are_followed(filled: Any, ledger: PostgresDataset) -> None:
     """The history names every ancestor; each of them has to be stored up to where it was left."""
     seal_base_backup(filled)
     fail_over(filled)
@@ -98,7 +100,7 @@ def test_two_failovers_in_a_row_are_followed(filled: Any, ledger: Dataset) -> No
     assert verdicts(filled, ledger)["contiguous"] == "green"
 
 
-def test_a_base_backup_that_ended_behind_the_switch_leads_nowhere(filled: Any, ledger: Dataset) -> None:
+def test_a_base_backup_that_ended_behind_the_switch_leads_nowhere(filled: Any, ledger: PostgresDataset) -> None:
     """It holds pages of what was abandoned; no WAL of the new timeline makes them right."""
     seal_base_backup(filled)
     filled.position -= 4096
@@ -114,7 +116,7 @@ def test_a_base_backup_that_ended_behind_the_switch_leads_nowhere(filled: Any, l
     assert "ends behind where timeline 1 was left" in verdict.reason
 
 
-def test_a_new_system_needs_a_base_backup_at_once(filled: Any, ledger: Dataset) -> None:
+def test_a_new_system_needs_a_base_backup_at_once(filled: Any, ledger: PostgresDataset) -> None:
     """After pg_upgrade nothing leads to the new stream, and the sensor doesn't wait for the schedule to say so."""
     seal_base_backup(filled)
     filled.later(seconds=1)
@@ -126,14 +128,14 @@ def test_a_new_system_needs_a_base_backup_at_once(filled: Any, ledger: Dataset) 
     assert "no base backup follows" in str(base_backup_needed(filled.vault, ledger))
 
 
-def tick(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> Any:
+def tick(instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> Any:
     """One tick of the lineage sensor."""
     context = dg.build_sensor_context(instance=instance, resources={"vault_primary": filled})
     return lineage_sensor.lineage_sensor(ledger, dataset_jobs(ledger)).evaluate_tick(context)
 
 
 def test_the_sensor_asks_for_one_base_backup_and_waits_before_it_asks_again(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run for a new chain, none while one runs, and no second within five minutes of one that failed."""
     assert tick(instance, filled, ledger).run_requests == []
@@ -147,7 +149,7 @@ def test_the_sensor_asks_for_one_base_backup_and_waits_before_it_asks_again(
     assert len(tick(instance, filled, ledger).run_requests) == 1
 
 
-def _job_of(ledger: Dataset) -> dg.JobDefinition:
+def _job_of(ledger: PostgresDataset) -> dg.JobDefinition:
     """A job of the snapshot job's name; what it would do doesn't matter here."""
 
     @dg.op
@@ -167,7 +169,7 @@ def seal_diverged(filled: Any, commits: int) -> None:
     filled.seal("diverged", timeline=1, switch_lsn="0/1001000", commits=rows, commits_total=commits)
 
 
-def test_commits_left_behind_are_red_until_a_person_settles_them(filled: Any, ledger: Dataset) -> None:
+def test_commits_left_behind_are_red_until_a_person_settles_them(filled: Any, ledger: PostgresDataset) -> None:
     """Somebody was told that their money moved. Time alone heals nothing; a later failover is red again."""
     seal_diverged(filled, 0)
     assert judge_lineage(filled, ledger)[diverged_key(ledger)].passed
@@ -192,7 +194,7 @@ def test_commits_left_behind_are_red_until_a_person_settles_them(filled: Any, le
     assert not judge_lineage(filled, ledger)[diverged_key(ledger)].passed
 
 
-def test_a_vault_that_is_away_makes_the_lineage_red(filled: Any, ledger: Dataset) -> None:
+def test_a_vault_that_is_away_makes_the_lineage_red(filled: Any, ledger: PostgresDataset) -> None:
     """What cannot be read is not what it was."""
     filled.away = True
     judged = judge_lineage(filled, ledger)
@@ -200,7 +202,9 @@ def test_a_vault_that_is_away_makes_the_lineage_red(filled: Any, ledger: Dataset
     assert all("vault.unreachable" in verdict.reason for verdict in judged.values())
 
 
-def test_durability_is_judged_for_zero_loss_alone(filled: Any, ledger: Dataset, zero_loss: Dataset) -> None:
+def test_durability_is_judged_for_zero_loss_alone(
+    filled: Any, ledger: PostgresDataset, zero_loss: PostgresDataset
+) -> None:
     """Red before commits ever waited, green while they do, red with the reason from the moment they don't.
 
     A capture that died seals nothing any more: what it sealed last counts no longer than its recovery point.
@@ -230,7 +234,7 @@ def test_durability_is_judged_for_zero_loss_alone(filled: Any, ledger: Dataset, 
     assert verdict()[0] is False
 
 
-def test_a_mode_that_nobody_knows_is_not_green(filled: Any, zero_loss: Dataset) -> None:
+def test_a_mode_that_nobody_knows_is_not_green(filled: Any, zero_loss: PostgresDataset) -> None:
     """Only the word for waiting is green, and only beside a recovery point."""
     assert not judge_durability(None, zero_loss, None, filled.now).passed
     filled.seal("durability", mode="synchronous", since="2026-03-10T12:00:00Z", reason="armed")
@@ -238,7 +242,7 @@ def test_a_mode_that_nobody_knows_is_not_green(filled: Any, zero_loss: Dataset) 
     assert not judge_durability(sealed, zero_loss, None, filled.now).passed
 
 
-def test_the_graph_of_a_zero_loss_dataset_has_the_check(zero_loss: Dataset) -> None:
+def test_the_graph_of_a_zero_loss_dataset_has_the_check(zero_loss: PostgresDataset) -> None:
     """Declared, it is drawn; and nothing else changes."""
     definitions = ProtectedPostgres(zero_loss).build_defs(None)  # type: ignore[arg-type]  # the context isn't read
     names = {key.name for check in definitions.asset_checks or () for key in check.check_keys}

@@ -5,12 +5,12 @@ import pytest
 
 from dr_assets.components import judgements
 from dr_assets.components.postgres_checks import judge_chain
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.verify import Finding, VerifyReport, verify
 
 
-def test_an_unbroken_chain_is_contiguous(filled: Any, ledger: Dataset) -> None:
+def test_an_unbroken_chain_is_contiguous(filled: Any, ledger: PostgresDataset) -> None:
     """From the newest base backup to the end of what is stored, without a hole."""
     assert not judge_chain(filled.vault, ledger).passed
     filled.seal_snapshot()
@@ -21,7 +21,7 @@ def test_an_unbroken_chain_is_contiguous(filled: Any, ledger: Dataset) -> None:
     assert verdict.values["segments"] == 3
 
 
-def test_a_hole_in_the_chain_is_red(filled: Any, ledger: Dataset) -> None:
+def test_a_hole_in_the_chain_is_red(filled: Any, ledger: PostgresDataset) -> None:
     """A missing piece shows with its position, though pieces beyond it are stored."""
     filled.seal_snapshot()
     filled.store_wal()
@@ -31,7 +31,7 @@ def test_a_hole_in_the_chain_is_red(filled: Any, ledger: Dataset) -> None:
     assert "[0/1001000, 0/1002000)" in verdict.reason
 
 
-def test_a_lost_slot_is_red_until_a_new_base_backup(filled: Any, ledger: Dataset) -> None:
+def test_a_lost_slot_is_red_until_a_new_base_backup(filled: Any, ledger: PostgresDataset) -> None:
     """A gap that the capture put on record stays red, and a base backup that begins behind it heals it."""
     filled.seal_snapshot()
     filled.store_wal()
@@ -45,7 +45,7 @@ def test_a_lost_slot_is_red_until_a_new_base_backup(filled: Any, ledger: Dataset
     assert judge_chain(filled.vault, ledger).passed
 
 
-def test_a_base_backup_that_was_under_way_does_not_heal_a_gap(filled: Any, ledger: Dataset) -> None:
+def test_a_base_backup_that_was_under_way_does_not_heal_a_gap(filled: Any, ledger: PostgresDataset) -> None:
     """It ended after the gap and began before it: the WAL it needs is what was lost."""
     filled.store_wal()
     filled.seal_gap()
@@ -116,7 +116,7 @@ def test_a_drill_dated_in_the_future_is_red(filled: Any, estate: Estate) -> None
         ("reconciliation", judgements.judge_money),
     ],
 )
-def test_a_proof_dated_in_the_future_is_red(filled: Any, ledger: Dataset, kind: str, judge: Any) -> None:
+def test_a_proof_dated_in_the_future_is_red(filled: Any, ledger: PostgresDataset, kind: str, judge: Any) -> None:
     """A `passed` sealed by a clock that ran ahead must not count as fresh for as long as it ran ahead."""
     filled.seal(kind, outcome="passed")
     fact = latest_fact(filled.vault, "ledger", kind)
@@ -126,7 +126,7 @@ def test_a_proof_dated_in_the_future_is_red(filled: Any, ledger: Dataset, kind: 
     assert "in the future" in verdict.reason
 
 
-def test_a_base_backup_that_nothing_was_captured_behind_is_not_contiguous(filled: Any, ledger: Dataset) -> None:
+def test_a_base_backup_that_nothing_was_captured_behind_is_not_contiguous(filled: Any, ledger: PostgresDataset) -> None:
     """No hole in nothing is no chain."""
     filled.seal_snapshot()
     assert "no capture" in judge_chain(filled.vault, ledger).reason

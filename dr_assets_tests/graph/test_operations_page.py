@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from dr_assets.components.protected_postgres import ProtectedPostgres
-from dr_assets.estate.model import Dataset, ZeroLoss
+from dr_assets.estate.model import PostgresDataset, ZeroLoss
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -15,7 +15,7 @@ RAISED = re.compile(r'(?:PolicyError|SourceError|VaultError|EngineError)\(\s*"([
 NOT_AT_NIGHT = {"demo", "casino"}
 
 
-def test_every_check_of_a_dataset_is_in_the_table_of_alarms(ledger: Dataset) -> None:
+def test_every_check_of_a_dataset_is_in_the_table_of_alarms(ledger: PostgresDataset) -> None:
     """A check that can turn red and that the page doesn't name leaves the reader alone with it."""
     everything = replace(ledger, zero_loss=ZeroLoss(timedelta(seconds=10)))
     definitions = ProtectedPostgres(everything).build_defs(None)  # type: ignore[arg-type]  # the context isn't read

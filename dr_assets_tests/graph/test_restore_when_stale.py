@@ -6,7 +6,7 @@ import dagster as dg
 from dr_assets.components.postgres_jobs import dataset_jobs
 from dr_assets.components.restore_sensor import restore_when_stale_sensor
 from dr_assets.components.stale import SETTLE, StaleEpisode, follow
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -14,7 +14,7 @@ T0 = datetime(2026, 3, 1, tzinfo=UTC)
 class Ticker:
     """The sensor with its cursor kept between ticks, as the daemon keeps it."""
 
-    def __init__(self, instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+    def __init__(self, instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> None:
         self.cursor: str | None = None
         self.instance, self.filled = instance, filled
         self.sensor = restore_when_stale_sensor(ledger, dataset_jobs(ledger))
@@ -29,7 +29,7 @@ class Ticker:
         return [request.run_key for request in result.run_requests or []]
 
 
-def test_one_restore_an_episode(instance: dg.DagsterInstance, filled: Any, ledger: Dataset) -> None:
+def test_one_restore_an_episode(instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> None:
     """However long the outage lasts, one restore test is asked for; the next outage asks for another."""
     ticker = Ticker(instance, filled, ledger)
     filled.seal_snapshot()
@@ -48,7 +48,7 @@ def test_one_restore_an_episode(instance: dg.DagsterInstance, filled: Any, ledge
 
 
 def test_a_lost_cursor_does_not_start_a_second_restore(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset
 ) -> None:
     """The run key comes from the recovery point that got stale, so the daemon drops a repeated request."""
     ticker = Ticker(instance, filled, ledger)
@@ -62,7 +62,7 @@ def test_a_lost_cursor_does_not_start_a_second_restore(
 
 
 def test_without_a_base_backup_there_is_nothing_to_restore(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset
 ) -> None:
     """Stale before the first base backup asks for nothing, and for the restore as soon as there is one."""
     ticker = Ticker(instance, filled, ledger)
@@ -74,7 +74,7 @@ def test_without_a_base_backup_there_is_nothing_to_restore(
 
 
 def test_a_fresh_chain_without_a_base_backup_asks_for_no_restore(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset
 ) -> None:
     """After a failover `rpo` is red, but there is nothing newer to prove by a restore: a base backup mends it."""
     ticker = Ticker(instance, filled, ledger)

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dr_assets.components.roll_up import judge_backlogs, roll_up_parts
 from dr_assets.components.vault_resource import resource_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets_tests.graph.conftest import FilledVault
@@ -15,7 +15,7 @@ from dr_assets_tests.graph.conftest import FilledVault
 BEGIN = 0x1000000
 
 
-def test_a_run_shows_what_was_rolled_up_and_what_waits(filled: FilledVault, ledger: Dataset) -> None:
+def test_a_run_shows_what_was_rolled_up_and_what_waits(filled: FilledVault, ledger: PostgresDataset) -> None:
     """Pieces over more than an hour make a full; the rest is the backlog, with its age and bytes."""
     for _ in range(8):
         filled.store_wal()
@@ -31,7 +31,7 @@ def test_a_run_shows_what_was_rolled_up_and_what_waits(filled: FilledVault, ledg
     assert (made.metadata["backlog_micros"].value, made.metadata["backlog_age_s"].value) == (1, 600.0)
 
 
-def test_a_backlog_is_green_then_a_warning_then_red(filled: FilledVault, ledger: Dataset) -> None:
+def test_a_backlog_is_green_then_a_warning_then_red(filled: FilledVault, ledger: PostgresDataset) -> None:
     """Minutes are as it should be, hours tell that no roller lives, half of a lock is red."""
     filled.store_wal()
 

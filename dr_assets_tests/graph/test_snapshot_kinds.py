@@ -7,7 +7,7 @@ import pytest
 from dr_assets.cli.snapshot import to_json, to_text
 from dr_assets.components import postgres_assets
 from dr_assets.components.labels import SNAPSHOT_KIND_TAG
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.snapshot import SnapshotResult
 from dr_assets.vault.storage import Lock
 
@@ -21,7 +21,11 @@ def taken(**more: Any) -> SnapshotResult:
 
 @pytest.mark.parametrize("kind", ["incremental", "full", None])
 def test_the_asset_takes_what_the_schedule_found_due(
-    instance: dg.DagsterInstance, filled: Any, ledger: Dataset, monkeypatch: pytest.MonkeyPatch, kind: str | None
+    instance: dg.DagsterInstance,
+    filled: Any,
+    ledger: PostgresDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str | None,
 ) -> None:
     """An incremental only when the run says so; by hand it is a full. The metadata shows which it became, and why."""
     monkeypatch.setenv(ledger.dsn_env, "host=localhost")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dr_assets.components.vault_checkpoint import KEY, checkpoint_parts, judge_complete, judge_consistent
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.log_policy import DeclaredWitness, LogPolicy
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.vault.log.cosignature import CosignatureSigner
 from dr_assets.vault.log.names import checkpoint_name
 from dr_assets.vault.log.reader import LogReader
@@ -28,7 +28,9 @@ def materialize(estate: Estate, filled: FilledVault, vault: str) -> dict[str, An
     return {name: value.value for name, value in made.metadata.items()}
 
 
-def test_a_run_logs_what_is_new_and_the_checks_follow(filled: FilledVault, estate: Estate, ledger: Dataset) -> None:
+def test_a_run_logs_what_is_new_and_the_checks_follow(
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset
+) -> None:
     """Green after a run, yellow when objects wait for two runs, red when nobody logs any more; green after the next."""
     name = ledger.vault
     filled.store_wal()
@@ -53,7 +55,7 @@ def test_a_run_logs_what_is_new_and_the_checks_follow(filled: FilledVault, estat
 
 
 def test_a_vault_that_is_away_keeps_no_other_from_being_logged_and_judged(
-    filled: FilledVault, estate: Estate, ledger: Dataset
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset
 ) -> None:
     """The run fails, and has done and judged what it could."""
     other = replace(ledger, name="cards", vault="spare")
@@ -70,7 +72,9 @@ def test_a_vault_that_is_away_keeps_no_other_from_being_logged_and_judged(
     assert {each.check_name for each in judged} == {"consistent_spare", "complete_spare"}
 
 
-def test_a_log_that_was_rewritten_or_damaged_is_red(filled: FilledVault, estate: Estate, ledger: Dataset) -> None:
+def test_a_log_that_was_rewritten_or_damaged_is_red(
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset
+) -> None:
     """The checks say so; a vault that can't be read is no verdict but a failed run."""
     filled.store_wal()
     materialize(estate, filled, ledger.vault)
@@ -101,7 +105,7 @@ def test_the_estate_has_the_asset_with_its_checks_on_a_schedule(estate: Estate) 
 
 
 def test_a_witness_that_is_away_fails_no_run_and_turns_its_check_red_in_time(
-    filled: FilledVault, estate: Estate, ledger: Dataset, monkeypatch: pytest.MonkeyPatch
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint is published all the same; a quorum that is late by more than the estate allows is red."""
     key = str(CosignatureSigner.of("example.com/w1", Ed25519PrivateKey.generate(), lambda: filled.now).verifier.key)

@@ -17,7 +17,7 @@ from dr_assets.components.vault_keeping import (
     keeping_parts,
 )
 from dr_assets.components.vault_resource import resource_key
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.retention.lock_check import LockReport, Unlocked
 from dr_assets.vault.retention.sampling import SAMPLING, Coverage
@@ -43,7 +43,7 @@ def test_a_run_samples_judges_locks_and_records_the_policy(
     for _ in range(3):
         filled.store_wal()
     shown = run(filled, estate, instance)
-    sampled, locked = (key.name for key in check_keys(estate.datasets["ledger"]))
+    sampled, locked = (key.name for key in check_keys(estate.postgres()["ledger"]))
     assert {name: one.passed for name, one in shown.items()} == dict.fromkeys(
         (sampled, locked, POLICY_CHECK.name), True
     )
@@ -53,7 +53,7 @@ def test_a_run_samples_judges_locks_and_records_the_policy(
     assert first is not None
     assert again is not None
     assert first.key == again.key
-    weaker = replace(estate, datasets={"ledger": replace(estate.datasets["ledger"], rto=timedelta(hours=2))})
+    weaker = replace(estate, datasets={"ledger": replace(estate.postgres()["ledger"], rto=timedelta(hours=2))})
     told = run(filled, weaker, instance)[POLICY_CHECK.name]
     assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "ledger.rto_ms: from 900000 to 7200000" in (told.description or "")
@@ -71,7 +71,7 @@ def test_a_lock_that_vanished_and_a_damaged_object_are_named(
     store.rows[name][0].data = b"rubbish"
     filled.later(days=0)
     policy = replace(
-        estate.datasets["ledger"], sampling=replace(estate.datasets["ledger"].sampling, whole_in=timedelta(days=1))
+        estate.postgres()["ledger"], sampling=replace(estate.postgres()["ledger"].sampling, whole_in=timedelta(days=1))
     )
     shown = run(filled, replace(estate, datasets={"ledger": policy}), instance)
     sampled, locked = (key.name for key in check_keys(policy))
@@ -92,7 +92,7 @@ def test_a_lock_that_vanished_and_a_damaged_object_are_named(
     ],
 )
 def test_sampling_is_judged_by_what_the_facts_prove(
-    ledger: Dataset,
+    ledger: PostgresDataset,
     filled: Any,
     found: dict[str, Any],
     passed: bool,

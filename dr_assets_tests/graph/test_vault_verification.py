@@ -19,7 +19,7 @@ from dr_assets.components.vault_verification import (
     verified,
 )
 from dr_assets.estate.declarations import default_defs_dir
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.proving.restore_test import WORK_DIR_ENV
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.verify.journal import _encoded
@@ -43,7 +43,9 @@ def verdicts(estate: Estate, filled: FilledVault) -> list[str]:
     return ["green" if one.passed else "yellow" if one.is_warning else "red" for one in judged]
 
 
-def test_levels_are_verified_recorded_and_fall_due(filled: FilledVault, estate: Estate, ledger: Dataset) -> None:
+def test_levels_are_verified_recorded_and_fall_due(
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset
+) -> None:
     """Red before the first, yellow until each level was made, green then; red again when nobody verifies."""
     filled.store_wal()
     assert verdicts(estate, filled) == ["red", "green", "red"]
@@ -69,7 +71,7 @@ def test_a_state_of_before_the_trust_file_changed_stops_no_verification(filled: 
 
 
 def test_damage_is_red_until_the_same_level_finds_none(
-    filled: FilledVault, estate: Estate, ledger: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    filled: FilledVault, estate: Estate, ledger: PostgresDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A byte that only a full verification reads is not taken back by an index; overlays are a warning of their own."""
     monkeypatch.setenv("DR_ASSETS_WORK_DIR", str(tmp_path))

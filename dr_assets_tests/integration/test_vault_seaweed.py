@@ -12,11 +12,11 @@ from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.estate.model import (
     TIERS,
     Alerts,
-    Dataset,
     Drill,
     Estate,
     Licence,
     Location,
+    PostgresDataset,
     RestoreTest,
     Retention,
     Snapshot,
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("vault-seaweed")]
 def estate_of(bucket: str) -> Estate:
     """One vault, one dataset under a compliance lock."""
     here = Location("local", "one", "MT")
-    ledger = Dataset(
+    ledger = PostgresDataset(
         name="ledger", kind="postgres", tier=TIERS["player_ledger"], dsn_env="DSN", slot="s",
         rpo=timedelta(seconds=30), rto=timedelta(minutes=15), snapshot=Snapshot(timedelta(days=1)),
         retention=Retention("compliance", 30, 30), location=here, vault="primary", replicas=(),

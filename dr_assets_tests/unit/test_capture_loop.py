@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from dr_assets.estate.errors import SourceError, VaultError
-from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.estate.model import TIERS, Drill, Location, PostgresDataset, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.clip import require_whole
@@ -82,9 +82,9 @@ class ScriptedStream:
         """Memory is full."""
 
 
-def ledger() -> Dataset:
+def ledger() -> PostgresDataset:
     """A declared dataset whose pieces are cut at once."""
-    return Dataset(
+    return PostgresDataset(
         name="ledger", kind="postgres", tier=TIERS["player_ledger"], dsn_env="X", slot="s", rpo=timedelta(seconds=30),
         rto=timedelta(minutes=15), snapshot=Snapshot(every=timedelta(hours=24)),
         retention=Retention(lock="governance", days=14, lock_days=14), location=Location("ovh", "gra", "MT"),

@@ -11,7 +11,7 @@ from dr_assets.cli.app import app
 from dr_assets.components.labels import dataset_labels
 from dr_assets.estate.declarations import check_estate, load_estate
 from dr_assets.estate.keeping import needed_warm
-from dr_assets.estate.model import Cold, Dataset, Regime, Retention, Sampling
+from dr_assets.estate.model import Cold, PostgresDataset, Regime, Retention, Sampling
 from dr_assets.estate.regimes import LOCK_CAP, longest_days, shipped_regimes, strictest
 from dr_assets.vault.retention import LockRules
 from dr_assets.vault.retention.cold_rule import cold_rule
@@ -54,7 +54,7 @@ def test_what_ships_is_unconfirmed_and_names_its_source() -> None:
 def test_the_strictest_of_all_holds(tmp_path: Path, text: str, days: int, lock_days: int, mode: str) -> None:
     """The most days and the stronger mode, of the dataset's own and of every regime that it names."""
     estate = load_estate(declared(tmp_path, with_retention(text), estate=ESTATE + OWN))
-    kept = estate.datasets["ledger"].retention
+    kept = estate.postgres()["ledger"].retention
     assert (kept.days, kept.lock_days, kept.lock) == (days, lock_days, mode)
     assert LockRules.of(estate).length("ledger", "part") == timedelta(days=lock_days) + DAY + 7 * DAY
 
@@ -132,7 +132,7 @@ def test_a_cold_class_is_refused_with_hours_against_the_rto(tmp_path: Path) -> N
 
 def test_defaults_and_the_lifecycle_rule(tmp_path: Path) -> None:
     """A day and a month without a word; a rule for base backups' parts alone, in whole days, that deletes nothing."""
-    ledger: Dataset = load_estate(declared(tmp_path, LEDGER)).datasets["ledger"]
+    ledger: PostgresDataset = load_estate(declared(tmp_path, LEDGER)).datasets["ledger"]
     assert (ledger.sampling, ledger.cold) == (Sampling(DAY, 30 * DAY), None)
     assert cold_rule("casino", ledger) is None
     text = changed(LEDGER, "  rto: 15m\n", "  rto: 15m\n  cold: {storage_class: DEEP_ARCHIVE, after: 90d}\n")
@@ -162,5 +162,5 @@ def test_the_command_shows_who_confirmed_what(tmp_path: Path) -> None:
     assert rows["datasets"]["ledger"]["unconfirmed"] == ["eu_aml"]
     checked = CliRunner().invoke(app, ["estate", "check", "--defs", str(folder)], env={"COLUMNS": "200"})
     assert "eu_aml (1827 d, UNCONFIRMED)" in checked.output
-    tags = dataset_labels(load_estate(folder).datasets["ledger"]).tags
+    tags = dataset_labels(load_estate(folder).postgres()["ledger"]).tags
     assert (tags["dr_assets/regime_eu_aml"], tags["dr_assets/regime_ours"]) == ("unconfirmed", "confirmed")

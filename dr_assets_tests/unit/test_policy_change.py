@@ -14,7 +14,7 @@ from dr_assets.estate.commit import COMMIT_ENV, commit_of
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.key_places import FileKeys, HsmKeys, KeyProviderPlace
-from dr_assets.estate.model import Cold, Dataset, Estate, Retention, Sampling, Subjects, ZeroLoss
+from dr_assets.estate.model import Cold, Estate, PostgresDataset, Retention, Sampling, Subjects, ZeroLoss
 from dr_assets.estate.promises import WEAKER, changes, is_weaker, promises_of
 from dr_assets.vault.retention.policy_change import (
     acknowledge_policy,
@@ -42,7 +42,7 @@ def vault() -> Vault:
 
 def altered(estate: Estate, **more: Any) -> Estate:
     """With another ledger."""
-    return replace(estate, datasets={"ledger": replace(estate.datasets["ledger"], **more)})
+    return replace(estate, datasets={"ledger": replace(estate.postgres()["ledger"], **more)})
 
 
 STRONG: dict[str, Any] = {
@@ -157,7 +157,7 @@ def test_the_commit_is_told_or_asked_of_git(tmp_path: Path) -> None:
 
 def test_datasets_keep_their_own_promises(estate: Estate) -> None:
     """One dataset's change names that dataset alone."""
-    ledger: Dataset = estate.datasets["ledger"]
+    ledger: PostgresDataset = estate.postgres()["ledger"]
     two = replace(estate, datasets={"ledger": ledger, "kyc": replace(ledger, name="kyc")})
     other = replace(two, datasets=dict(two.datasets) | {"kyc": replace(ledger, name="kyc", rto=timedelta(hours=9))})
     assert [change.what for change in changes(promises_of(two), promises_of(other))] == ["kyc.rto_ms"]

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.base_manifest import Archive, BaseManifest, Parent
 from dr_assets.stores.postgres.capture_facts import record_rewind
 from dr_assets.stores.postgres.incremental import Choice, choose_ground
@@ -19,7 +19,7 @@ from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets_tests.unit.test_restore_lineage import OLD, SIZE, T0, Ticking, at, captured, put_wal, switched
 
-DATASET = cast("Dataset", SimpleNamespace(name="ledger", snapshot=SimpleNamespace(incrementals_max=24)))
+DATASET = cast("PostgresDataset", SimpleNamespace(name="ledger", snapshot=SimpleNamespace(incrementals_max=24)))
 NOTHING = Archive("base.tar", None, None, 0, 0, 0)
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from dr_assets.cli import wal as command
 from dr_assets.cli.app import app
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.lineage import TIMELINE
 from dr_assets.vault.facts import record_fact
@@ -60,7 +60,7 @@ def get(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the command's own would end this process
     monkeypatch.setattr(command, "estate_of", lambda _: cast("Estate", None))
-    monkeypatch.setattr(command, "dataset_of", lambda *_: cast("Dataset", _Declared()))
+    monkeypatch.setattr(command, "postgres_of", lambda *_: cast("PostgresDataset", _Declared()))
     monkeypatch.setattr(command, "vault_of", lambda *_, **__: vault)
 
     def run(name: str, *more: str, standby: bool = True) -> int:

@@ -21,7 +21,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.declarations import default_defs_dir, load_estate
-from dr_assets.estate.model import Dataset, Estate, Spool, ZeroLoss
+from dr_assets.estate.model import Estate, PostgresDataset, Spool, ZeroLoss
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.wal_feed import WalFeed
 from dr_assets.vault.connect import init_vault, open_vault
@@ -62,7 +62,7 @@ class Scene:
     rounds: int = 0
     retired: list[PostgresServer] = field(default_factory=list)
 
-    def dataset(self, kind: Kind) -> Dataset:
+    def dataset(self, kind: Kind) -> PostgresDataset:
         """The declared ledger, in the mode of a kind of round."""
         spool_bytes = int(self.env[SPOOL_BYTES_ENV]) if kind.spool else 0
         return with_mode(self.estate.datasets[DATASET], zero_loss=kind.zero_loss, spool_bytes=spool_bytes)
@@ -125,8 +125,8 @@ class Scene:
 
 
 def with_mode(
-    dataset: Dataset, *, zero_loss: bool, spool_bytes: int = 0, degrade_after_s: float | None = None
-) -> Dataset:
+    dataset: PostgresDataset, *, zero_loss: bool, spool_bytes: int = 0, degrade_after_s: float | None = None
+) -> PostgresDataset:
     """A declared dataset in one of the modes that rounds are run in."""
     degrade_after = None if degrade_after_s is None else timedelta(seconds=degrade_after_s)
     return dataclasses.replace(

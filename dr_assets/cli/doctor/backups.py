@@ -31,7 +31,7 @@ PASSED: Final = "passed"
 
 def recovery_point(patient: Patient) -> Iterator[Line]:
     """Its age against the RPO, by the rule of the check `rpo`."""
-    vault, dataset = patient.vault(), patient.dataset
+    vault, dataset = patient.vault(), patient.database
     point, base = stored_recovery_point(vault, dataset), latest_fact(vault, dataset.name, "snapshot")
     now = vault.clock()
     left = {} if point is None else left_on_the_way(vault, dataset.name, stream_of(point), base)
@@ -46,7 +46,7 @@ def recovery_point(patient: Patient) -> Iterator[Line]:
 
 def base_backup(patient: Patient) -> Iterator[Line]:
     """The newest one is recent, and a restore of it to the newest point can be planned, run and has room."""
-    vault, dataset = patient.vault(), patient.dataset
+    vault, dataset = patient.vault(), patient.database
     newest = latest_fact(vault, dataset.name, "snapshot")
     take = f"run `dr-assets snapshot {dataset.name}`"
     if newest is None:
@@ -65,7 +65,7 @@ def base_backup(patient: Patient) -> Iterator[Line]:
 
 def gaps(patient: Patient) -> Iterator[Line]:
     """WAL that is known to be lost since the newest base backup."""
-    vault, dataset = patient.vault(), patient.dataset
+    vault, dataset = patient.vault(), patient.database
     gap, base = latest_fact(vault, dataset.name, GAP), latest_fact(vault, dataset.name, "snapshot")
     if gap is None:
         yield Line("gaps", "ok", "none on record")
@@ -80,18 +80,18 @@ def gaps(patient: Patient) -> Iterator[Line]:
 
 def left_behind(patient: Patient) -> Iterator[Line]:
     """Commits that a failover left behind and nobody has settled."""
-    found = unsettled(patient.vault(), patient.dataset.name)
+    found = unsettled(patient.vault(), patient.database.name)
     if not found:
         yield Line("diverged", "ok", "no commit that a failover left behind waits for a person")
         return
     total = sum(int(str(fact.body["commits_total"])) for fact in found)
-    hint = f"`dr-assets settle {patient.dataset.name}` lists them; docs/operations.md, `diverged`"
+    hint = f"`dr-assets settle {patient.database.name}` lists them; docs/operations.md, `diverged`"
     yield Line("diverged", "bad", f"{total} commit(s) were left behind by {len(found)} failover(s)", hint)
 
 
 def roll_up(patient: Patient) -> Iterator[Line]:
     """How much WAL waits for its full segment."""
-    vault, name = patient.vault(), patient.dataset.name
+    vault, name = patient.vault(), patient.database.name
     now = vault.clock()
     waiting = backlogs(vault, name)
     oldest = max((backlog.age(now) for backlog in waiting), default=timedelta(0))
@@ -104,7 +104,7 @@ def roll_up(patient: Patient) -> Iterator[Line]:
 
 def proofs(patient: Patient) -> Iterator[Line]:
     """The newest restore test, reconciliation and drill passed and are not overdue."""
-    dataset = patient.dataset
+    dataset = patient.database
     window = cadence.with_grace(cadence.longest_interval(dataset.restore_test.cron))
     for kind in ("restore_test", "reconciliation"):
         yield _proof(patient, kind, window.total_seconds(), f"run Dagster's job {dataset.name}_restore_test")
@@ -112,18 +112,18 @@ def proofs(patient: Patient) -> Iterator[Line]:
 
 
 def _cadence(patient: Patient, newest: Fact, now: datetime, take: str) -> Line:
-    every = patient.dataset.snapshot.every
+    every = patient.database.snapshot.every
     begun = parse_time(str(newest.body.get("begin_at")), str(newest.key))
     found = f"the newest is of {begun:%Y-%m-%d %H:%M} UTC, one is due every {format_duration(every)}"
     if now - begun <= cadence.with_grace(every):
         return Line("base backup", "ok", found)
-    hint = f"{take}, and see why Dagster's schedule {patient.dataset.name}_snapshot did not"
+    hint = f"{take}, and see why Dagster's schedule {patient.database.name}_snapshot did not"
     return Line("base backup", "warn", found, hint)
 
 
 def _proof(patient: Patient, kind: str, window_s: float, run: str) -> Line:
     vault = patient.vault()
-    fact, name, now = latest_fact(vault, patient.dataset.name, kind), kind.replace("_", " "), vault.clock()
+    fact, name, now = latest_fact(vault, patient.database.name, kind), kind.replace("_", " "), vault.clock()
     if fact is None:
         return Line(name, "bad", "never done: nothing counts as backed up until it was restored", run)
     if fact.body.get("outcome") != PASSED:

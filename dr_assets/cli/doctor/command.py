@@ -29,6 +29,21 @@ ESTATE: Final = "estate"
 _CODED: Final = re.compile(r"[a-z]+\.[a-z_]+: ")  # an error's code leads its line
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "bad": "red"}
 Told = list[tuple[str, Line]]
+Look = Callable[[Patient], Iterator[Line]]
+_DATABASE: Final[dict[str, Look]] = {
+    "spool": settings.spool,
+    "source": source.source,
+    "patroni": source.patroni,
+    "preflight": source.fitness,
+}
+_STORED_DATABASE: Final[dict[str, Look]] = {
+    "recovery point": backups.recovery_point,
+    "base backup": backups.base_backup,
+    "gaps": backups.gaps,
+    "diverged": backups.left_behind,
+    "roll-up": backups.roll_up,
+    "proofs": backups.proofs,
+}
 
 
 def doctor(
@@ -67,13 +82,11 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
     probes: list[Probe] = []
     for name in names:
         patient = Patient(estate, estate.datasets[name], env)
-        looks: dict[str, Callable[[Patient], Iterator[Line]]] = {
+        is_postgres = patient.dataset.kind == "postgres"
+        looks: dict[str, Look] = {
             "environment": settings.environment,
             "keys": keys.keys,
-            "spool": settings.spool,
-            "source": source.source,
-            "patroni": source.patroni,
-            "preflight": source.fitness,
+            **(_DATABASE if is_postgres else {}),
             "vault": vaults.vault,
             **{f"replica {each}": partial(vaults.replica, name=each) for each in patient.dataset.replicas},
             "transit": standing.transit,
@@ -85,12 +98,7 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
             "witness": standing.witness,
             "verification": standing.verification,
             **({"write probe": vaults.write_once} if write_probe else {}),
-            "recovery point": backups.recovery_point,
-            "base backup": backups.base_backup,
-            "gaps": backups.gaps,
-            "diverged": backups.left_behind,
-            "roll-up": backups.roll_up,
-            "proofs": backups.proofs,
+            **(_STORED_DATABASE if is_postgres else {}),
         }
         probes += [Probe(name, check, partial(look, patient)) for check, look in looks.items()]
     probes.append(Probe(ESTATE, "dagster", partial(orchestration.dagster, env)))

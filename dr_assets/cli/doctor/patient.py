@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import DrError, PolicyError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Dataset, Estate, PostgresDataset
 from dr_assets.stores.postgres.dsn import parse_dsn
 from dr_assets.stores.postgres.patroni import parse_urls
 from dr_assets.vault.connect import credentials_of, open_vault
@@ -31,17 +31,24 @@ class Patient:
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def database(self) -> PostgresDataset:
+        """The dataset, for probes that only databases get."""
+        if not isinstance(self.dataset, PostgresDataset):
+            raise TypeError(self.dataset.kind)
+        return self.dataset
+
+    @property
     def dsn(self) -> str:
         """The source's connection string. Raises PolicyError `cli.dsn_missing`."""
-        dsn = self.env.get(self.dataset.dsn_env)
+        dsn = self.env.get(self.database.dsn_env)
         if not dsn:
-            name = self.dataset.dsn_env
+            name = self.database.dsn_env
             raise PolicyError("cli.dsn_missing", f"{name} is not set", f"export {name}='host=… dbname=… user=…'")
         return dsn
 
     def patroni(self) -> tuple[str, ...]:
         """Patroni's endpoints, none where the dataset names none. Raises PolicyError."""
-        variable = self.dataset.patroni_env
+        variable = self.database.patroni_env
         return parse_urls(self.env.get(variable, "")) if variable else ()
 
     def path(self, variable: str) -> Path:
@@ -72,8 +79,10 @@ def secrets_of(estate: Estate, env: Mapping[str, str]) -> list[str]:
     names = [name for pair in pairs for name in (pair.access_key_env, pair.secret_key_env)]
     names += [name for name in (estate.alerts.slack_webhook_env, estate.alerts.webhook_env) if name]
     names += estate.secret_key_envs()
+    names += [name for topics in estate.topics().values() if (name := topics.security.password_env)]
+    names += [name for bucket in estate.buckets().values() for name in (bucket.access_key_env, bucket.secret_key_env)]
     found = [env.get(name, "") for name in names]
-    for dataset in estate.datasets.values():
+    for dataset in estate.postgres().values():
         found += _dsn_secrets(env.get(dataset.dsn_env, ""))
     return sorted({secret for secret in found if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
 

@@ -27,9 +27,7 @@ _COMBINE_SINCE: Final = 17
 def environment(patient: Patient) -> Iterator[Line]:
     """Each variable that the declarations name is set; values are never shown."""
     estate, dataset = patient.estate, patient.dataset
-    needed = {dataset.dsn_env, *estate.key_envs()}
-    needed |= {*patient.vault_envs(dataset.vault)}
-    needed |= {name for name in (dataset.spool.dir_env if dataset.spool else None, dataset.patroni_env) if name}
+    needed = dataset.env_names() | estate.key_envs() | {*patient.vault_envs(dataset.vault)}
     unset = sorted(name for name in needed if not patient.env.get(name))
     if unset:
         hint = "set them where this runs and where the capture and Dagster's runs are started"
@@ -74,7 +72,7 @@ def room_for(patient: Patient, needed_bytes: int) -> Line:
 
 def spool(patient: Patient) -> Iterator[Line]:
     """The spool's folder is there, ours alone, writable and large enough."""
-    declared = patient.dataset.spool
+    declared = patient.database.spool
     if declared is None:
         return
     folder = patient.path(declared.dir_env)

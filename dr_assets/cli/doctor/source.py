@@ -30,7 +30,7 @@ def source(patient: Patient) -> Iterator[Line]:
         yield Line("source", "ok", f"PostgreSQL {version // 10000}.{version % 10000} at {describe_dsn(dsn)}")
         yield _clock(connection)
         yield from _slot(patient, connection)
-        if patient.dataset.zero_loss is not None:
+        if patient.database.zero_loss is not None:
             yield _synchronous(patient, connection)
     yield programs_for(patient, version // 10000, "the source")
 
@@ -57,7 +57,7 @@ def patroni(patient: Patient) -> Iterator[Line]:
 
 def fitness(patient: Patient) -> Iterator[Line]:
     """What `dr-assets preflight` finds."""
-    findings = preflight(patient.dsn, patient.dataset, patient.patroni())
+    findings = preflight(patient.dsn, patient.database, patient.patroni())
     for finding in findings:
         yield Line("preflight", _SEVERITY[finding.severity], f"{finding.code}: {finding.found}", finding.hint)
     if not findings:
@@ -78,10 +78,10 @@ def _clock(connection: Connection) -> Line:
 
 
 def _slot(patient: Patient, connection: Connection) -> Iterator[Line]:
-    slot = slot_status(connection, patient.dataset.slot)
+    slot = slot_status(connection, patient.database.slot)
     if slot is None:
-        hint = f"start `dr-assets capture {patient.dataset.name}`: it creates it; if there was one, see its log"
-        yield Line("slot", "bad", f"there is no slot {patient.dataset.slot}: nothing is being captured", hint)
+        hint = f"start `dr-assets capture {patient.database.name}`: it creates it; if there was one, see its log"
+        yield Line("slot", "bad", f"there is no slot {patient.database.slot}: nothing is being captured", hint)
         return
     if slot.is_lost:
         hint = "docs/operations.md, `Slot lost`: --accept-gap, then a base backup at once"
@@ -94,12 +94,12 @@ def _slot(patient: Patient, connection: Connection) -> Iterator[Line]:
 def _reader(patient: Patient, slot: SlotStatus) -> Line:
     if slot.active:
         return Line("capture", "ok", f"streams from slot {slot.name}, PID {slot.active_pid} of the source")
-    hint = f"start `dr-assets capture {patient.dataset.name}`, and see why it ended (journalctl, or its log)"
+    hint = f"start `dr-assets capture {patient.database.name}`, and see why it ended (journalctl, or its log)"
     return Line("capture", "bad", f"nobody reads slot {slot.name}", hint)
 
 
 def _reserve(patient: Patient, slot: SlotStatus) -> Line:
-    room = RoomWatch(patient.dataset.wal_volume_bytes).look(slot, time.monotonic())
+    room = RoomWatch(patient.database.wal_volume_bytes).look(slot, time.monotonic())
     limit = "no limit is known" if room.limit_bytes is None else f"of {room.limit_bytes >> 20} MiB at most"
     found = f"slot {slot.name} is {slot.wal_status}, the source keeps {slot.retained_bytes >> 20} MiB for it, {limit}"
     alarm = room.alarm()
@@ -112,7 +112,7 @@ def _reserve(patient: Patient, slot: SlotStatus) -> Line:
 
 def _synchronous(patient: Patient, connection: Connection) -> Line:
     """Commits wait for the capture, by the server's own word; its application_name is the slot's name."""
-    name = patient.dataset.slot
+    name = patient.database.slot
     row = connection.execute(
         "SELECT sync_state FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'", (name,)
     ).fetchone()

@@ -32,8 +32,8 @@ def replica(patient: Patient, name: str) -> Iterator[Line]:
     check = f"replica {name}"
     opened = patient.vault(name)
     yield from _store(check, opened)
-    point = stored_recovery_point(opened, patient.dataset)
-    trouble = age_trouble(patient.dataset, point, opened.clock())
+    point = stored_recovery_point(opened, patient.database)
+    trouble = age_trouble(patient.database, point, opened.clock())
     if trouble is None and point is not None and point.at is not None:
         yield Line(check, "ok", f"in the copy {age_text(opened.clock(), point.at)}")
     else:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import record_capture
 from dr_assets.stores.postgres.capture_loop import CaptureLoop, CaptureOptions, LoopParts
 from dr_assets.stores.postgres.diverged import record_diverged
@@ -66,7 +66,7 @@ class Capture:
     def __init__(
         self,
         vault: Vault,
-        dataset: Dataset,
+        dataset: PostgresDataset,
         dsn: str,
         *,
         clock: Callable[[], datetime] | None = None,

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 
 from dr_assets.estate.errors import SourceError, VaultError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_capture
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
 from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
@@ -76,7 +76,7 @@ class LoopParts:
     """What a loop is put together from; it closes none of it."""
 
     vault: Vault
-    dataset: Dataset
+    dataset: PostgresDataset
     identity: SystemIdentity
     stream: SourceStream
     putters: Putters[Piece]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psycopg
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Dataset, Estate
+from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.stores.postgres.dsn import describe_dsn, parse_dsn
 from dr_assets.stores.postgres.session import Connection, connect, source_errors
 
@@ -61,7 +61,7 @@ def undeclared_databases(estate: Estate, env: Mapping[str, str]) -> list[Undecla
     Servers are told apart by their system identifier, so that two names of one server don't hide or double anything.
     Raises PolicyError (`source.dsn_unset`) when a dataset's DSN is not in `env`, SourceError when a server is away.
     """
-    views = [_view(dataset, _dsn(dataset, env)) for dataset in estate.datasets.values()]
+    views = [_view(dataset, _dsn(dataset, env)) for dataset in estate.postgres().values()]
     declared = {(view.system_id, view.declared) for view in views}
     found = {
         (view.system_id, name): UndeclaredDatabase(view.server, view.system_id, name, owner, size, view.dataset)
@@ -72,7 +72,7 @@ def undeclared_databases(estate: Estate, env: Mapping[str, str]) -> list[Undecla
     return sorted(found.values(), key=lambda database: (database.server, database.database))
 
 
-def _dsn(dataset: Dataset, env: Mapping[str, str]) -> str:
+def _dsn(dataset: PostgresDataset, env: Mapping[str, str]) -> str:
     dsn = env.get(dataset.dsn_env, "")
     if not dsn:
         raise PolicyError(
@@ -83,7 +83,7 @@ def _dsn(dataset: Dataset, env: Mapping[str, str]) -> str:
     return dsn
 
 
-def _view(dataset: Dataset, dsn: str) -> _View:
+def _view(dataset: PostgresDataset, dsn: str) -> _View:
     with source_errors(dsn), connect(dsn, application_name="dr-assets discover") as connection:
         row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
         databases = [(str(name), str(owner), int(str(size))) for name, owner, size in connection.execute(_DATABASES)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dr_assets.estate.errors import PolicyError, SourceError, VaultError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres import base_manifest
 from dr_assets.stores.postgres.base_manifest import BaseManifest, Parent
 from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
@@ -90,7 +90,7 @@ def require_incrementals(dsn: str, server_version: int, summarize_wal: str | Non
 
 
 def choose_ground(
-    vault: Vault, dataset: Dataset, system_id: str, server_version: int, *, data_checksums: bool
+    vault: Vault, dataset: PostgresDataset, system_id: str, server_version: int, *, data_checksums: bool
 ) -> Choice:
     """The newest base backup of this cluster, if an incremental may build on it.
 
@@ -113,7 +113,9 @@ def choose_ground(
         return Choice(None, f"{newest[0].key} cannot be built on: {error.code}: {error.found}")
 
 
-def _unfit(manifest: BaseManifest, dataset: Dataset, server_version: int, *, data_checksums: bool) -> str | None:
+def _unfit(
+    manifest: BaseManifest, dataset: PostgresDataset, server_version: int, *, data_checksums: bool
+) -> str | None:
     most = dataset.snapshot.incrementals_max
     if manifest.depth >= most:
         return f"{manifest.depth} incrementals follow full {manifest.full_snapshot_id}, at most {most} may"

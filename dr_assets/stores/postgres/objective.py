@@ -10,7 +10,7 @@ from typing import Final
 
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.position import RecoveryPoint
@@ -21,7 +21,7 @@ NOTHING_STORED: Final = "nothing is stored yet"
 
 
 def rpo_trouble(
-    dataset: Dataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
+    dataset: PostgresDataset, point: RecoveryPoint | None, base: Fact | None, left: Mapping[int, int], now: datetime
 ) -> str | None:
     """Why the RPO is not met, None if it is. `base` is the newest `snapshot` fact, `left` as for `unfollowed`.
 
@@ -33,7 +33,7 @@ def rpo_trouble(
     return "; ".join(trouble for trouble in troubles if trouble) or None
 
 
-def age_trouble(dataset: Dataset, point: RecoveryPoint | None, now: datetime) -> str | None:
+def age_trouble(dataset: PostgresDataset, point: RecoveryPoint | None, now: datetime) -> str | None:
     """Why the recovery point is too old, undated or unprotected, whatever leads to it; None if it is not."""
     if point is None:
         return NOTHING_STORED

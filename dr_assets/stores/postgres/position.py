@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import Anchor, latest_anchor
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT
 from dr_assets.vault.chain import resolve
@@ -37,7 +37,9 @@ class RecoveryPoint:
     chain_begin: int
 
 
-def stored_recovery_point(vault: Vault, dataset: Dataset, since: RecoveryPoint | None = None) -> RecoveryPoint | None:
+def stored_recovery_point(
+    vault: Vault, dataset: PostgresDataset, since: RecoveryPoint | None = None
+) -> RecoveryPoint | None:
     """The newest stored recovery point, None when nothing was ever stored.
 
     Begins at the newest capture fact, or at `since` (what an earlier call returned) when that is farther on the same

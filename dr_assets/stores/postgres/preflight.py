@@ -11,7 +11,7 @@ from typing import Final, Literal
 from psycopg import sql
 
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.dsn import describe_dsn, require_safe_transport
 from dr_assets.stores.postgres.managed import managed_service
 from dr_assets.stores.postgres.nodes import Nodes
@@ -54,7 +54,7 @@ class PreflightFinding:
 class _Source:
     """What the checks look at, read once."""
 
-    dataset: Dataset
+    dataset: PostgresDataset
     connection: Connection
     user: str
     settings: dict[str, str]
@@ -66,7 +66,7 @@ class _Source:
         return int(self.settings[setting])
 
 
-def preflight(dsn: str, dataset: Dataset, patroni: Sequence[str] = ()) -> list[PreflightFinding]:
+def preflight(dsn: str, dataset: PostgresDataset, patroni: Sequence[str] = ()) -> list[PreflightFinding]:
     """Every finding, errors first; an empty list means nothing stands in the way.
 
     Raises SourceError when the server can't be asked at all, PolicyError for an unreadable DSN.
@@ -115,7 +115,7 @@ def _too_old(connection: Connection) -> list[PreflightFinding]:
     return [PreflightFinding("source.version", "error", f"PostgreSQL {version // 10000} is older than 15", hint)]
 
 
-def _judge(dsn: str, dataset: Dataset, connection: Connection, nodes: Nodes) -> list[PreflightFinding]:
+def _judge(dsn: str, dataset: PostgresDataset, connection: Connection, nodes: Nodes) -> list[PreflightFinding]:
     source = _read(dataset, connection)
     findings = [finding for check in _CHECKS for finding in check(source)]
     findings += [PreflightFinding(*each) for each in judge_zero_loss(connection, dataset, source.user)]
@@ -126,7 +126,7 @@ def _judge(dsn: str, dataset: Dataset, connection: Connection, nodes: Nodes) -> 
     return findings + list(_replication(dsn, source))
 
 
-def _read(dataset: Dataset, connection: Connection) -> _Source:
+def _read(dataset: PostgresDataset, connection: Connection) -> _Source:
     settings = connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (list(_SETTINGS),))
     slots = connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone()
     senders = connection.execute("SELECT count(*) FROM pg_stat_replication").fetchone()

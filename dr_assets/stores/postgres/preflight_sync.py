@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from psycopg import sql
 
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.session import Connection
 from dr_assets.stores.postgres.sync_names import SyncNames, parse_sync_names
 from dr_assets.stores.postgres.weak_commits import WeakCommit, sees_sessions, weak_commits
@@ -30,7 +30,7 @@ WHERE lower(application_name) = lower(%s)
 """
 
 
-def judge_zero_loss(connection: Connection, dataset: Dataset, user: str) -> Iterator[Judgement]:
+def judge_zero_loss(connection: Connection, dataset: PostgresDataset, user: str) -> Iterator[Judgement]:
     """Every finding about zero loss, none for a dataset that isn't declared so. Raises psycopg.Error."""
     if dataset.zero_loss is None:
         yield from _left_behind(connection, dataset)
@@ -45,7 +45,7 @@ def judge_zero_loss(connection: Connection, dataset: Dataset, user: str) -> Iter
     yield from _weak(connection, user)
 
 
-def _left_behind(connection: Connection, dataset: Dataset) -> Iterator[Judgement]:
+def _left_behind(connection: Connection, dataset: PostgresDataset) -> Iterator[Judgement]:
     row = connection.execute(_SETTING).fetchone()
     if parse_sync_names(str(row[0] if row else "")).has(dataset.slot):
         found = f"synchronous_standby_names asks for {dataset.slot}, and {dataset.name} is declared asynchronous"

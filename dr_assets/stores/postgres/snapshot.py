@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.base_manifest import BACKUP_MANIFEST, BaseManifest
 from dr_assets.stores.postgres.basebackup import (
     ArchiveBegan,
@@ -142,7 +142,7 @@ class _Source:
 
 def take_snapshot(
     vault: Vault,
-    dataset: Dataset,
+    dataset: PostgresDataset,
     dsn: str,
     *,
     incremental: bool = False,
@@ -188,7 +188,7 @@ class _IncrementalRefused(Exception):  # noqa: N818 - an answer that the caller 
         self.timeline = timeline
 
 
-def _choose(vault: Vault, dataset: Dataset, dsn: str, source: _Source) -> Choice:
+def _choose(vault: Vault, dataset: PostgresDataset, dsn: str, source: _Source) -> Choice:
     require_incrementals(dsn, source.server_version, source.summarize_wal)
     return choose_ground(vault, dataset, source.system_id, source.server_version, data_checksums=source.data_checksums)
 
@@ -198,7 +198,7 @@ class _Take:
     """One base backup under way: what it is of and where it goes."""
 
     vault: Vault
-    dataset: Dataset
+    dataset: PostgresDataset
     dsn: str
     source: _Source
     progress: Callable[[SnapshotProgress], None] | None
@@ -267,7 +267,7 @@ class _Take:
             raise _IncrementalRefused(ground, timeline, error.message) from None
 
 
-def _lock(vault: Vault, dataset: Dataset, *, is_full: bool) -> Lock:
+def _lock(vault: Vault, dataset: PostgresDataset, *, is_full: bool) -> Lock:
     """A full that incrementals will follow is needed until the last of them isn't, up to one interval later.
 
     So it gets that much more at once: extending every part of it again and again would cost a request each.
@@ -392,7 +392,7 @@ def _history(server: ReplicationConnection, timeline: int) -> str | None:
     return server.execute(f"TIMELINE_HISTORY {timeline}")[0]["content"]
 
 
-def _policy(dataset: Dataset, lock: Lock) -> dict[str, str]:
+def _policy(dataset: PostgresDataset, lock: Lock) -> dict[str, str]:
     """What the set was locked under, so that a later look at it needs no declaration."""
     return {
         "lock": lock.mode.lower(),

@@ -18,7 +18,7 @@ from typing import Final
 import psycopg
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.beside import Beside, keep_looking
 from dr_assets.stores.postgres.dsn import masked
 from dr_assets.stores.postgres.session import Connection, connect
@@ -79,7 +79,7 @@ class SyncGuard(Beside):
     def __init__(
         self,
         dsn: str,
-        dataset: Dataset,
+        dataset: PostgresDataset,
         *,
         told_by: str,
         rearm_after_s: float = 5.0,

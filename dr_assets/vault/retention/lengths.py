@@ -14,7 +14,7 @@ from dr_assets.estate.model import Estate
 from dr_assets.estate.regimes import LOCK_CAP, SLACK
 from dr_assets.vault.storage import Lock, LockMode
 
-Kind = Literal["wal", "part", "manifest", "fact", "key", "micro", "full", "incremental", "log", "ring"]
+Kind = Literal["wal", "part", "manifest", "fact", "key", "micro", "full", "incremental", "log", "ring", "pack"]
 
 MICRO_LOCK: Final = timedelta(days=14)
 KEY_MARGIN: Final = timedelta(days=365)
@@ -47,8 +47,8 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
     """How long an object of `kind` is locked from the moment it is sealed (DESIGN §4).
 
     A recovery point stays reachable for the retention's days. What carries it (base backup, manifest, WAL, fact) is
-    needed until the newest point that depends on it leaves the retention: one snapshot interval later, plus a week of
-    failed snapshots. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
+    needed until the newest point that depends on it leaves the retention: one interval of new beginnings later
+    (`Dataset.base_every`: base backups, exports of compacted topics, inventories), plus a week of failed ones. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
     `micro` is for segments that a full segment will replace, as long as a roller is at work (docs/decisions/0070).
     `full` is for the parts and the manifest of a full base backup that incrementals will follow: the last of them may
     be taken one interval later, and is worth nothing without it. `incremental` and `log` (what lies under
@@ -106,7 +106,7 @@ class LockRules:
     @classmethod
     def of(cls, estate: Estate) -> "LockRules":
         """The rules that the estate declares."""
-        rules = {name: (dataset.retention, dataset.snapshot.every) for name, dataset in estate.datasets.items()}
+        rules = {name: (dataset.retention, dataset.base_every) for name, dataset in estate.datasets.items()}
         return cls(rules, ERASURE_GRACE if estate.subjects is None else estate.subjects.erasure_grace)
 
     def length(self, dataset: str, kind: Kind) -> timedelta:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import psycopg
 
-from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.estate.model import TIERS, Drill, Location, PostgresDataset, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.vault.chain import Chain, resolve
@@ -30,9 +30,9 @@ SEED = b"capture-tests-signing-seed-32byt"
 SEGMENT_BYTES = 16 << 20
 
 
-def make_dataset(name: str = "ledger", *, linger_ms: int = 100, slot: str | None = None) -> Dataset:
+def make_dataset(name: str = "ledger", *, linger_ms: int = 100, slot: str | None = None) -> PostgresDataset:
     """A declared dataset with a slot of its own: sessions share a server."""
-    return Dataset(
+    return PostgresDataset(
         name=name,
         kind="postgres",
         tier=TIERS["player_ledger"],
@@ -55,7 +55,7 @@ def make_dataset(name: str = "ledger", *, linger_ms: int = 100, slot: str | None
     )
 
 
-def make_vault(store: ObjectStore, keys_dir: Path, dataset: Dataset) -> Vault:
+def make_vault(store: ObjectStore, keys_dir: Path, dataset: PostgresDataset) -> Vault:
     """A vault over `store`; the folder's key is made at first use, so that two processes can open the same vault."""
     if not any(keys_dir.glob("kek-*.hex")):
         FileKeyProvider.create(keys_dir)
@@ -89,7 +89,7 @@ class Place:
         s3 = make_client(self.endpoint, self.access_key, self.secret_key, **client)
         return make_vault(S3Store(s3, self.bucket), self.keys_dir, self.dataset())
 
-    def dataset(self) -> Dataset:
+    def dataset(self) -> PostgresDataset:
         """The dataset."""
         return make_dataset(slot=self.slot, linger_ms=self.linger_ms)
 
@@ -104,7 +104,7 @@ class CaptureThread:
     def __init__(
         self,
         vault: Vault,
-        dataset: Dataset,
+        dataset: PostgresDataset,
         dsn: str,
         spool_dir: Path | None = None,
         *,
@@ -190,7 +190,7 @@ def write_rows(dsn: str, rows: int, table: str = "load") -> int:
     return flushed(dsn)
 
 
-def chain_of(vault: Vault, dataset: Dataset) -> Chain:
+def chain_of(vault: Vault, dataset: PostgresDataset) -> Chain:
     """The whole chain of the dataset's newest system and timeline, from where that chain begins."""
     anchor = latest_anchor(vault, dataset.name)
     assert anchor is not None
@@ -229,7 +229,7 @@ def copy_tree(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)  # noqa: S607 - coreutils, in a test
 
 
-def assert_same_wal(vault: Vault, dataset: Dataset, data_dir: Path) -> Chain:
+def assert_same_wal(vault: Vault, dataset: PostgresDataset, data_dir: Path) -> Chain:
     """The vault's chain has no hole and holds byte for byte what the server's WAL files hold."""
     chain = chain_of(vault, dataset)
     assert chain.segments

@@ -36,7 +36,7 @@ def capture_command(
         for name, value in (
             ("estate_of", None),
             ("note_policy", None),
-            ("dataset_of", dataset),
+            ("postgres_of", dataset),
             ("dsn_of", dsn),
             ("vault_of", vault),
         ):

@@ -20,7 +20,7 @@ from dr_assets.casino.workload import Workload
 from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import Programs
-from dr_assets.estate.model import TIERS, Dataset, Drill, Location, RestoreTest, Retention, Snapshot
+from dr_assets.estate.model import TIERS, Drill, Location, PostgresDataset, RestoreTest, Retention, Snapshot
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
 from dr_assets.stores.postgres.history import parse_history
@@ -46,10 +46,10 @@ ESTATE = "house"
 PIECE_BYTES = 256 * 1024
 
 
-def make_dataset(name: str = "ledger") -> Dataset:
+def make_dataset(name: str = "ledger") -> PostgresDataset:
     """A declaration as the estate would load it."""
     tier = TIERS["player_ledger"]
-    return Dataset(
+    return PostgresDataset(
         name=name,
         kind="postgres",
         tier=tier,
@@ -78,7 +78,7 @@ class Source:
 
     server: PostgresServer
     vault: Vault
-    dataset: Dataset
+    dataset: PostgresDataset
     piece_bytes: int = PIECE_BYTES
     position: int | None = None
     previous: str | None = None
