@@ -31,7 +31,7 @@ def _refused(sealed: bytes, *codes: str, aad: bytes = AAD, key: DataKey = ANNA) 
 
 
 def test_every_document_has_a_key_of_its_own() -> None:
-    """The same document twice gives envelopes with nothing in common; each shows only which person's key it asks for."""
+    """The same document twice gives envelopes with nothing in common; each shows only whose key it asks for."""
     one, two = seal_for(ANNA, b"same", AAD), seal_for(ANNA, b"same", AAD)
     assert open_with(ANNA, one, AAD) == open_with(ANNA, two, AAD) == b"same"
     assert one[24:] != two[24:]

@@ -18,9 +18,9 @@ from dr_assets.vault.facts import was_ours
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import malformed
 from dr_assets.vault.format.sizes import SEGMENT_LIMIT_BYTES
-from dr_assets.vault.storage import Lock
+from dr_assets.vault.storage import STORE_AWAY, Lock
 from dr_assets.vault.subjects.history import read_history, record
-from dr_assets.vault.subjects.records import DATASET, key_name, parse_person_key, subject_of
+from dr_assets.vault.subjects.records import DATASET, key_id_in, key_name, parse_person_key, subject_of
 from dr_assets.vault.subjects.ring import SubjectRing
 from dr_assets.vault.subjects.shelf import Shelf
 from dr_assets.vault.vault import StoredObject, Vault
@@ -77,8 +77,13 @@ def _gone(before: Mapping[str, bytes], live: Mapping[str, bytes]) -> dict[str, b
     return {
         name if name not in live else f"{name}/{hashlib.sha256(data).hexdigest()[:16]}": data
         for name, data in before.items()
-        if live.get(_person(name)) != data
+        if not _is_same(live.get(_person(name)), data)
     }
+
+
+def _is_same(one: bytes | None, other: bytes) -> bool:
+    """Whether both hold one key, however it is wrapped: what was wrapped anew is no other key."""
+    return one == other or (one is not None and (key_id := key_id_in(one)) is not None and key_id == key_id_in(other))
 
 
 def _person(name: str) -> str:
@@ -94,10 +99,13 @@ def backed_up_people(backup: Backup) -> frozenset[str]:
 def replaced_people(backup: Backup | None, live: Mapping[str, set[bytes]]) -> frozenset[str]:
     """Who has another key now than a backup holds, or two: what is sealed under the one doesn't open by the other."""
     backed_up = {} if backup is None else backup.records
-    two = {who for who, found in live.items() if len(found) > 1}
-    return frozenset(
-        two | {_person(who) for who, data in backed_up.items() if data not in live.get(_person(who), {data})}
-    )
+    two = {who for who, found in live.items() if len({key_id_in(data) for data in found}) > 1}
+    other = {
+        _person(who)
+        for who, data in backed_up.items()
+        if not any(_is_same(one, data) for one in live.get(_person(who), {data}))
+    }
+    return frozenset(two | other)
 
 
 def live_records(ring: SubjectRing) -> dict[str, bytes]:
@@ -185,19 +193,31 @@ class Kept:
     until: datetime
 
 
-def purge(ring: SubjectRing, now: datetime) -> tuple[Kept, ...]:
-    """Remove the backups whose time is over, from every vault; those of ours that remain."""
+def purge(ring: SubjectRing, now: datetime) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
+    """Remove the backups whose time is over, from every vault; those of ours that remain, and the vaults away."""
     kept: list[Kept] = []
+    away: list[str] = []
     for vault in ring.vaults:
-        for obj in _objects(vault):
-            if not was_ours(vault, obj):  # a stranger's, locked for years, must not keep anybody from being forgotten
-                continue
-            at = _begun_at(obj)
-            if at + ring.policy.grace > now or not _remove(vault, obj):
-                head = vault.store.head(str(obj.key), obj.version_id or None)
-                until = at + ring.policy.grace if head is None or head.lock is None else head.lock.retain_until
-                kept.append(Kept(vault, obj, at, until))
-    return tuple(kept)
+        try:
+            kept += _purged(vault, ring.policy.grace, now)
+        except VaultError as error:
+            if error.code not in STORE_AWAY:
+                raise
+            away.append(vault.name)
+    return tuple(kept), tuple(away)
+
+
+def _purged(vault: Vault, grace: timedelta, now: datetime) -> list[Kept]:
+    kept: list[Kept] = []
+    for obj in _objects(vault):
+        if not was_ours(vault, obj):  # a stranger's, locked for years, must not keep anybody from being forgotten
+            continue
+        at = _begun_at(obj)
+        if at + grace > now or not _remove(vault, obj):
+            head = vault.store.head(str(obj.key), obj.version_id or None)
+            until = at + grace if head is None or head.lock is None else head.lock.retain_until
+            kept.append(Kept(vault, obj, at, until))
+    return kept
 
 
 def held_until(kept: Iterable[Kept], subject_id: str, deleted_at: datetime) -> datetime | None:

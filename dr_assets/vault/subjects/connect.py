@@ -12,6 +12,8 @@ from typing import Protocol
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Estate, Subjects
 from dr_assets.vault.connect import open_store, open_vault
+from dr_assets.vault.keys.age_provider import AgeProvider
+from dr_assets.vault.keys.life.escrow import parse_identity
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
 from dr_assets.vault.subjects.ids import ID_KEY_BYTES, SubjectIds
 from dr_assets.vault.subjects.policy import ErasurePolicy
@@ -20,8 +22,12 @@ from dr_assets.vault.subjects.ring import SubjectRing
 from dr_assets.vault.subjects.s3_shelf import S3Shelf
 
 
-def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -> SubjectRing:
+def open_ring(
+    estate: Estate, env: Mapping[str, str], *, signing: bool = True, identity: str | None = None
+) -> SubjectRing:
     """The declared ring; every bucket is asked whether it is fit, of which without `signing` one may be away.
+
+    `identity` is the text of the offline age identity, for the day on which no other provider opens anything.
 
     Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
     """
@@ -31,7 +37,8 @@ def open_ring(estate: Estate, env: Mapping[str, str], *, signing: bool = True) -
     shelves = tuple(S3Shelf(store.client, declared.bucket, name) for name, store in stores)
     require_fit(shelves, signing=signing)
     policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
-    return SubjectRing(vaults, shelves, vaults[0].keys.providers.of_dataset(DATASET), policy)
+    providers = (*vaults[0].keys.providers.of_dataset(DATASET), *_escrow_of(declared, identity))
+    return SubjectRing(vaults, shelves, providers, policy)
 
 
 def init_ring(estate: Estate, env: Mapping[str, str]) -> list[str]:
@@ -101,6 +108,13 @@ def declared_of(estate: Estate) -> Subjects:
             "declare `subjects: {vaults: […], bucket: …, id_key_env: …}`, see docs/keys.md",
         )
     return estate.subjects
+
+
+def _escrow_of(declared: Subjects, identity: str | None) -> tuple[AgeProvider, ...]:
+    """The offline recipient, by which every record is wrapped as well where one is declared."""
+    if declared.escrow_recipient is None:
+        return ()
+    return (AgeProvider(declared.escrow_recipient, parse_identity(identity) if identity else None),)
 
 
 def _shelves(estate: Estate, declared: Subjects, env: Mapping[str, str]) -> tuple[S3Shelf, ...]:

@@ -19,7 +19,8 @@ class RingState:
 
     `vanished` were in the newest backup, are in no region, and nobody decided so: what a mass deletion past the
     approvals looks like. `replaced` have another key now than then, or two: the old one's documents don't open by the
-    new one. `partial` lack in a region. `undecided` bear a mark without a decision.
+    new one. `returned` were erased for good and have a key again in a region: it was put back from a copy, and `finish`
+    erases it again. `partial` lack in a region. `undecided` bear a mark without a decision.
     """
 
     people: int
@@ -32,12 +33,13 @@ class RingState:
     soft: tuple[str, ...]
     overdue: tuple[str, ...]
     backup_at: datetime | None
+    returned: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Nothing vanished, lacks in a region, or was written past this program."""
         lost = self.vanished or self.replaced or self.partial
-        return not (lost or self.undecided or self.unmarked or self.foreign or self.overdue)
+        return not (lost or self.returned or self.undecided or self.unmarked or self.foreign or self.overdue)
 
 
 def look(ring: SubjectRing) -> RingState:
@@ -73,4 +75,5 @@ def look(ring: SubjectRing) -> RingState:
         soft=tuple(sorted(history.soft)),
         overdue=tuple(sorted(who for who, soft in history.soft.items() if soft.final_after + timedelta(days=2) < now)),
         backup_at=None if backup is None else backup.at,
+        returned=tuple(sorted(history.erased & keys.keys())),
     )

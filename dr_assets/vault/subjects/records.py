@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, malformed, parse_hex, parse_time
 from dr_assets.vault.keys.provider import WrapContext, Wrapping
@@ -129,6 +130,15 @@ def parse_person_key(data: bytes, *, estate: str, subject_id: str, trust: Trust)
         tuple(_wrapping(entry, what) for entry in listed),
         str(raw["signer_id"]),
     )
+
+
+def key_id_in(data: bytes) -> str | None:
+    """Which key a record holds, believed or not; None for what is no record. Wrappings don't matter."""
+    try:
+        found = canonical.decode(data, limit_bytes=RECORD_LIMIT_BYTES, what="a record").get("key_id")
+    except VaultError:
+        return None
+    return found if isinstance(found, str) else None
 
 
 def parse_deletion(data: bytes, *, estate: str, subject_id: str, trust: Trust) -> Deletion:

@@ -74,6 +74,28 @@ class S3Shelf:
             raise self._refusal(said, name) from None
         return True
 
+    def replace(self, name: str, data: bytes) -> None:
+        """As the port says."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                self.client.put_object(Bucket=self.bucket, Key=name, Body=data)
+        except StoreAnswer as said:
+            raise self._refusal(said, name) from None
+
+    def trim(self, name: str) -> int:
+        """As the port says, by version id; which version is the current one is asked, since times may be equal."""
+        try:
+            with answers(self.endpoint, self.bucket):
+                current = self.client.head_object(Bucket=self.bucket, Key=name)["VersionId"]
+        except StoreAnswer as said:
+            if said.code in ABSENT:
+                return 0
+            raise self._refusal(said, name) from None
+        beneath = [version for version, _ in self._rows(name) if version != current]
+        for version in beneath:
+            self._erase_version(name, version)
+        return len(beneath)
+
     def get(self, name: str) -> bytes | None:
         """As the port says."""
         return self._read(name, {})

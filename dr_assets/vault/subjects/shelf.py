@@ -24,6 +24,14 @@ class Shelf(Protocol):
         """Store under a name that is free; False, and nothing changed, when something is there."""
         ...
 
+    def replace(self, name: str, data: bytes) -> None:
+        """Store on top of what is there, which stays beneath until `trim`."""
+        ...
+
+    def trim(self, name: str) -> int:
+        """Remove every version but the current one, if there is a current one; how many were."""
+        ...
+
     def get(self, name: str) -> bytes | None:
         """The current bytes; None when there are none or a delete marker hides them."""
         ...
@@ -57,6 +65,20 @@ class MemoryShelf:
                 return False
             rows.append(data)
             return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """As the port says."""
+        with self._mutex:
+            self.rows.setdefault(name, []).append(data)
+
+    def trim(self, name: str) -> int:
+        """As the port says."""
+        with self._mutex:
+            rows = self.rows.get(name, [])
+            if not rows or rows[-1] is None:
+                return 0
+            self.rows[name] = rows[-1:]
+            return len(rows) - 1
 
     def get(self, name: str) -> bytes | None:
         """As the port says."""

@@ -116,7 +116,7 @@ def open_escrow(data: bytes, identity: str, trust: Trust | None = None) -> Escro
     `vault.untrusted_signer`, `vault.bad_signature`.
     """
     try:
-        payload = pyrage.decrypt(data, [_identity(identity)])
+        payload = pyrage.decrypt(data, [parse_identity(identity)])
     except pyrage.DecryptError:
         raise VaultError(
             "escrow.wrong_identity",
@@ -239,7 +239,8 @@ def _data_keys(found: Json) -> dict[str, DataKey]:
     return keys
 
 
-def _identity(text: str) -> x25519.Identity:
+def parse_identity(text: str) -> x25519.Identity:
+    """The identity in the text of an age identity file. Raises PolicyError `escrow.bad_identity`."""
     lines = [line.strip() for line in text.splitlines() if line.strip().upper().startswith(_IDENTITY)]
     try:
         return x25519.Identity.from_str(lines[0])
