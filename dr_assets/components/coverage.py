@@ -11,6 +11,7 @@ import dagster as dg
 
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.labels import cadence_window, estate_labels
+from dr_assets.components.parts import schedule_of
 from dr_assets.estate.model import Estate
 from dr_assets.stores.postgres.discover import UndeclaredDatabase, undeclared_databases
 
@@ -51,14 +52,8 @@ def coverage_asset(estate: Estate) -> dg.AssetsDefinition:
 
 def coverage_schedule(job: Any) -> dg.ScheduleDefinition:
     """Daily: databases appear without anybody telling us."""
-    return dg.ScheduleDefinition(
-        name="estate_coverage",
-        job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Compares what is there with what is declared, daily.",
-    )
+    told = "Compares what is there with what is declared, daily."
+    return schedule_of("estate_coverage", job, CRON, told)
 
 
 def _sentence(undeclared: list[UndeclaredDatabase]) -> str:

@@ -13,7 +13,8 @@ from dr_assets.components.evaluations import evaluation, worth_writing
 from dr_assets.components.failover_judgements import describe_stream, judge_diverged, judge_timeline
 from dr_assets.components.judgements import Judgement, judge_unreadable
 from dr_assets.components.labels import artefact_key
-from dr_assets.components.postgres_jobs import UNFINISHED, DatasetJobs
+from dr_assets.components.parts import UNFINISHED
+from dr_assets.components.postgres_jobs import DatasetJobs
 from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import PostgresDataset

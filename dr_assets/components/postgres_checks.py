@@ -1,17 +1,15 @@
-"""The checks that a run makes: `verified` and `locked` on the base backup, `contiguous` and `rpo` on the WAL chain.
+"""The checks that a run makes on the WAL chain: `contiguous` and `rpo`.
 
 What belongs here: reading the vault for each and handing back its verdict. What stays out: the verdicts themselves
 (judgements.py). Inside a run a blocking check stops what comes after it; outside a run it stops nothing, and so a
 restore refuses damage and holes by itself.
 """
 
-from collections.abc import Iterator
-
 import dagster as dg
 
 from dr_assets.components.evaluations import check_result
 from dr_assets.components.failures import shown_as_failure
-from dr_assets.components.judgements import Judgement, judge_contiguous, judge_locked, judge_rpo, judge_verified
+from dr_assets.components.judgements import Judgement, judge_contiguous, judge_rpo
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.rpo_sensor import contiguous_key, rpo_key
 from dr_assets.components.vault_resource import resource_key
@@ -25,40 +23,6 @@ from dr_assets.stores.postgres.objective import stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.vault import Vault
-from dr_assets.vault.verify import verify
-
-
-def snapshot_checks(dataset: PostgresDataset) -> list[dg.AssetChecksDefinition]:
-    """`verified` and `locked`: one reading of every object of the dataset answers both."""
-    key = artefact_key(dataset, "snapshot")
-    verified, locked = dg.AssetCheckKey(key, "verified"), dg.AssetCheckKey(key, "locked")
-
-    @dg.multi_asset_check(
-        name=f"{dataset.name}_vault_verify",
-        specs=[
-            dg.AssetCheckSpec(
-                "verified",
-                asset=key,
-                description="Every object of the dataset was read back: signatures, digests, decryption, no hole.",
-                blocking=True,
-            ),
-            dg.AssetCheckSpec(
-                "locked",
-                asset=key,
-                description="Every object's lock, mode and retain-until, was read back and is long enough.",
-                blocking=True,
-            ),
-        ],
-        required_resource_keys={resource_key(dataset.vault)},
-    )
-    def vault_verify(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        with shown_as_failure():
-            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
-            report = verify(vault, dataset.name)
-        yield check_result(verified, judge_verified(report))
-        yield check_result(locked, judge_locked(report))
-
-    return [vault_verify]
 
 
 def wal_chain_checks(dataset: PostgresDataset) -> list[dg.AssetChecksDefinition]:

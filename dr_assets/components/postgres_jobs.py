@@ -6,24 +6,18 @@ cron. What stays out: what the jobs do, and runs that an event asks for (the sen
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import dagster as dg
 
 from dr_assets.components.labels import SNAPSHOT_KIND_TAG, artefact_key
+from dr_assets.components.parts import UNFINISHED, job_of, restore_test_schedule, schedule_of
 from dr_assets.components.rpo_sensor import contiguous_key
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.model import PostgresDataset, Snapshot
 from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.format.canonical import parse_time
-
-UNFINISHED: Final = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-)
 
 
 @dataclass(frozen=True)
@@ -43,41 +37,28 @@ def dataset_jobs(dataset: PostgresDataset) -> DatasetJobs:
     snapshot, chain = artefact_key(dataset, "snapshot"), dg.AssetSelection.checks(contiguous_key(dataset))
     proofs = [artefact_key(dataset, "restore_test"), artefact_key(dataset, "reconciliation")]
     return DatasetJobs(
-        snapshot=dg.define_asset_job(
+        snapshot=job_of(
             f"{dataset.name}_snapshot",
-            selection=dg.AssetSelection.assets(snapshot) | chain,
-            description="Takes a base backup and reads it back: verified, locked, continued by the WAL chain.",
+            dg.AssetSelection.assets(snapshot) | chain,
+            "Takes a base backup and reads it back: verified, locked, continued by the WAL chain.",
         ),
-        wal_chain=dg.define_asset_job(
-            f"{dataset.name}_wal_chain", selection=chain, description="Looks for holes in the stored WAL."
-        ),
-        restore_test=dg.define_asset_job(
+        wal_chain=job_of(f"{dataset.name}_wal_chain", chain, "Looks for holes in the stored WAL."),
+        restore_test=job_of(
             f"{dataset.name}_restore_test",
-            selection=dg.AssetSelection.assets(*proofs),
-            description="Restores the newest recovery point into a sandbox and reconciles its money.",
+            dg.AssetSelection.assets(*proofs),
+            "Restores the newest recovery point into a sandbox and reconciles its money.",
         ),
     )
 
 
 def dataset_schedules(dataset: PostgresDataset, jobs: DatasetJobs) -> list[dg.ScheduleDefinition]:
     """The base backup whenever one is due, the search for holes hourly, the restore test by its cron line (UTC)."""
-    searched = dg.ScheduleDefinition(
-        name=f"{dataset.name}_wal_chain",
-        job=jobs.wal_chain,
-        cron_schedule="17 * * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Looks for holes in the stored WAL, hourly.",
-    )
-    tested = dg.ScheduleDefinition(
-        name=f"{dataset.name}_restore_test",
-        job=jobs.restore_test,
-        cron_schedule=dataset.restore_test.cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="The policy's restore_test.cron.",
-    )
-    return [_snapshot_schedule(dataset, jobs), searched, tested]
+    searched = f"{dataset.name}_wal_chain"
+    return [
+        _snapshot_schedule(dataset, jobs),
+        schedule_of(searched, jobs.wal_chain, "17 * * * *", "Looks for holes in the stored WAL, hourly."),
+        restore_test_schedule(dataset, jobs.restore_test),
+    ]
 
 
 def _snapshot_schedule(dataset: PostgresDataset, jobs: DatasetJobs) -> dg.ScheduleDefinition:

@@ -4,7 +4,7 @@ What belongs here: putting the parts together. What stays out: the parts, and th
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import dagster as dg
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from dr_assets.components.coverage import KEY as COVERAGE
 from dr_assets.components.coverage import coverage_asset, coverage_schedule
 from dr_assets.components.drill import KEY as DRILL
 from dr_assets.components.drill import drill_asset, drill_due_sensor, drill_schedules
+from dr_assets.components.parts import Parts, job_of
 from dr_assets.components.vault_checkpoint import checkpoint_parts
 from dr_assets.components.vault_keeping import keeping_parts
 from dr_assets.components.vault_key_rotation import key_rotation_parts
@@ -46,41 +47,16 @@ class ProtectedEstate(dg.Component):
         """Vault resources, the estate's assets, `drill_due` and `alerts`. Reads no environment variable."""
         del context
         estate = self.estate
-        drill = _job("estate_drill", DRILL, "Drills the recovery and measures RTO and RPO.")
-        coverage = _job("estate_coverage", COVERAGE, "Looks for databases that no dataset declares.")
-        regions = replication_parts(estate)
-        log = checkpoint_parts(estate)
-        kept = keeping_parts(estate, self.defs_dir)
-        keys = key_rotation_parts(estate)
-        looked = verification_parts(estate)
-        return dg.Definitions(
-            assets=[
-                coverage_asset(estate),
-                drill_asset(estate),
-                *regions.assets,
-                *log.assets,
-                *kept.assets,
-                *keys.assets,
-                *looked.assets,
-            ],
-            asset_checks=[*log.checks, *kept.checks, *keys.checks, *looked.checks],
-            jobs=[drill, coverage, *regions.jobs, *log.jobs, *kept.jobs, *keys.jobs, *looked.jobs],
-            schedules=[
-                coverage_schedule(coverage),
-                *drill_schedules(estate, drill),
-                *regions.schedules,
-                *log.schedules,
-                *kept.schedules,
-                *keys.schedules,
-                *looked.schedules,
-            ],
+        drill = job_of("estate_drill", DRILL, "Drills the recovery and measures RTO and RPO.")
+        coverage = job_of("estate_coverage", COVERAGE, "Looks for what no dataset declares.")
+        own = Parts(
+            assets=[coverage_asset(estate), drill_asset(estate)],
+            jobs=[drill, coverage],
+            schedules=[coverage_schedule(coverage), *drill_schedules(estate, drill)],
             sensors=[drill_due_sensor(estate, drill), alerts_sensor(estate)],
-            resources={
-                resource_key(name): vault_resource(place, self.defs_dir) for name, place in estate.vaults.items()
-            },
         )
-
-
-def _job(name: str, key: dg.AssetKey, description: str) -> Any:
-    selection = dg.AssetSelection.assets(key)
-    return dg.define_asset_job(name, selection=selection, description=description)
+        parts = own + replication_parts(estate) + checkpoint_parts(estate) + key_rotation_parts(estate)
+        parts += keeping_parts(estate, self.defs_dir) + verification_parts(estate)
+        return parts.definitions(
+            {resource_key(name): vault_resource(place, self.defs_dir) for name, place in estate.vaults.items()}
+        )

@@ -10,13 +10,16 @@ import dagster as dg
 from pydantic import BaseModel
 
 from dr_assets.components.chain_events import chain_event_checks
+from dr_assets.components.labels import artefact_key
 from dr_assets.components.lineage_sensor import lineage_sensor
+from dr_assets.components.parts import Parts
 from dr_assets.components.postgres_assets import restore_test_assets, snapshot_asset, wal_chain_spec
-from dr_assets.components.postgres_checks import snapshot_checks, wal_chain_checks
+from dr_assets.components.postgres_checks import wal_chain_checks
 from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules
 from dr_assets.components.restore_sensor import restore_when_stale_sensor
 from dr_assets.components.roll_up import roll_up_parts
-from dr_assets.components.rpo_sensor import rpo_sensor
+from dr_assets.components.rpo_sensor import rpo_sensor, standing_of
+from dr_assets.components.stored_checks import stored_checks
 from dr_assets.estate.declarations import PostgresDeclaration, load_estate
 from dr_assets.estate.model import PostgresDataset
 
@@ -43,16 +46,19 @@ class ProtectedPostgres(dg.Component):
         """Everything about this dataset. Reads no environment variable and reaches no network."""
         del context
         dataset = self.dataset
-        jobs, rolled = dataset_jobs(dataset), roll_up_parts(dataset)
-        return dg.Definitions(
-            assets=[snapshot_asset(dataset), wal_chain_spec(dataset), rolled.asset, restore_test_assets(dataset)],
-            asset_checks=[
-                *snapshot_checks(dataset),
+        jobs = dataset_jobs(dataset)
+        stale = restore_when_stale_sensor(
+            dataset, jobs.restore_test, lambda vault, now: standing_of(vault, dataset, now)
+        )
+        own = Parts(
+            assets=[snapshot_asset(dataset), wal_chain_spec(dataset), restore_test_assets(dataset)],
+            checks=[
+                stored_checks(dataset, artefact_key(dataset, "snapshot")),
                 *wal_chain_checks(dataset),
                 *chain_event_checks(dataset),
-                rolled.check,
             ],
-            jobs=[jobs.snapshot, jobs.wal_chain, jobs.restore_test, rolled.job],
-            schedules=[*dataset_schedules(dataset, jobs), rolled.schedule],
-            sensors=[rpo_sensor(dataset), restore_when_stale_sensor(dataset, jobs), lineage_sensor(dataset, jobs)],
+            jobs=[jobs.snapshot, jobs.wal_chain, jobs.restore_test],
+            schedules=dataset_schedules(dataset, jobs),
+            sensors=[rpo_sensor(dataset), stale, lineage_sensor(dataset, jobs)],
         )
+        return (own + roll_up_parts(dataset)).definitions()

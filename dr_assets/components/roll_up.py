@@ -5,9 +5,8 @@ What belongs here: the asset, its job, schedule and check, and the verdict on a 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
@@ -15,6 +14,7 @@ from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import artefact_key, cadence_window, dataset_labels
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.backlog import Backlog, backlogs
@@ -23,33 +23,12 @@ from dr_assets.stores.postgres.rollup_run import RollUp, require_untroubled, rol
 CRON: Final = "*/10 * * * *"
 
 
-@dataclass(frozen=True)
-class RollUpParts:
-    """What a dataset's definitions take up."""
-
-    asset: dg.AssetsDefinition
-    check: dg.AssetChecksDefinition
-    job: Any
-    schedule: dg.ScheduleDefinition
-
-
-def roll_up_parts(dataset: PostgresDataset) -> RollUpParts:
+def roll_up_parts(dataset: PostgresDataset) -> Parts:
     """Asset, check, job and schedule."""
-    key = artefact_key(dataset, "roll_up")
-    job = dg.define_asset_job(
-        f"{dataset.name}_roll_up",
-        selection=dg.AssetSelection.assets(key),
-        description="Rolls micro-segments up into full segments, and looks at what waits.",
-    )
-    schedule = dg.ScheduleDefinition(
-        name=f"{dataset.name}_roll_up",
-        job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Rolls up every ten minutes. Two rollers at once make duplicates, and never a break.",
-    )
-    return RollUpParts(_asset(dataset), _check(dataset), job, schedule)
+    name, key = f"{dataset.name}_roll_up", artefact_key(dataset, "roll_up")
+    job = job_of(name, key, "Rolls micro-segments up into full segments, and looks at what waits.")
+    told = "Rolls up every ten minutes. Two rollers at once make duplicates, and never a break."
+    return Parts([_asset(dataset)], [_check(dataset)], [job], [schedule_of(name, job, CRON, told)])
 
 
 def rolled_up_key(dataset: PostgresDataset) -> dg.AssetCheckKey:

@@ -1,32 +1,31 @@
-"""The `rpo` sensor of a dataset: judges every 5 s, from the vault, without launching a run.
+"""What the `rpo` sensor of a database judges every 5 s, from the vault, without launching a run.
 
-What belongs here: reading the recovery point and the sealed proofs, and writing verdicts worth writing. What stays out:
-the verdicts themselves (judgements.py).
+What belongs here: reading the recovery point and the sealed proofs. What stays out: the verdicts themselves
+(judgements.py), writing them (judging_sensor.py).
 
 A vault that cannot be read makes the verdicts red: an age that nobody can measure is no age to rely on.
 """
 
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
 
 import dagster as dg
 
-from dr_assets.components.evaluations import evaluation, worth_writing
 from dr_assets.components.failover_judgements import judge_durability
 from dr_assets.components.judgements import Judgement, judge_gap, judge_rpo, judge_unreadable
+from dr_assets.components.judging_sensor import judging_sensor
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.proofs import judge_proofs, proof_keys
-from dr_assets.components.vault_resource import VaultResource, resource_key
+from dr_assets.components.restore_sensor import Standing
+from dr_assets.components.vault_resource import VaultResource
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.durability_facts import DURABILITY
 from dr_assets.stores.postgres.followed import left_on_the_way
-from dr_assets.stores.postgres.objective import stream_of
+from dr_assets.stores.postgres.objective import age_text, age_trouble, stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
-
-INTERVAL_S: Final = 5
+from dr_assets.vault.vault import Vault
 
 
 def rpo_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
@@ -46,23 +45,7 @@ def durability_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
 
 def rpo_sensor(dataset: PostgresDataset) -> dg.SensorDefinition:
     """Judges `rpo`, and whether the newest proofs still stand; writes on change and once a minute."""
-
-    @dg.sensor(
-        name=f"{dataset.name}_rpo",
-        minimum_interval_seconds=INTERVAL_S,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Judges the recovery point's age and the newest proofs from the vault itself. Launches nothing.",
-        required_resource_keys={resource_key(dataset.vault)},
-    )
-    def rpo(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        judged = judge_from_vault(getattr(context.resources, resource_key(dataset.vault)), dataset)
-        due = worth_writing(context.instance, judged, datetime.now(UTC))
-        reason = judged[rpo_key(dataset)].reason
-        if not due:
-            return dg.SkipReason(reason)
-        return dg.SensorResult(skip_reason=reason, asset_events=[evaluation(*each) for each in due.items()])
-
-    return rpo
+    return judging_sensor(dataset, lambda resource: judge_from_vault(resource, dataset), rpo_key(dataset))
 
 
 def judge_from_vault(resource: VaultResource, dataset: PostgresDataset) -> dict[dg.AssetCheckKey, Judgement]:
@@ -81,3 +64,11 @@ def judge_from_vault(resource: VaultResource, dataset: PostgresDataset) -> dict[
     except DrError as error:
         durability = () if dataset.zero_loss is None else (durability_key(dataset),)
         return dict.fromkeys((rpo_key(dataset), *durability, *proof_keys(dataset)), judge_unreadable(error))
+
+
+def standing_of(vault: Vault, dataset: PostgresDataset, now: datetime) -> Standing | None:
+    """For `restore_when_stale`: a chain without a base backup is red, and not for a restore to mend."""
+    point = stored_recovery_point(vault, dataset)
+    if point is None or point.at is None or latest_fact(vault, dataset.name, "snapshot") is None:
+        return None
+    return Standing(point.at, age_trouble(dataset, point, now), age_text(now, point.at))

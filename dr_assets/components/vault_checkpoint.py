@@ -6,9 +6,8 @@ What belongs here: the asset, its job, schedule and checks, and the verdicts. Wh
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
@@ -16,6 +15,7 @@ from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window, storing_keys
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate
@@ -31,35 +31,21 @@ UNLOGGED_WARNS: Final = timedelta(minutes=6)  # two runs were missed
 UNLOGGED_FAILS: Final = timedelta(minutes=20)
 
 
-@dataclass(frozen=True)
-class CheckpointParts:
-    """What the estate's definitions take up."""
-
-    assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
-    jobs: list[Any]
-    schedules: list[dg.ScheduleDefinition]
-
-
-def checkpoint_parts(estate: Estate) -> CheckpointParts:
+def checkpoint_parts(estate: Estate) -> Parts:
     """Asset, checks, job and schedule; nothing at all where nothing is declared."""
     vaults = logged_vaults(estate)
     if not vaults:
-        return CheckpointParts([], [], [], [])
-    job = dg.define_asset_job(
+        return Parts()
+    job = job_of(
+        "vault_checkpoint", KEY, "Appends what is new in the vault to its transparency log and publishes a checkpoint."
+    )
+    schedule = schedule_of(
         "vault_checkpoint",
-        selection=dg.AssetSelection.assets(KEY),
-        description="Appends what is new in the vault to its transparency log and publishes a checkpoint.",
+        job,
+        CRON,
+        "Every other minute. Two sequencers at once, or one on another host, make one history.",
     )
-    schedule = dg.ScheduleDefinition(
-        name="vault_checkpoint",
-        job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every other minute. Two sequencers at once, or one on another host, make one history.",
-    )
-    return CheckpointParts([_asset(estate, vaults)], [_checks(estate, vaults)], [job], [schedule])
+    return Parts([_asset(estate, vaults)], [_checks(estate, vaults)], [job], [schedule])
 
 
 def logged_vaults(estate: Estate) -> list[str]:

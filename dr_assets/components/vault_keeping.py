@@ -9,7 +9,6 @@ The checks are judged from sealed facts and from the store's own word, so that t
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window, storing_keys
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.commit import commit_of
 from dr_assets.estate.durations import format_duration
@@ -33,34 +33,19 @@ CRON: Final = "23 * * * *"  # what is due is decided by each dataset's own round
 TOLD: Final = 3
 
 
-@dataclass(frozen=True)
-class KeepingParts:
-    """What the estate's definitions take up."""
-
-    assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
-    jobs: list[Any]
-    schedules: list[dg.ScheduleDefinition]
-
-
-def keeping_parts(estate: Estate, defs_dir: Path) -> KeepingParts:
+def keeping_parts(estate: Estate, defs_dir: Path) -> Parts:
     """Asset, checks, job and schedule; nothing where no dataset is declared."""
     if not estate.datasets:
-        return KeepingParts([], [], [], [])
-    job = dg.define_asset_job(
+        return Parts()
+    job = job_of(
         "vault_sampling",
-        selection=dg.AssetSelection.assets(KEY),
-        description="Reads back the share of the vault that is due, asks for every lock, records a changed policy.",
+        KEY,
+        "Reads back the share of the vault that is due, asks for every lock, records a changed policy.",
     )
-    schedule = dg.ScheduleDefinition(
-        name="vault_sampling",
-        job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Hourly; a dataset whose round was read already is passed over.",
+    schedule = schedule_of(
+        "vault_sampling", job, CRON, "Hourly; a dataset whose round was read already is passed over."
     )
-    return KeepingParts([_asset(estate, defs_dir)], [_checks(estate)], [job], [schedule])
+    return Parts([_asset(estate, defs_dir)], [_checks(estate)], [job], [schedule])
 
 
 def check_keys(dataset: Dataset) -> tuple[dg.AssetCheckKey, dg.AssetCheckKey]:

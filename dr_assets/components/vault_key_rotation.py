@@ -7,8 +7,7 @@ The job runs every day and materializes only what it rotated: so the asset's fre
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
@@ -16,6 +15,7 @@ from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.cadence import with_grace
 from dr_assets.estate.durations import format_duration
@@ -30,45 +30,24 @@ CHECK_CRON: Final = "10 3 * * *"
 SHOWN: Final = 3
 
 
-@dataclass(frozen=True)
-class KeyRotationParts:
-    """What the estate's definitions take up."""
-
-    assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
-    jobs: list[Any]
-    schedules: list[dg.ScheduleDefinition]
-
-
-def key_rotation_parts(estate: Estate) -> KeyRotationParts:
+def key_rotation_parts(estate: Estate) -> Parts:
     """Asset, checks, jobs and schedules."""
     vaults = sorted({dataset.vault for dataset in estate.datasets.values()})
-    rotation = dg.define_asset_job(
+    rotation = job_of(
         "vault_key_rotation",
-        selection=dg.AssetSelection.assets(KEY).without_checks(),
-        description="Gives every dataset whose data key is due a new one, and completes what was begun.",
+        dg.AssetSelection.assets(KEY).without_checks(),
+        "Gives every dataset whose data key is due a new one, and completes what was begun.",
     )
-    looking = dg.define_asset_job(
+    looking = job_of(
         "vault_key_checks",
-        selection=dg.AssetSelection.checks_for_assets(KEY),
-        description="Looks whether every data key is wrapped by all, in all regions, young, and under no stolen key.",
+        dg.AssetSelection.checks_for_assets(KEY),
+        "Looks whether every data key is wrapped by all, in all regions, young, and under no stolen key.",
     )
     schedules = [
-        _schedule("vault_key_rotation", rotation, ROTATE_CRON, "Rotates what is due; most days nothing is."),
-        _schedule("vault_key_checks", looking, CHECK_CRON, "Looks at all keys once a day."),
+        schedule_of("vault_key_rotation", rotation, ROTATE_CRON, "Rotates what is due; most days nothing is."),
+        schedule_of("vault_key_checks", looking, CHECK_CRON, "Looks at all keys once a day."),
     ]
-    return KeyRotationParts([_asset(estate, vaults)], [_checks(estate, vaults)], [rotation, looking], schedules)
-
-
-def _schedule(name: str, job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=name,
-        job=job,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=description,
-    )
+    return Parts([_asset(estate, vaults)], [_checks(estate, vaults)], [rotation, looking], schedules)
 
 
 def wrapped_key() -> dg.AssetCheckKey:

@@ -7,7 +7,6 @@ The checks are judged from the newest sealed standing, so that they grow red whe
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -16,7 +15,8 @@ import dagster as dg
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import failure_of
 from dr_assets.components.judgements import Judgement, Value, judge_unreadable
-from dr_assets.components.labels import cadence_window
+from dr_assets.components.labels import cadence_window, storing_keys
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
@@ -31,34 +31,23 @@ OVERDUE: Final = timedelta(minutes=15)  # an object that is older than this has 
 FULL_EVERY: Final = timedelta(hours=1)
 
 
-@dataclass(frozen=True)
-class ReplicationParts:
-    """What the estate's definitions take up; nothing at all where no dataset declares a replica."""
-
-    assets: list[dg.AssetsDefinition]
-    jobs: list[Any]
-    schedules: list[dg.ScheduleDefinition]
-
-
-def replication_parts(estate: Estate) -> ReplicationParts:
+def replication_parts(estate: Estate) -> Parts:
     """Asset with its checks, job and schedule."""
     routes = routes_of(estate)
     if not routes:
-        return ReplicationParts([], [], [])
-    job = dg.define_asset_job(
+        return Parts()
+    job = job_of(
         "vault_replication",
-        selection=dg.AssetSelection.assets(KEY),
-        description="Proves every object in its second region, and brings there what our own replicator is to bring.",
+        KEY,
+        "Proves every object in its second region, and brings there what our own replicator is to bring.",
     )
-    schedule = dg.ScheduleDefinition(
-        name="vault_replication",
-        job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every five minutes. Two passes at once, or one beside `dr-assets replicate`, break nothing.",
+    schedule = schedule_of(
+        "vault_replication",
+        job,
+        CRON,
+        "Every five minutes. Two passes at once, or one beside `dr-assets replicate`, break nothing.",
     )
-    return ReplicationParts([_asset(estate, routes)], [job], [schedule])
+    return Parts([_asset(estate, routes)], [], [job], [schedule])
 
 
 def replicated_key(route: Route) -> dg.AssetCheckKey:
@@ -72,11 +61,11 @@ def lag_key(route: Route) -> dg.AssetCheckKey:
 
 
 def _asset(estate: Estate, routes: tuple[Route, ...]) -> dg.AssetsDefinition:
-    datasets = sorted({name for route in routes for name in route.datasets})
+    copied = {name for route in routes for name in route.datasets}
 
     @dg.asset(
         key=KEY,
-        deps=[dg.AssetKey([name, artefact]) for name in datasets for artefact in ("snapshot", "wal_chain", "roll_up")],
+        deps=[key for key in storing_keys(estate) if key.path[0] in copied],
         description="Every object of the vault, seen in its second region: digest and lock were read back there.",
         kinds={"s3"},
         check_specs=_check_specs(routes),

@@ -9,7 +9,6 @@ The checks are judged from sealed facts, so that they turn when nobody verifies 
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import each_shown_as_failure
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.components.labels import cadence_window, storing_keys
+from dr_assets.components.parts import Parts, job_of, schedule_of
 from dr_assets.components.vault_checkpoint import logged_vaults
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate import cadence
@@ -46,39 +46,23 @@ CHECKS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class VerificationParts:
-    """What the estate's definitions take up."""
-
-    assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
-    jobs: list[Any]
-    schedules: list[dg.ScheduleDefinition]
-
-
-def verification_parts(estate: Estate) -> VerificationParts:
+def verification_parts(estate: Estate) -> Parts:
     """Asset, checks, job and a schedule for each level; nothing where no dataset is declared."""
     vaults = logged_vaults(estate)
     if not vaults:
-        return VerificationParts([], [], [], [])
-    job = dg.define_asset_job(
-        "vault_verification",
-        selection=dg.AssetSelection.assets(KEY),
-        description="Looks at everything in the vault, and records what came of it.",
-    )
+        return Parts()
+    job = job_of("vault_verification", KEY, "Looks at everything in the vault, and records what came of it.")
     schedules = [
-        dg.ScheduleDefinition(
-            name=f"vault_verify_{level}",
-            job=job,
-            cron_schedule=estate.verification.cron(level),
-            execution_timezone="UTC",
-            tags={LEVEL_TAG: level},
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"The estate's verification.{level}.",
+        schedule_of(
+            f"vault_verify_{level}",
+            job,
+            estate.verification.cron(level),
+            f"The estate's verification.{level}.",
+            {LEVEL_TAG: level},
         )
         for level in VERIFY_LEVELS
     ]
-    return VerificationParts([_asset(estate, vaults)], [_checks(estate, vaults)], [job], schedules)
+    return Parts([_asset(estate, vaults)], [_checks(estate, vaults)], [job], schedules)
 
 
 def check_key(check: str, vault: str) -> dg.AssetCheckKey:

@@ -5,6 +5,7 @@ import dagster as dg
 
 from dr_assets.components.postgres_jobs import dataset_jobs
 from dr_assets.components.restore_sensor import restore_when_stale_sensor
+from dr_assets.components.rpo_sensor import standing_of
 from dr_assets.components.stale import SETTLE, StaleEpisode, follow
 from dr_assets.estate.model import PostgresDataset
 
@@ -17,7 +18,8 @@ class Ticker:
     def __init__(self, instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset) -> None:
         self.cursor: str | None = None
         self.instance, self.filled = instance, filled
-        self.sensor = restore_when_stale_sensor(ledger, dataset_jobs(ledger))
+        job = dataset_jobs(ledger).restore_test
+        self.sensor = restore_when_stale_sensor(ledger, job, lambda vault, now: standing_of(vault, ledger, now))
 
     def tick(self) -> list[str | None]:
         """Run keys asked for by one tick."""

@@ -24,7 +24,7 @@ def test_a_run_shows_what_was_rolled_up_and_what_waits(filled: FilledVault, ledg
     record_capture(filled.vault, ledger.name, "stopped", stopped)
     resources: dict[str, Any] = {resource_key(ledger.vault): filled}
     parts = roll_up_parts(ledger)
-    result = dg.materialize([parts.asset], resources=resources)
+    result = dg.materialize(parts.assets, resources=resources)
     assert result.success
     (made,) = result.asset_materializations_for_node("ledger__roll_up")
     assert (made.metadata["fulls"].value, made.metadata["micros_rolled"].value) == (1, 7)
