@@ -1,6 +1,7 @@
 """`dr-assets restore DATASET`: bring a dataset back from the vault alone."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,16 +13,19 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
-from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.estate.model import Level
+from dr_assets.estate.errors import DrError, PolicyError, VaultError
+from dr_assets.estate.model import Estate, Level, PostgresDataset
+from dr_assets.proving.erasures import Bringing, erasures_for, record_replayed, replayed_body
+from dr_assets.proving.record import plain
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, cold_material, plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
 from dr_assets.stores.postgres.restore import restore as carry_out
 from dr_assets.stores.postgres.target import Target
+from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.log.trust import Trusted, trusted
 from dr_assets.vault.retention.thawing import ColdPart, ask_thaw, require_thawed
 from dr_assets.vault.storage import ThawTier
@@ -48,6 +52,14 @@ def restore(
         Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
     ] = None,
     from_bundle: BundleOption = None,
+    erasures: Annotated[
+        Path | None,
+        typer.Option("--erasures", help="a list that `erasure list --out` saved: for where no region answers"),
+    ] = None,
+    erasures_of_the_copy: Annotated[
+        bool,
+        typer.Option("--erasures-of-the-copy", help="no region answers: whoever was erased since the copy comes back"),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
     thaw: Annotated[
         bool, typer.Option("--thaw", help="ask the store to bring back what lies cold; run again when it is there")
@@ -67,6 +79,7 @@ def restore(
         check_witness(opened, Witness.load(witness))
     tier = declared.cold.thaw if declared.cold else "Standard"
     asks = tier if thaw and not dry_run else None
+    newest = opened
     seen = trusted(opened, moment) if moment else Trusted(opened)
     opened = seen.vault
     plan = _plan(opened, declared.name, target, moment, timeline, asks)
@@ -79,6 +92,8 @@ def restore(
             Console().print(_plan_table(plan))
         return
     require_thawed(plan.cold, tier)
+    bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
+    forgotten = erasures_for(estate, declared, newest, os.environ, bringing)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("restore", total=None)
@@ -87,9 +102,13 @@ def restore(
             phase = told.phase.replace("_", " ")
             bar.update(task, description=phase, completed=told.done_bytes, total=told.total_bytes)
 
-        with carry_out(plan, opened, into, level=level, keep_cluster=True, progress=show) as restored:
-            said = _to_json(restored, into)
-            table = _table(restored)
+        with carry_out(
+            plan, opened, into, level=level, keep_cluster=True, progress=show, erasures=forgotten
+        ) as restored:
+            pass
+    told = _record(estate, declared, restored)
+    said, table = _to_json(restored, into), _table(restored)
+    restored.notes += [told] if told else []
     if as_json:
         typer.echo(json.dumps(said, indent=2))
     else:
@@ -159,6 +178,7 @@ def _to_json(restored: Restored, into: Path) -> dict[str, object]:
         "size_bytes": restored.size_bytes,
         "phases_s": {phase: round(duration_s, 3) for phase, duration_s in restored.phases_s.items()},
         "duration_s": round(restored.duration_s, 3),
+        "erased": _plain_body(restored),
         "notes": restored.notes,
     }
 
@@ -176,11 +196,34 @@ def _table(restored: Restored) -> Table:
         "checked with": ", ".join(restored.checks),
         "programs": restored.engine,
         "laid": f"{restored.size_bytes / 1e6:.1f} MB in {restored.duration_s:.1f} s ({restored.mb_s:.0f} MB/s)",
+        "erased again": _erased(restored),
         "phases, s": ", ".join(f"{phase} {took:.1f}" for phase, took in restored.phases_s.items()),
     }
     for what, value in rows.items():
         table.add_row(what, shown(value))
     return table
+
+
+def _plain_body(restored: Restored) -> dict[str, Json] | None:
+    body = replayed_body(restored, purpose="restore")
+    return None if body is None else plain(body)
+
+
+def _erased(restored: Restored) -> str:
+    if restored.erased is None or not restored.erased.erasures:
+        return "nobody is on the erasure list"
+    return f"{restored.erased.found} people, of {restored.erased.erasures} on the erasure list"
+
+
+def _record(estate: Estate, dataset: PostgresDataset, restored: Restored) -> str | None:
+    """Put on record that the erasures were applied; why not, where this host can't: a restore doesn't fail for it."""
+    if restored.erased is None or not restored.erased.erasures:
+        return None
+    try:
+        record_replayed(vault_of(estate, dataset.vault, signing=True), restored, purpose="restore")
+    except DrError as error:
+        return f"that the erasures were applied is not on record in the vault: {error.code}"
+    return None
 
 
 def _timelines(plan: RestorePlan) -> str:

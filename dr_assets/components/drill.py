@@ -72,8 +72,10 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
                 for dataset in estate.postgres().values()
             }
             for name in drilled:
+                dataset = estate.postgres()[name]
                 try:
-                    run_drill(vaults[name], estate.postgres()[name])
+                    erasures = getattr(context.resources, resource_key(dataset.vault)).erasures(dataset, vaults[name])
+                    run_drill(vaults[name], dataset, erasures=erasures)
                 except DrError as error:  # it is on record; the other datasets still have to be drilled
                     failed = failed or error
             newest = {name: latest_fact(vault, name, "drill") for name, vault in vaults.items()}

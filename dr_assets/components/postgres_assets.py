@@ -122,9 +122,10 @@ def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
     def restore_test(context: dg.AssetExecutionContext) -> Iterator[Any]:
         failed: DrError | None = None
         with shown_as_failure():
-            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
+            resource = getattr(context.resources, resource_key(dataset.vault))
+            vault = resource.open_vault(signing=True)
             try:
-                run_restore_test(vault, dataset, Target("latest"))
+                run_restore_test(vault, dataset, Target("latest"), erasures=resource.erasures(dataset, vault))
             except DrError as error:  # it is on record in the vault, and so the checks can be judged
                 failed = error
             judged = judge_proofs(vault, dataset)

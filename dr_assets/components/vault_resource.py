@@ -13,8 +13,10 @@ from dagster_aws.s3 import S3Resource
 
 from dr_assets.estate.declarations import load_estate
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Role, VaultPlace
+from dr_assets.estate.model import PostgresDataset, Role, VaultPlace
 from dr_assets.estate.transport import require_tls
+from dr_assets.proving.erasures import erasures_for
+from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.vault.connect import ca_file, client_of, open_vault
 from dr_assets.vault.storage.s3 import make_client
 from dr_assets.vault.vault import Vault
@@ -51,6 +53,10 @@ class VaultResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # a res
         # The resource itself holds the reader's pair; the other duties' are read when a run needs them.
         client = self.s3.get_client() if duty == "reader" else client_of(place, os.environ, duty)
         return open_vault(estate, self.vault_name, os.environ, client=client, signing=signing, role=duty)
+
+    def erasures(self, dataset: PostgresDataset, vault: Vault) -> Erasures:
+        """What a restore of `dataset` from `vault` has to erase, by all regions that answer; raises as `gather`."""
+        return erasures_for(load_estate(Path(self.defs_dir)), dataset, vault, os.environ)
 
 
 def resource_key(vault_name: str) -> str:

@@ -14,6 +14,7 @@ from dr_assets.estate.model import PostgresDataset
 from dr_assets.proving.record import plain
 from dr_assets.proving.restore_test import RestoreTestResult, run_restore_test
 from dr_assets.reconciliation.run import Reconciliation
+from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
 from dr_assets.stores.postgres.target import Target
@@ -39,6 +40,7 @@ def run_drill(
     *,
     env: Mapping[str, str] | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
+    erasures: Erasures | None = None,
 ) -> DrillResult:
     """Recovers `dataset` twice from the vault alone and seals the fact `drill`, also when it fails.
 
@@ -52,9 +54,13 @@ def run_drill(
         ruined.append(plant_and_catch(restored, dataset.restore_test.contract))
 
     try:
-        latest = run_restore_test(vault, dataset, Target("latest"), env=env, progress=progress)
+        latest = run_restore_test(vault, dataset, Target("latest"), env=env, progress=progress, erasures=erasures)
         earlier = _earlier(vault, dataset)
-        pitr = run_restore_test(vault, dataset, earlier, env=env, progress=progress, inspect=ruin) if earlier else None
+        pitr = (
+            run_restore_test(vault, dataset, earlier, env=env, progress=progress, inspect=ruin, erasures=erasures)
+            if earlier
+            else None
+        )
     except DrError as error:
         _record_end(vault, dataset, "failed", f"{error.code}: {error.found}", begin_at, error)
         raise

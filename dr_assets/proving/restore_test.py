@@ -17,8 +17,11 @@ from typing import Any, Final, Literal
 
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Level, PostgresDataset
+from dr_assets.proving.attempt import DUE, Outcome, fresh_workdir, on_record
+from dr_assets.proving.erasures import record_replayed
 from dr_assets.proving.record import plain
 from dr_assets.reconciliation.run import Reconciliation, reconcile
+from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress, restore
@@ -26,11 +29,8 @@ from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.facts import record_fact
 from dr_assets.vault.vault import Vault
 
-WORK_DIR_ENV: Final = "DR_ASSETS_WORK_DIR"
-DUE: Final = "restore_test_due"
 # Clocks that agree differ by less: what is later than now by more was dated by a clock that is wrong, or ours is.
 SKEW_MAX_S: Final = 5.0
-Outcome = Literal["passed", "failed", "aborted"]
 Inspect = Callable[[Restored, Reconciliation], None]
 
 
@@ -71,25 +71,30 @@ def run_restore_test(
     env: Mapping[str, str] | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
     inspect: Inspect | None = None,
+    erasures: Erasures | None = None,
 ) -> RestoreTestResult:
     """Restores `dataset` from `vault` alone, reconciles it, seals the facts `restore_test` and `reconciliation`.
 
     `workdir` is made below DR_ASSETS_WORK_DIR (or the system's folder for temporary files) by default, and is gone
     afterwards. `inspect` may look at the sandbox after everything passed and is on record; what it raises is the
-    caller's own. Books that don't add up make a failed result; what can't be restored is put on record as failed and
-    raised; an interrupt, as aborted. An attempt that is killed leaves its `restore_test_due` fact alone.
+    caller's own. `erasures` are applied before anything is reconciled (a vault that knows of some refuses without), and
+    that is on record too. Books that don't add up make a failed result; what can't be restored is put on record as
+    failed and raised; an interrupt, as aborted. An attempt that is killed leaves its `restore_test_due` fact alone.
     """
     result = RestoreTestResult(dataset.name, str(target), level or dataset.restore_test.level, vault.clock())
     begin_s = time.monotonic()
     _record_due(vault, dataset, result)
     with ExitStack() as sandbox:
-        with _on_record(vault, dataset, result):
+        with on_record(result, lambda: _record(vault, dataset, result)):
             plan = plan_restore(vault, dataset.name, target)
             planned_at = vault.clock()
             _note_plan(result, plan)
-            into = workdir or _fresh_workdir(dataset.name, os.environ if env is None else env)
-            restored = sandbox.enter_context(restore(plan, vault, into, level=result.level, env=env, progress=progress))
+            into = workdir or fresh_workdir(dataset.name, env)
+            restored = sandbox.enter_context(
+                restore(plan, vault, into, level=result.level, env=env, progress=progress, erasures=erasures)
+            )
             _note_restored(result, restored)
+            record_replayed(vault, restored, purpose="restore test")
             if target.kind == "latest" and restored.recovered_at is not None:
                 _note_age(result, restored.recovered_at, planned_at)
             result.books = reconcile(restored.reader_dsn(), dataset.restore_test.contract)
@@ -104,25 +109,6 @@ def _record_due(vault: Vault, dataset: PostgresDataset, result: RestoreTestResul
     """Before anything is tried, so that an attempt that vanished shows as one that was due and has no outcome."""
     due = {"outcome": "due", "target": result.target, "level": result.level, "begin_at": result.begin_at}
     record_fact(vault, dataset.name, DUE, plain(due))
-
-
-@contextmanager
-def _on_record(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> Iterator[None]:
-    """Seals both facts however the block ends. A failure to seal never hides the failure that it was to record."""
-    try:
-        yield
-    except DrError as error:
-        result.outcome, result.reason = "failed", f"{error.code}: {error.found}"
-        try:
-            _record(vault, dataset, result)
-        except DrError as unsealed:
-            error.add_note(f"and this attempt is not on record: {unsealed.code}: {unsealed.found}")
-        raise
-    except BaseException as ended:
-        result.outcome, result.reason = "aborted", f"ended by {type(ended).__name__}"
-        _record(vault, dataset, result)
-        raise
-    _record(vault, dataset, result)
 
 
 def _record(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> None:
@@ -196,8 +182,3 @@ def _judge(result: RestoreTestResult) -> None:
         )
     else:
         result.outcome, result.reason = "passed", "restored, verified, and the money adds up"
-
-
-def _fresh_workdir(dataset: str, env: Mapping[str, str]) -> Path:
-    parent = Path(env.get(WORK_DIR_ENV) or tempfile.gettempdir())
-    return parent / f"dr_assets-restore-test-{dataset}-{secrets.token_hex(4)}"

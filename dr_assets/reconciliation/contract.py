@@ -14,8 +14,10 @@ import yaml
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.relations import RELATIONS, Column
+from dr_assets.stores.postgres.erase import EraseRules
 
-_KEYS = {"contract", "relations", "chain", "transfer_digest"}
+_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase"}
+_ERASE_KEYS = ("people", "statements", "proof")
 _HINT = "compare it with contracts/casino_ledger/contract.yaml; docs/reconciliation.md describes every key"
 
 
@@ -25,12 +27,16 @@ class Contract:
 
     A posting's hash must be SHA-256 of the account's previous hash (nothing before the first) followed by `chain_text`
     in UTF-8; a transfer's digest SHA-256 of `digest_text`. None: the schema has no such thing, its check is skipped.
+    `erase` is how people are erased from a restored database, None where nobody said. `relationships` yields a person's
+    identifier and when the relationship with them ended, NULL while it lasts (docs/erasure.md).
     """
 
     name: str
     queries: dict[str, str]
     chain_text: str | None
     digest_text: str | None
+    erase: EraseRules | None = None
+    relationships: str | None = None
 
     @property
     def parts(self) -> frozenset[str]:
@@ -78,12 +84,30 @@ def _parse(contract: str, folder: Traversable, content: Any) -> Contract:
         raise _invalid(contract, f"relations must name exactly {', '.join(RELATIONS)}")
     if not isinstance(content.get("contract"), str):
         raise _invalid(contract, "contract must be the contract's name")
+    erase = content.get("erase")
     return Contract(
         name=content["contract"],
         queries={relation: _query(contract, folder, str(file)) for relation, file in relations.items()},
         chain_text=_text(contract, content, "chain"),
         digest_text=_text(contract, content, "transfer_digest"),
+        erase=_erase(contract, folder, erase),
+        relationships=_query(contract, folder, str(erase["relationships"]))
+        if isinstance(erase, dict) and "relationships" in erase
+        else None,
     )
+
+
+def _erase(contract: str, folder: Traversable, value: Any) -> EraseRules | None:
+    if value is None:
+        return None
+    if value == "none":
+        return EraseRules("", "", "")
+    if not isinstance(value, dict) or not set(_ERASE_KEYS) <= set(value) <= {*_ERASE_KEYS, "relationships"}:
+        raise _invalid(contract, f"erase must be `none` or name the files {', '.join(_ERASE_KEYS)} (and relationships)")
+    people, statements, proof = (_query(contract, folder, str(value[key])) for key in _ERASE_KEYS)
+    if not all(text.strip() for text in (people, statements, proof)):
+        raise _invalid(contract, "erase names an empty file")
+    return EraseRules(people, statements, proof)
 
 
 def _query(contract: str, folder: Traversable, file: str) -> str:

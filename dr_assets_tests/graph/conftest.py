@@ -49,6 +49,10 @@ class FilledVault:
             raise VaultError("vault.unreachable", "the object store does not answer", "start it")
         return self.vault
 
+    def erasures(self, dataset: PostgresDataset, vault: Vault) -> None:
+        """As the resource does; nobody was ever erased."""
+        del dataset, vault
+
     def later(self, **span: float) -> None:
         """Turn the clock."""
         self.now += timedelta(**span)

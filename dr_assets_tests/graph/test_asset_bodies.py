@@ -102,7 +102,7 @@ def test_a_drill_is_judged_dataset_by_dataset(
 ) -> None:
     """A drill that missed its RTO is materialized, since it was held, and red, since it failed."""
     slow = {**RESTORED, "recovery_duration_s": 901.0}
-    monkeypatch.setattr(drill, "run_drill", lambda *_: filled.seal("drill", outcome="passed", **slow))
+    monkeypatch.setattr(drill, "run_drill", lambda *_, **__: filled.seal("drill", outcome="passed", **slow))
     assert run(drill.drill_asset(estate))
     assert measures(instance, "estate", "drill")["ledger_recovery_duration_s"] == 901.0
     passed, reason = verdicts(instance)["within_objectives"]
@@ -115,7 +115,7 @@ def test_a_drill_that_could_not_be_held_fails(
 ) -> None:
     """An error on the way is red on the check and fails the run."""
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         filled.seal("drill", outcome="failed", reason="no base backup")
         raise VaultError("restore.hole", "a hole in the WAL", "restore from another vault")
 

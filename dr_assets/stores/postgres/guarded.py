@@ -1,7 +1,7 @@
 """Our own sessions with a restored server: as its superuser for what only that may do, as a reader for its data.
 
-What belongs here: the settings of such sessions, the reader's role, stopping cleanly. What stays out: what is asked in
-them, replay (recovery.py), checks (checks.py).
+What belongs here: the settings of such sessions, the reader's and the eraser's role, stopping cleanly. What stays out:
+what is asked in them, replay (recovery.py), checks (checks.py).
 
 A restored database brings its source's settings for sessions (`ALTER DATABASE … SET`) and its source's views, functions
 and casts, which run with the rights of whoever looks at them. A superuser's session may start programs on this host,
@@ -14,6 +14,8 @@ superuser as there. A sandbox runs as an unprivileged user of the operating syst
 
 import secrets
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
@@ -23,6 +25,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.errors import VaultError
 
 READER_PREFIX: Final = "dr_assets_reader"
+ERASER_PREFIX: Final = "dr_assets_eraser"
 # Writing out a large cache takes long; nothing that was restored is thrown away for it.
 STOP_TIMEOUT_S: Final = 3600.0
 # For settings that only newer versions know.
@@ -58,30 +61,60 @@ def create_reader(server: PostgresServer, reader: str, dbname: str) -> bool:
     BYPASSRLS, because policies would hide rows from the reconciliation. Its settings outrank a database's. Returns
     whether there is such a database.
     """
-    role = sql.Identifier(reader)
-    with psycopg.connect(superuser_dsn(server), autocommit=True) as session:
-        session.execute(
-            sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER BYPASSRLS INHERIT IN ROLE pg_read_all_data").format(role)
-        )
-        session.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
-        for name in _settings(server):
-            # Not a literal: an empty one becomes a list of one empty name.
-            session.execute(sql.SQL("ALTER ROLE {} SET {} FROM CURRENT").format(role, sql.Identifier(name)))
-        may_connect = session.execute(
-            "SELECT has_database_privilege(%s, oid, 'CONNECT') FROM pg_database WHERE datname = %s", (reader, dbname)
-        ).fetchone()
-        if may_connect == (False,):
-            session.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(dbname), role))
-    return may_connect is not None
+    return _create_role(server, reader, dbname, writes=False)
 
 
 def drop_reader(server: PostgresServer, reader: str, dbname: str) -> None:
     """Take the role away again: a cluster that is kept has nothing of ours in it."""
-    role = sql.Identifier(reader)
+    _drop_role(server, reader, dbname)
+
+
+def new_eraser_name() -> str:
+    """As `new_reader_name`, for `eraser`."""
+    return f"{ERASER_PREFIX}_{secrets.token_hex(8)}"
+
+
+@contextmanager
+def eraser(server: PostgresServer, role: str, dbname: str) -> Iterator[bool]:
+    """For as long as the block, a role that may read and change every row of `dbname` and nothing else.
+
+    What a row's change sets off (triggers, casts) runs with these rights and not a superuser's. Gives whether there is
+    such a database.
+    """
+    there = _create_role(server, role, dbname, writes=True)
+    try:
+        yield there
+    finally:
+        _drop_role(server, role, dbname)
+
+
+def _create_role(server: PostgresServer, name: str, dbname: str, *, writes: bool) -> bool:
+    role = sql.Identifier(name)
+    rights = "pg_read_all_data, pg_write_all_data" if writes else "pg_read_all_data"
+    made = sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER BYPASSRLS INHERIT IN ROLE " + rights)
+    with psycopg.connect(superuser_dsn(server), autocommit=True) as session:
+        session.execute(made.format(role))
+        read_only = "off" if writes else "on"
+        session.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = " + read_only).format(role))
+        for setting in _settings(server):
+            # Not a literal: an empty one becomes a list of one empty name.
+            session.execute(sql.SQL("ALTER ROLE {} SET {} FROM CURRENT").format(role, sql.Identifier(setting)))
+        for right in ("CONNECT", "TEMPORARY") if writes else ("CONNECT",):
+            may = session.execute(
+                "SELECT has_database_privilege(%s, oid, %s) FROM pg_database WHERE datname = %s", (name, right, dbname)
+            ).fetchone()
+            if may == (False,):
+                grant = sql.SQL("GRANT " + right + " ON DATABASE {} TO {}")
+                session.execute(grant.format(sql.Identifier(dbname), role))
+    return may is not None
+
+
+def _drop_role(server: PostgresServer, name: str, dbname: str) -> None:
+    role = sql.Identifier(name)
     granted = "SELECT 1 FROM pg_database, aclexplode(datacl) WHERE datname = %s AND grantee = %s::regrole"
     with psycopg.connect(superuser_dsn(server), autocommit=True) as session:
-        if session.execute(granted, (dbname, reader)).fetchone():
-            session.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(sql.Identifier(dbname), role))
+        if session.execute(granted, (dbname, name)).fetchone():
+            session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(sql.Identifier(dbname), role))
         session.execute(sql.SQL("DROP ROLE {}").format(role))
 
 

@@ -3,8 +3,8 @@
 What belongs here: that order, what is handed out, what is left behind. What stays out: each phase's own work: plan.py,
 fetch.py, lay.py, lay_wal.py, checks.py, recovery.py, site.py.
 
-A restore yields a promoted server on which everything was proven, or nothing: on any failure, also of the caller's,
-the server is stopped and what was laid is removed.
+A restore yields a promoted server on which everything was proven and everybody erased who is to be, or nothing: on any
+failure, also of the caller's, the server is stopped and what was laid is removed.
 """
 
 import os
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -27,8 +27,9 @@ from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
 from dr_assets.stores.postgres.checks import check_data, verify_files
 from dr_assets.stores.postgres.combine import lay_layers, needed_bytes
+from dr_assets.stores.postgres.erase import Erasures, Replayed, replay_erasures
 from dr_assets.stores.postgres.fetch import opened_in_order, opened_wal
-from dr_assets.stores.postgres.guarded import create_reader, drop_reader, new_reader_name, stop_cleanly
+from dr_assets.stores.postgres.guarded import create_reader, drop_reader, new_eraser_name, new_reader_name, stop_cleanly
 from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lay import LaidBase, finish_base, write_file
@@ -36,13 +37,15 @@ from dr_assets.stores.postgres.lay_wal import WalFrame, WalLayer
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.parts import PART_BYTES
 from dr_assets.stores.postgres.plan import RestorePlan
-from dr_assets.stores.postgres.recovery import Replay, Replayed, promote, standby_settings
+from dr_assets.stores.postgres.recovery import Replay, promote, standby_settings
+from dr_assets.stores.postgres.recovery import Replayed as WalReplayed
 from dr_assets.stores.postgres.site import Site, abandon, keep, prepare_site
 from dr_assets.stores.postgres.target import Target
 from dr_assets.stores.postgres.wal import Record
 from dr_assets.stores.postgres.wal_check import check_wal
 from dr_assets.vault.format.segment import Opened
 from dr_assets.vault.retention.thawing import require_thawed
+from dr_assets.vault.subjects.erased import merge, read_list
 from dr_assets.vault.vault import Vault
 
 SANDBOX_NAME: Final = "dr_assets-sandbox"
@@ -66,7 +69,8 @@ class Restored:
 
     `replayed_lsn` is where replay stood when it was proven, `end_lsn` the end of the last complete record that was
     laid, found without the server. `recovered_at` is the newest heartbeat in the data (source's clock, signature
-    verified): every commit made before it is there. `stopped` is the server's own word for a target.
+    verified): every commit made before it is there. `stopped` is the server's own word for a target. `erased` is what
+    was done about the people on the list of `erasures`, None where there is no such list.
     """
 
     plan: RestorePlan
@@ -84,6 +88,8 @@ class Restored:
     phases_s: dict[str, float]
     reader: str
     notes: list[str] = field(default_factory=list)
+    erasures: Erasures | None = None
+    erased: Replayed | None = None
 
     def dsn(self, dbname: str | None = None) -> str:
         """A connection string of the superuser's, with whatever the source set for its sessions (see `reader_dsn`).
@@ -121,17 +127,21 @@ def restore(
     keep_cluster: bool = False,
     env: Mapping[str, str] | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
+    erasures: Erasures | None = None,
 ) -> Iterator[Restored]:
     """Carry out `plan` in the empty folder `into` and hand out the running, promoted server.
 
     Leaving the context destroys it; with `keep_cluster` it is stopped cleanly and kept at `into`/data instead. Any
     exception, from here or from the caller's block, leaves nothing.
 
-    Raises PolicyError (`restore.not_empty`, `restore.no_room`, `restore.target_not_reached`,
-    `restore.tablespace_created`, `engine.no_programs`), VaultError for whatever is missing, damaged or disagrees, and
-    `restore.cold` before anything is fetched, where something has to be thawed first.
+    `erasures` is what must be applied before anybody sees the data: needed from a vault that knows of erasures.
+
+    Raises PolicyError (`erasure.not_replayed`, `.list_stale` and those of erase.py; `restore.not_empty`, `.no_room`,
+    `.target_not_reached`, `.tablespace_created`; `engine.no_programs`), VaultError for whatever is missing, damaged or
+    disagrees, and `restore.cold` before anything is fetched, where something has to be thawed first.
     """
     require_thawed(plan.cold)
+    _require_erasures(plan, vault, erasures)
     programs = programs or find_programs("postgres", plan.base.major, env)
     if programs.major != plan.base.major:
         raise PolicyError(
@@ -140,17 +150,32 @@ def restore(
             f"install the server programs of PostgreSQL {plan.base.major}",
         )
     site = prepare_site(into, needed_bytes(plan.layers) + plan.wal_bytes)
-    work = _Restore(plan, vault, site, programs, level, progress, durable=keep_cluster)
+    work = _Restore(plan, vault, site, programs, level, progress, erasures, durable=keep_cluster)
     kept = False
     try:
-        yield work.run()
+        restored = work.run()
+        yield restored
         if keep_cluster:
-            work.hand_over()
+            work.hand_over(restored)
             kept = True
     finally:
         work.server.stop("immediate")
         if not kept:
             abandon(site)
+
+
+def _require_erasures(plan: RestorePlan, vault: Vault, erasures: Erasures | None) -> None:
+    """Nothing comes out of a vault that knows of erasures but by a list at least as new, with rules to apply it."""
+    known = read_list(vault)
+    if erasures is not None:
+        erasures.listed.require_newest(known)
+        erasures.require_applicable(plan.dataset)
+    elif known.people:
+        raise PolicyError(
+            "erasure.not_replayed",
+            f"{len(known)} people are erased by vault {vault.name}; this restore would bring them back",
+            "restore with `dr-assets restore`, or give the erasure list (proving/erasures.py)",
+        )
 
 
 class _Restore:
@@ -164,9 +189,11 @@ class _Restore:
         programs: Programs,
         level: Level,
         progress: Callable[[RestoreProgress], None] | None,
+        erasures: Erasures | None,
         *,
         durable: bool,
     ) -> None:
+        self._erasures = erasures
         self._plan = plan
         self._vault = vault
         self._site = site
@@ -176,7 +203,7 @@ class _Restore:
         self._user = engine_user()
         self._phases_s: dict[str, float] = {"plan": plan.duration_s}
         self._held: dict[str, bytes] = {}
-        self._reader = new_reader_name()
+        self._reader, self._eraser = new_reader_name(), new_eraser_name()
         # Only a sandbox is called one: whoever plants damage for a drill looks at this name.
         name = f"{RECOVERY_NAME if durable else SANDBOX_NAME}-{plan.dataset}-{secrets.token_hex(4)}"
         self.server = PostgresServer(site.data_dir, programs, name=name)
@@ -197,6 +224,7 @@ class _Restore:
             replayed = self._replay(record, timeline)
         with self._phase("promote"):
             timeline = promote(self.server)
+        erased = self._erase()
         with self._phase("check"):
             checks = check_data(self.server, self._level, has_checksums=self._plan.base.data_checksums)
         notes = [*self._plan.notes, *self.server.notes]
@@ -216,10 +244,18 @@ class _Restore:
             phases_s=self._phases_s,
             reader=self._reader,
             notes=notes,
+            erasures=self._erasures,
+            erased=erased,
         )
 
-    def hand_over(self) -> None:
-        """Stop cleanly and leave a cluster that people can start."""
+    def hand_over(self, restored: Restored) -> None:
+        """Erase whoever was erased meanwhile, stop cleanly and leave a cluster that people can start."""
+        known = read_list(self._vault)
+        if self._erasures is not None and known.decisions - self._erasures.listed.decisions:
+            self._erasures = replace(self._erasures, listed=merge([self._erasures.listed, known]))
+            restored.erasures, restored.erased = self._erasures, self._erase()
+        elif self._erasures is None:
+            _require_erasures(self._plan, self._vault, None)
         drop_reader(self.server, self._reader, self._plan.base.dbname)
         stop_cleanly(self.server)
         limits = {name: value for name, value in self._plan.base.settings.items() if name in _LIMITS}
@@ -260,15 +296,22 @@ class _Restore:
         plan = self._plan
         finish_base(laid, self._site, self._user)
         self._write_histories()
-        self.server.adopt(plan.base.superuser, self._site.tablespaces(), roles=[self._reader])
+        self.server.adopt(plan.base.superuser, self._site.tablespaces(), roles=[self._reader, self._eraser])
         verify_files(self.server)
         return check_wal(self.server, self._site.pg_wal, self._frames, plan.base.start_lsn, record, plan.target)
 
-    def _replay(self, record: Record, timeline: int) -> Replayed:
+    def _replay(self, record: Record, timeline: int) -> WalReplayed:
         target = self._effective_target(record)
         self.server.settings.update(standby_settings(target, timeline, self._plan.base.major))
         told = None if self._progress is None else self._tell_replay
         return Replay(self.server, target, record.end, progress=told).run()
+
+    def _erase(self) -> Replayed | None:
+        """Before the checks, which then look at what people will get, and before anybody can read anything."""
+        if self._erasures is None:
+            return None
+        with self._phase("erase"):
+            return replay_erasures(self.server, self._eraser, self._plan.base.dbname, self._erasures)
 
     def _effective_target(self, record: Record) -> Target:
         """A position with no record behind it is the end of the WAL: no server stops there, so it is proven as such."""

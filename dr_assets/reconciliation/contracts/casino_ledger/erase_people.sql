@@ -1,0 +1,1 @@
+SELECT player_id::text FROM casino.players

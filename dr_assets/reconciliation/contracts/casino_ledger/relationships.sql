@@ -1,0 +1,1 @@
+SELECT player_id::text, closed_at FROM casino.players
