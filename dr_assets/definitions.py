@@ -10,6 +10,9 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage  # has no public name
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import create_pg_connection, create_pg_engine, get_token_provider_from_config
+from dagster_postgres.utils import pg_url_from_config as url_of
+from sqlalchemy import text
 
 VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"  # set by `dg check defs` itself
 
@@ -23,7 +26,7 @@ def defs() -> dg.Definitions:
 
 
 class InstanceStorage(DagsterPostgresStorage):
-    """dagster-postgres, except while `dg check defs` validates: it reads dagster.yaml too, and must work offline."""
+    """dagster-postgres, opened one at a time; while `dg check defs` validates, offline, it only reads dagster.yaml."""
 
     @classmethod
     def config_type(cls) -> Any:
@@ -36,4 +39,7 @@ class InstanceStorage(DagsterPostgresStorage):
         if VALIDATING in os.environ:
             atexit.register(shutil.rmtree, folder := tempfile.mkdtemp(prefix="dg-check-"), ignore_errors=True)
             return DagsterSqliteStorage.from_local(folder, inst_data)
-        return super().from_config_value(inst_data, config_value)
+        engine = create_pg_engine(url_of(config_value), get_token_provider_from_config(config_value))
+        with create_pg_connection(engine) as turn:  # two that both find no tables would both make them, and one fail
+            turn.execute(text("SELECT pg_advisory_xact_lock(hashtext('dr_assets: the tables of Dagster'))"))
+            return super().from_config_value(inst_data, config_value)
