@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -186,6 +187,18 @@ def test_evidence_does_not_fill_the_disk(tmp_path: Path) -> None:
 def test_what_is_not_well_asked_is_refused(url: str, status: int, body: bytes) -> None:
     """Each wrong request gets the status that the specification names, nothing is remembered, the next one works."""
     assert _send(url, body)[0] == status
+    assert _send(url, Tree().request(0, 5))[0] == 200
+
+
+def test_a_refusal_reaches_an_asker_that_is_still_sending(url: str) -> None:
+    """Who sends too much, slowly, is not cut off: the whole of it can be sent, and the 413 read after it."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    length = 2 << 20
+    with socket.create_connection((host, int(port)), timeout=60) as sender:
+        sender.sendall(b"POST /add-checkpoint HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length)
+        assert sender.recv(12) == b"HTTP/1.1 413"  # the answer is there before a byte of the body was sent
+        for _ in range(length >> 16):
+            sender.sendall(bytes(1 << 16))
     assert _send(url, Tree().request(0, 5))[0] == 200
 
 

@@ -4,9 +4,12 @@ What belongs here: one request at a time from bytes to answer, and the small HTT
 rules (witness_protocol.py) and the files (witness_book.py).
 """
 
+import contextlib
 import logging
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -29,6 +32,9 @@ from dr_assets.vault.log.witness_protocol import (
 
 IDLE_LIMIT_S: Final = 10.0
 CONNECTIONS_LIMIT: Final = 64
+# How much of a request that was refused unread is still taken in, and for how long.
+UNREAD_LIMIT_BYTES: Final = 8 * REQUEST_LIMIT_BYTES
+UNREAD_LIMIT_S: Final = 10.0
 _LATEST: Final = re.compile(r"/([0-9a-f]{64})/checkpoint")
 _log = logging.getLogger(__name__)
 
@@ -156,6 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         self.wfile.write(answer.body)
+        if close:
+            self._let_it_finish()
+
+    def _let_it_finish(self) -> None:
+        """Read what the asker still sends: closing on unread bytes resets the connection, and our answer is lost."""
+        left, deadline = UNREAD_LIMIT_BYTES, time.monotonic() + UNREAD_LIMIT_S
+        with contextlib.suppress(OSError):  # it has gone, or fell silent
+            self.connection.shutdown(socket.SHUT_WR)
+            while left > 0 and time.monotonic() < deadline and (data := self.rfile.read1(1 << 16)):
+                left -= len(data)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
         _log.info(format, *args)
