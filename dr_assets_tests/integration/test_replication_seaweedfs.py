@@ -23,7 +23,7 @@ from dr_assets.vault.facts import record_fact
 from dr_assets.vault.replication import standing
 from dr_assets.vault.roles.documents import documents
 from dr_assets.vault.storage import Lock
-from dr_assets_tests.integration.test_expire_seaweedfs import put_pieces
+from dr_assets_tests.integration.test_expire_seaweedfs import COUNT, put_pieces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -105,13 +105,14 @@ def test_what_the_stores_copy_is_proven_and_what_they_do_not_we_bring(
     soon = datetime.now(UTC) + timedelta(days=15)
     put_pieces(place.primary, lambda _: soon)
     code, (told,) = run("replicate", "--json")
+    while told["datasets"]["ledger"]["unproven"] <= COUNT:  # what came within the last two seconds is not judged yet
+        code, (told,) = run("replicate", "--json")
     assert code == 1
-    assert told["datasets"]["ledger"]["unproven"] > 24
     assert told["copied"] == 0
     assert {each["why"] for each in told["unproven"]} == {"missing"}
 
     with FilerSync(*regions):
-        wait_until(lambda: run("replicate", "--json")[0] == 0, timeout_s=60, what="the stores' copy", every_s=1)
+        wait_until(lambda: run("replicate", "--json")[0] == 0, timeout_s=180, what="the stores' copy", every_s=1)
     for obj in place.primary.objects("ledger", "wal"):
         assert place.standby.find(obj.key).version_id == obj.version_id
 
@@ -122,7 +123,7 @@ def test_what_the_stores_copy_is_proven_and_what_they_do_not_we_bring(
     place.primary.store.extend(str(first.key), first.version_id, longer)
     place.primary.store.set_hold(str(first.key), first.version_id, held=True)
     record_fact(place.primary, "ledger", "legal_hold", {"event": "placed"})
-    wait_until(lambda: run("replicate", "--json")[1][0]["extended"] == 1, timeout_s=30, what="the lock", every_s=1.1)
+    wait_until(lambda: run("replicate", "--json")[1][0]["extended"] == 1, timeout_s=180, what="the lock", every_s=1.1)
     here = place.primary.store.head(str(first.key), first.version_id)
     there = place.standby.store.head(str(first.key), place.standby.find(first.key).version_id)
     assert (there.lock, there.held) == (here.lock, True)
