@@ -1,0 +1,185 @@
+"""A bucket that is restored into: documents put with all that belongs to them, each read back before it counts.
+
+What belongs here: puts, what the store then says or holds, the throttle. What stays out: what to put (restore.py).
+"""
+
+import base64
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+from urllib.parse import urlencode
+
+from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.stores.bucket.document import Head
+from dr_assets.stores.bucket.listing import Listed, listing, of_name
+from dr_assets.stores.bucket.manifest import Tally
+from dr_assets.stores.bucket.source import Place, version_of
+from dr_assets.vault.storage.s3_errors import ABSENT, BROKEN_BODY, StoreAnswer
+
+_READ_BYTES: Final = 1 << 20
+_READ_ATTEMPTS: Final = 3
+
+
+@dataclass(slots=True)
+class Throttle:
+    """At most so many bytes a second, over all threads; None for as fast as it goes."""
+
+    bytes_a_s: float | None
+    _next_s: float = 0.0
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, size_bytes: int) -> None:
+        """Until so many bytes may go."""
+        if self.bytes_a_s is None:
+            return
+        with self._mutex:
+            now_s = time.monotonic()
+            begin_s = max(self._next_s, now_s)
+            self._next_s = begin_s + size_bytes / self.bytes_a_s
+        time.sleep(max(0.0, begin_s - now_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The bucket, with how fast it may be written to; threads may share it."""
+
+    place: Place
+    throttle: Throttle
+
+    def put(self, head: Head, content: bytes | memoryview) -> str:
+        """One document whole; returns its version there. Raises SourceError, among others `restore.not_equal`."""
+        self.throttle.wait(len(content))
+        checksum = base64.b64encode(bytes.fromhex(head.sha256)).decode("ascii")
+        arguments: dict[str, Any] = {"Body": bytes(content), "ChecksumSHA256": checksum, **_belongings(head)}
+        answer = self._ask("to put", self.place.client.put_object, Key=head.name, **arguments)
+        version_id = str(answer.get("VersionId", ""))
+        self._verify(head, version_id)
+        return version_id
+
+    def put_large(self, head: Head, pieces: Iterable[bytes]) -> str:
+        """One document in pieces of at least 5 MiB each, save the last; all or nothing."""
+        client, name = self.place.client, head.name
+        begun = self._ask("to begin a put", client.create_multipart_upload, Key=name, **_belongings(head))
+        upload = {"Key": name, "UploadId": begun["UploadId"]}
+        try:
+            parts: list[dict[str, Any]] = []
+            for number, piece in enumerate(pieces, start=1):
+                self.throttle.wait(len(piece))
+                part = self._ask("to put a piece", client.upload_part, **upload, PartNumber=number, Body=piece)
+                parts.append({"PartNumber": number, "ETag": part["ETag"]})
+            ended = {"MultipartUpload": {"Parts": parts}}
+            answer = self._ask("to end a put", client.complete_multipart_upload, **upload, **ended)
+        except BaseException:
+            client.abort_multipart_upload(Bucket=self.place.bucket, **upload)
+            raise
+        version_id = str(answer.get("VersionId", ""))
+        self._verify(head, version_id)
+        return version_id
+
+    def mark_deleted(self, name: str) -> str:
+        """A delete marker on a name."""
+        answer = self._ask("to delete", self.place.client.delete_object, Key=name)
+        return str(answer.get("VersionId", ""))
+
+    def remove(self, name: str, version_id: str) -> None:
+        """One version that was put here, for good."""
+        self._ask("to remove", self.place.client.delete_object, Key=name, **version_of(version_id))
+
+    def rows_of(self, name: str) -> list[Listed]:
+        """Every version and marker of a name, oldest first."""
+        return list(reversed(of_name(self.place, name)))
+
+    def holds(self, head: Head, version_id: str) -> bool:
+        """Whether a version has the size and the bytes of a document."""
+        try:
+            return self._digest(head, version_id) == head.sha256
+        except StoreAnswer as said:
+            if said.code in ABSENT:
+                return False
+            raise self.place.refusal(said, "to read back") from None
+
+    def tally(self, prefix: str = "") -> Tally:
+        """What is current there now, counted by a listing of its own."""
+        versions = size_bytes = markers = 0
+        for rows in listing(Place(self.place.client, self.place.bucket, prefix)):
+            last = ""
+            for row in rows:  # the first of a name is its newest
+                is_newest, last = row.name != last, row.name
+                versions += is_newest and not row.is_marker
+                markers += row.is_marker
+                size_bytes += row.size_bytes if is_newest and not row.is_marker else 0
+        return Tally(versions, markers, size_bytes)
+
+    def is_empty(self, prefix: str = "") -> bool:
+        """Whether no version and no marker is there."""
+        return not any(True for _ in listing(Place(self.place.client, self.place.bucket, prefix)))
+
+    def require_ready(self, prefix: str, *, all_versions: bool, overwrite: bool) -> None:
+        """Raise PolicyError `restore.not_empty`, `restore.no_versions`; SourceError where it can't be reached."""
+        self.place.now()
+        if all_versions and not self.place.is_versioned():
+            raise PolicyError(
+                "restore.no_versions",
+                f"{self.place.bucket} keeps no versions, so older ones would overwrite each other",
+                "switch versioning on there, or restore --versions current",
+            )
+        if not overwrite and not self.is_empty(prefix):
+            raise PolicyError(
+                "restore.not_empty",
+                f"{self.place.bucket} holds something already{f' below {prefix}' if prefix else ''}",
+                "restore into a new bucket, or say --overwrite: where names are equal, what is there is replaced",
+            )
+
+    def _verify(self, head: Head, version_id: str) -> None:
+        if not self.holds(head, version_id):
+            raise SourceError(
+                "restore.not_equal",
+                f"{self.place.endpoint} took {head.size_bytes} bytes into {self.place.bucket} and holds others",
+                "the store or something before it alters data: restore into another one",
+            )
+
+    def _digest(self, head: Head, version_id: str) -> str:
+        """The store's own checksum of the whole where it keeps one, else that of the bytes read back."""
+        with self.place.answers():
+            found = self.place.client.head_object(
+                Bucket=self.place.bucket, Key=head.name, ChecksumMode="ENABLED", **version_of(version_id)
+            )
+        answer = cast("Mapping[str, Any]", found)
+        if int(answer["ContentLength"]) != head.size_bytes:
+            return ""
+        checksum = str(answer.get("ChecksumSHA256", ""))
+        if checksum and "-" not in checksum and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+            return base64.b64decode(checksum).hex()
+        return self._digest_of_bytes(head.name, version_id)
+
+    def _digest_of_bytes(self, name: str, version_id: str) -> str:
+        for attempt in range(_READ_ATTEMPTS):
+            digest = hashlib.sha256()
+            try:
+                with self.place.answers():
+                    found = self.place.client.get_object(Bucket=self.place.bucket, Key=name, **version_of(version_id))
+                with found["Body"] as body:
+                    while data := body.read(_READ_BYTES):
+                        digest.update(data)
+            except BROKEN_BODY:
+                if attempt + 1 == _READ_ATTEMPTS:
+                    raise
+                continue
+            break
+        return digest.hexdigest()
+
+    def _ask(self, what: str, call: Any, **arguments: Any) -> Mapping[str, Any]:
+        try:
+            with self.place.answers():
+                return cast("Mapping[str, Any]", call(Bucket=self.place.bucket, **arguments))
+        except StoreAnswer as said:
+            raise self.place.refusal(said, what) from None
+
+
+def _belongings(head: Head) -> dict[str, Any]:
+    """Metadata, headers and tags as arguments of a put."""
+    tags = {"Tagging": urlencode(head.tags)} if head.tags else {}
+    return {**head.headers, "Metadata": dict(head.metadata), **tags}
