@@ -47,6 +47,7 @@ class Fetched:
     partition: int
     errno: int
     high_watermark: int
+    last_stable: int
     log_start: int
     diverging: EpochEnd | None
     records: memoryview = field(repr=False)
@@ -99,6 +100,6 @@ def _fetched(topic_id: str, raw: Any) -> Fetched:
     if diverging is not None and (diverging.epoch, diverging.end_offset) != (-1, -1):
         end = EpochEnd(diverging.epoch, diverging.end_offset)
     return Fetched(
-        topic_id, raw.partition_index, raw.error_code, raw.high_watermark, raw.log_start_offset, end,
-        memoryview(raw.records or b""),
+        topic_id, raw.partition_index, raw.error_code, raw.high_watermark, raw.last_stable_offset,
+        raw.log_start_offset, end, memoryview(raw.records or b""),
     )  # fmt: skip

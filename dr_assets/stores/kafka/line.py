@@ -253,7 +253,7 @@ class Line:
                 f"{self.address} speaks {request_class.name} {spoken}; needed is {oldest} to {newest}",
                 "capture and restore are made for Kafka 2.8 and newer",
             )
-        return min(newest, offered[1])
+        return int(min(newest, offered[1]))
 
     def _exchange(self, request: Any, timeout_s: float) -> Any:
         self._sent(request, timeout_s)

@@ -263,6 +263,10 @@ class Cluster:
         self._coordinators[(kind, key)] = found.node_id
         return int(found.node_id)
 
+    def forget_coordinator(self, kind: Literal["group", "transaction"], key: str) -> None:
+        """Look for it anew the next time."""
+        self._coordinators.pop((kind, key), None)
+
     def _line(self, node: int | None) -> Line:
         if node is None or node < 0:
             known = list(self._brokers.values()) or list(self._bootstrap)

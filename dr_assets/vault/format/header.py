@@ -18,7 +18,7 @@ from dr_assets.vault.format.keys import POSITION_END, TIMELINE_END, ObjectKey, i
 MAGIC: Final = b"\x89DRSEAL"  # the first byte is not ASCII, so that a transfer that strips bit 7 is seen at once
 VERSION: Final = 1
 CODEC: Final = "zstd+aes-256-gcm"
-KINDS: Final = frozenset({"wal", "part", "manifest", "fact", "ring"})
+KINDS: Final = frozenset({"wal", "part", "manifest", "fact", "ring", "pack"})
 HEADER_LIMIT_BYTES: Final = 64 * 1024
 PREFIX_BYTES: Final = len(MAGIC) + 1 + 4
 PLAINTEXT_LIMIT_BYTES: Final = 1 << 30

@@ -24,6 +24,7 @@ _KEY: Final = re.compile(
 WAL: Final = "wal"
 BASE: Final = "base"
 KEYS: Final = "keys"
+PACKS: Final = "packs"  # of Kafka record batches; first is a pack's running number there, last the same plus one
 LOG: Final = "log"  # no dataset: what lies below `{estate}/log/` has names of its own (log/names.py)
 
 

@@ -1,0 +1,97 @@
+"""What a Kafka capture tells about itself: the report for people and Dagster, and the counters it feeds.
+
+What belongs here: plain values and the ports they leave through. What stays out: gathering them (capture_loop.py) and
+serving them (observability/).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+KafkaState = Literal["streaming", "standby", "reconnecting", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaCaptureReport:
+    """How a capture stands at `at`.
+
+    `stored` is the number of the next pack: all before it were read back under their locks. `recovery_point_at` is the
+    newest instant of the capture's clock up to which every record that was acknowledged to a producer is stored,
+    `age_s` how long ago that is. `behind_records` is how far the logs' ends are ahead of what was fetched, `lag_s` from
+    fetched to locked for the newest pack's first batch. `gaps` are jumps since the start: each is on record and red.
+    """
+
+    dataset: str
+    state: KafkaState
+    at: datetime
+    system_id: str
+    writer_epoch: int
+    stored: int
+    topics: int
+    streams: int
+    recovery_point_at: datetime | None
+    age_s: float | None
+    lag_s: float | None
+    linger_s: float
+    seal_s: float
+    slowest_put_s: float
+    behind_records: int
+    in_flight_packs: int
+    in_flight_bytes: int
+    packs_stored: int
+    records_stored: int
+    bytes_stored: int
+    upload_errors: int
+    throttled_s: float
+    gaps: int
+    trouble: str | None
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        age = "unknown" if self.age_s is None else f"{self.age_s:.1f} s"
+        trouble = f", {self.trouble}" if self.trouble else ""
+        trouble += f", {self.gaps} gaps" if self.gaps else ""
+        trouble += "".join(f", warning: {warning}" for warning in self.warnings)
+        return (
+            f"{self.dataset} {self.state}: {self.topics} topics, stored to pack {self.stored}, recovery point age "
+            f"{age}, {self.behind_records} records behind, {self.in_flight_bytes} bytes in flight{trouble}"
+        )
+
+
+class KafkaMetrics(Protocol):
+    """Where a capture counts; calls come from several threads and must not raise."""
+
+    def received(self, dataset: str, size_bytes: int) -> None:
+        """Batches came in."""
+
+    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
+        """A pack was read back under its lock: its plaintext's size and the object's."""
+
+    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
+        """Batches became part of the stored prefix, so many seconds after they were fetched."""
+
+    def upload_failed(self, dataset: str) -> None:
+        """A put failed; it will be tried again or the capture gives up."""
+
+    def reported(self, report: KafkaCaptureReport) -> None:
+        """A new report is out."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def received(self, dataset: str, size_bytes: int) -> None:
+        """Nothing."""
+
+    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
+        """Nothing."""
+
+    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
+        """Nothing."""
+
+    def upload_failed(self, dataset: str) -> None:
+        """Nothing."""
+
+    def reported(self, report: KafkaCaptureReport) -> None:
+        """Nothing."""
