@@ -5,11 +5,14 @@ What belongs here: brokers, names, clients. What stays out: vaults and captures 
 All tests in this folder are of one xdist group, so that one worker runs them and each broker is started once.
 """
 
+import importlib.util
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +37,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.integration)
             item.add_marker(pytest.mark.xdist_group("kafka"))
+
+
+def _load(name: str) -> ModuleType:
+    """Test folders are no packages, so what they share is loaded by its path."""
+    known = f"kafka_tests_{name}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, HERE / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[known] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[known])
+    return sys.modules[known]
+
+
+@pytest.fixture(scope="session")
+def foreign() -> ModuleType:
+    """The module foreign.py: `make_foreign(server, prefix, kcat)`."""
+    return _load("foreign")
+
+
+@pytest.fixture(scope="session")
+def comparing() -> ModuleType:
+    """The module comparing.py: two clusters' differences."""
+    return _load("comparing")
 
 
 @pytest.fixture(scope="session")
