@@ -48,7 +48,8 @@ def lock_length(kind: Kind, retention: RetentionRule, snapshot_every: timedelta)
 
     A recovery point stays reachable for the retention's days. What carries it (base backup, manifest, WAL, fact) is
     needed until the newest point that depends on it leaves the retention: one interval of new beginnings later
-    (`Dataset.base_every`: base backups, exports of compacted topics, inventories), plus a week of failed ones. A data key opens all of them, so it gets twice that and a year, and is extended at half of it.
+    (`Dataset.base_every`: base backups, exports of compacted topics, inventories), plus a week of failed ones. A data
+    key opens all of them, so it gets twice that and a year, and is extended at half of it.
     `micro` is for segments that a full segment will replace, as long as a roller is at work (docs/decisions/0070).
     `full` is for the parts and the manifest of a full base backup that incrementals will follow: the last of them may
     be taken one interval later, and is worth nothing without it. `incremental` and `log` (what lies under
