@@ -11,9 +11,10 @@ from typing import Final
 
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.estate.model import PostgresDataset
+from dr_assets.stores.objective import age_text
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.objective import age_text, stream_of_base
+from dr_assets.stores.postgres.objective import stream_of_base
 from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.slot import SlotStatus

@@ -13,9 +13,10 @@ from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset, Estate, PostgresDataset
+from dr_assets.stores.objective import age_text, ahead_of
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
-from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of, unfollowed
+from dr_assets.stores.postgres.objective import rpo_trouble, stream_of, unfollowed
 from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.vault.chain import Chain
 from dr_assets.vault.facts import Fact

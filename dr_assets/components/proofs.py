@@ -8,7 +8,7 @@ import dagster as dg
 
 from dr_assets.components.judgements import Judgement, judge_money, judge_restorable
 from dr_assets.components.labels import artefact_key
-from dr_assets.estate.model import Dataset
+from dr_assets.estate.model import Dataset, PostgresDataset
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.vault import Vault
 
@@ -24,33 +24,26 @@ def money_key(dataset: Dataset) -> dg.AssetCheckKey:
 
 
 def proof_keys(dataset: Dataset) -> tuple[dg.AssetCheckKey, ...]:
-    """Both."""
-    return restorable_key(dataset), money_key(dataset)
+    """Both, where there is money to add up; `restorable` alone for what holds none."""
+    return (restorable_key(dataset), *((money_key(dataset),) if isinstance(dataset, PostgresDataset) else ()))
 
 
 def proof_check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
     """Blocking: nothing further down may rest on a backup that was not restored or whose money does not add up."""
-    restorable, money = proof_keys(dataset)
+    said = {
+        "restorable": "The newest sealed restore test passed, and is not older than its cadence allows.",
+        "money_adds_up": "The newest sealed reconciliation found no break, and is not older than its cadence allows.",
+    }
     return [
-        dg.AssetCheckSpec(
-            restorable.name,
-            asset=restorable.asset_key,
-            description="The newest sealed restore test passed, and is not older than its cadence allows.",
-            blocking=True,
-        ),
-        dg.AssetCheckSpec(
-            money.name,
-            asset=money.asset_key,
-            description="The newest sealed reconciliation found no break, and is not older than its cadence allows.",
-            blocking=True,
-        ),
+        dg.AssetCheckSpec(key.name, asset=key.asset_key, description=said[key.name], blocking=True)
+        for key in proof_keys(dataset)
     ]
 
 
 def judge_proofs(vault: Vault, dataset: Dataset) -> dict[dg.AssetCheckKey, Judgement]:
-    """Both verdicts, from the newest facts. Raises `VaultError` when the vault cannot be read or is tampered with."""
+    """The verdicts, from the newest facts. Raises `VaultError` when the vault cannot be read or is tampered with."""
     now = vault.clock()
-    return {
-        restorable_key(dataset): judge_restorable(dataset, latest_fact(vault, dataset.name, "restore_test"), now),
-        money_key(dataset): judge_money(dataset, latest_fact(vault, dataset.name, "reconciliation"), now),
-    }
+    judged = {restorable_key(dataset): judge_restorable(dataset, latest_fact(vault, dataset.name, "restore_test"), now)}
+    if isinstance(dataset, PostgresDataset):
+        judged[money_key(dataset)] = judge_money(dataset, latest_fact(vault, dataset.name, "reconciliation"), now)
+    return judged

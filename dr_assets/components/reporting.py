@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +25,19 @@ from dr_assets.stores.postgres.report import CaptureReport
 INTERVAL_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+class Report(Protocol):
+    """What of a capture's report matters here."""
+
+    @property
+    def dataset(self) -> str:
+        """Whose it is."""
+        ...
+
+
+Said = TypeVar("Said", bound=Report)
+Write = Callable[[dg.DagsterInstance, Said], None]
 
 
 def backpressure_key(dataset: str) -> dg.AssetCheckKey:
@@ -62,27 +75,29 @@ def report_backpressure(instance: dg.DagsterInstance, report: CaptureReport) -> 
         instance.report_runless_asset_event(evaluation(key, verdict))
 
 
-class WalChainReporter:
+class CaptureReporter(Generic[Said]):
     """A capture's listener that reports from a thread of its own, so that a slow Dagster never slows the stream.
 
     Reports at most every `interval_s`, and only when the recoverable point moved: a report that repeats an old point
     would keep the asset fresh while nothing is being stored. What could not be written is tried again with the newest
-    report; between two reports only the newest is kept.
+    report; between two reports only the newest is kept. `judge` writes verdicts that only the capture can see.
     """
 
     def __init__(
         self,
         instance: dg.DagsterInstance,
         *,
+        write: Write[Said],
+        point_of: Callable[[Said], object | None],
+        judge: Write[Said] | None = None,
         interval_s: float = INTERVAL_S,
-        write: Callable[[dg.DagsterInstance, CaptureReport], None] = report_wal_chain,
-        judge: Callable[[dg.DagsterInstance, CaptureReport], None] = report_backpressure,
     ) -> None:
         self._instance = instance
         self._interval_s = interval_s
         self._write = write
         self._judge = judge
-        self._newest: CaptureReport | None = None
+        self._point_of = point_of
+        self._newest: Said | None = None
         self._arrived = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dagster-reporter", daemon=True)
@@ -96,36 +111,51 @@ class WalChainReporter:
         self._arrived.set()
         self._thread.join(timeout=2 * self._interval_s)
 
-    def __call__(self, report: CaptureReport) -> None:
+    def __call__(self, report: Said) -> None:
         """Take note of a report; returns at once."""
         self._newest = report
         self._arrived.set()
 
     def _run(self) -> None:
-        written: tuple[object, int] | None = None
+        written: object | None = None
         while not self._stop.is_set():
             self._arrived.wait()
             self._arrived.clear()
             report = self._newest
             if report is None:
                 continue
-            judged = self._taken(self._judge, report)
-            moved = report.recovery_point_at is not None and _point(report) != written
+            judged = self._judge is None or self._taken(self._judge, report)
+            point = self._point_of(report)
+            moved = point is not None and point != written
             if moved and self._taken(self._write, report):
-                written, moved = _point(report), False
+                written, moved = point, False
             if moved or not judged:
                 self._arrived.set()
             self._stop.wait(self._interval_s)
 
-    def _taken(self, write: Callable[[dg.DagsterInstance, CaptureReport], None], report: CaptureReport) -> bool:
+    def _taken(self, write: Write[Said], report: Said) -> bool:
         """Whether Dagster's storage took it. Its absence costs a stale asset, never the stream."""
         try:
             write(self._instance, report)
         except (SQLAlchemyError, dg.DagsterError, OSError) as error:
-            _log.warning("%s/wal_chain was not reported to Dagster: %s", report.dataset, type(error).__name__)
+            _log.warning("%s was not reported to Dagster: %s", report.dataset, type(error).__name__)
             return False
         return True
 
 
-def _point(report: CaptureReport) -> tuple[object, int]:
-    return report.recovery_point_at, report.stored_lsn
+class WalChainReporter(CaptureReporter[CaptureReport]):
+    """The listener of a database's capture."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        *,
+        interval_s: float = INTERVAL_S,
+        write: Write[CaptureReport] = report_wal_chain,
+        judge: Write[CaptureReport] = report_backpressure,
+    ) -> None:
+        super().__init__(instance, write=write, point_of=_point, judge=judge, interval_s=interval_s)
+
+
+def _point(report: CaptureReport) -> tuple[object, int] | None:
+    return None if report.recovery_point_at is None else (report.recovery_point_at, report.stored_lsn)

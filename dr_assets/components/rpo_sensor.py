@@ -19,10 +19,11 @@ from dr_assets.components.restore_sensor import Standing
 from dr_assets.components.vault_resource import VaultResource
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import PostgresDataset
+from dr_assets.stores.objective import age_text, age_trouble
 from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.durability_facts import DURABILITY
 from dr_assets.stores.postgres.followed import left_on_the_way
-from dr_assets.stores.postgres.objective import age_text, age_trouble, stream_of
+from dr_assets.stores.postgres.objective import stream_of
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.vault import Vault

@@ -27,7 +27,7 @@ from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate
 from dr_assets.estate.verification import VERIFY_LEVELS, VerificationPolicy
-from dr_assets.proving.restore_test import WORK_DIR_ENV
+from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import VerifyReport, verify

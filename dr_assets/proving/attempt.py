@@ -1,6 +1,6 @@
 """An attempt at proving a restore: due before it is tried, and on record however it ends.
 
-What belongs here: the attempt's values, its work folder, and the two sealed facts it leaves. What stays out: restoring and
+What belongs here: the attempt's values, its work folder, the two sealed facts it leaves. What stays out: restoring and
 judging, which each kind of dataset does in its own way.
 """
 

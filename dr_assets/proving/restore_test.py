@@ -4,18 +4,14 @@ What belongs here: that order, and the two sealed facts every attempt leaves, wh
 judging whether a proof is recent enough (components/), and planted damage (drills/).
 """
 
-import os
-import secrets
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Level, PostgresDataset
 from dr_assets.proving.attempt import DUE, Outcome, fresh_workdir, on_record
 from dr_assets.proving.erasures import record_replayed

@@ -20,7 +20,7 @@ from dr_assets.components.vault_verification import (
 )
 from dr_assets.estate.declarations import default_defs_dir
 from dr_assets.estate.model import Estate, PostgresDataset
-from dr_assets.proving.restore_test import WORK_DIR_ENV
+from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.verify.journal import _encoded
 from dr_assets.vault.verify.record import latest_verifications

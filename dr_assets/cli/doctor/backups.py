@@ -12,11 +12,12 @@ from dr_assets.cli.doctor.patient import Patient
 from dr_assets.cli.doctor.settings import programs_for, room_for
 from dr_assets.estate import cadence
 from dr_assets.estate.durations import format_duration
+from dr_assets.stores.objective import age_text, ahead_of
 from dr_assets.stores.postgres.backlog import backlogs
 from dr_assets.stores.postgres.capture_facts import GAP
 from dr_assets.stores.postgres.followed import left_on_the_way
 from dr_assets.stores.postgres.lsn import format_lsn
-from dr_assets.stores.postgres.objective import age_text, ahead_of, rpo_trouble, stream_of
+from dr_assets.stores.postgres.objective import rpo_trouble, stream_of
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.stores.postgres.settled import unsettled

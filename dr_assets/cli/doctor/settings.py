@@ -17,6 +17,7 @@ from dr_assets.cli.doctor.patient import Patient
 from dr_assets.engines.programs import find_programs
 from dr_assets.estate.model import Spool
 from dr_assets.estate.sizes import format_size
+from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.vault.keys.secret_file import OTHERS
 
 # What a restore calls (engines.postgres and stores.postgres.restore); pg_amcheck only at level `deep`.
@@ -58,9 +59,6 @@ def programs_for(patient: Patient, major: int, whose: str) -> Line:
 
 def room_for(patient: Patient, needed_bytes: int) -> Line:
     """Whether the folder that restore tests work in can take `needed_bytes` and what a replay adds."""
-    # It imports what reconciles money, which takes longer than most verbs run.
-    from dr_assets.proving.restore_test import WORK_DIR_ENV  # noqa: PLC0415 - see above
-
     folder = Path(patient.env.get(WORK_DIR_ENV) or tempfile.gettempdir())
     asked = needed_bytes + needed_bytes // 10 + (256 << 20)  # what a restore asks for (stores/postgres/site.py)
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0

@@ -11,7 +11,7 @@ from typing import Final
 from dr_assets.cli.doctor.line import Line
 from dr_assets.cli.doctor.patient import Patient
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.postgres.objective import age_text, age_trouble
+from dr_assets.stores.objective import age_text, age_trouble
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.facts import latest_fact, record_fact

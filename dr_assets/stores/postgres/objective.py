@@ -1,23 +1,19 @@
 """Whether a stored recovery point keeps the promise: fresh enough, locked, and reached by a base backup.
 
-What belongs here: pure rules from what the vault holds to the reason why not. What stays out: reading the vault, and
-how a verdict is shown.
+What belongs here: pure rules from what the vault holds to the reason why not. What stays out: reading the vault, the
+rules over ages (stores/objective.py), and how a verdict is shown.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
-from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import PostgresDataset
+from dr_assets.stores.objective import NOTHING_STORED, age_trouble
 from dr_assets.stores.postgres.capture_facts import Anchor
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.position import RecoveryPoint
 from dr_assets.vault.facts import Fact
-from dr_assets.vault.retention import CLOCK_SKEW_LIMIT
-
-NOTHING_STORED: Final = "nothing is stored yet"
 
 
 def rpo_trouble(
@@ -31,34 +27,6 @@ def rpo_trouble(
         return NOTHING_STORED
     troubles = (unfollowed(stream_of(point), base, left), age_trouble(dataset, point, now))
     return "; ".join(trouble for trouble in troubles if trouble) or None
-
-
-def age_trouble(dataset: PostgresDataset, point: RecoveryPoint | None, now: datetime) -> str | None:
-    """Why the recovery point is too old, undated or unprotected, whatever leads to it; None if it is not."""
-    if point is None:
-        return NOTHING_STORED
-    if point.at is None:
-        return "what is stored holds no heartbeat yet, so it has no age"
-    ahead = ahead_of(now, point.at)
-    if ahead is not None:
-        return f"the recovery point is {ahead}"
-    if point.retain_until is None:
-        return "the newest stored segment shows no lock"
-    if now - point.at > dataset.rpo:
-        return f"{age_text(now, point.at)}, over the RPO of {format_duration(dataset.rpo)}"
-    return None
-
-
-def age_text(now: datetime, at: datetime) -> str:
-    """How old the newest recoverable commit is; what lies in the future by less than the skew is as new as can be."""
-    return f"the newest recoverable commit is {max((now - at).total_seconds(), 0.0):.1f} s old"
-
-
-def ahead_of(now: datetime, at: datetime) -> str | None:
-    """Why `at` cannot be believed: it is dated after `now` by more than clocks may differ. None otherwise."""
-    if at - now <= CLOCK_SKEW_LIMIT:
-        return None
-    return f"dated {(at - now) / timedelta(seconds=1):.1f} s in the future: the clocks disagree"
 
 
 Stream = tuple[str, int, int]

@@ -12,8 +12,9 @@ import pytest
 
 from dr_assets.drills.drill import run_drill
 from dr_assets.estate.errors import PolicyError
+from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.proving.erasures import REPLAYED, record_replayed
-from dr_assets.proving.restore_test import WORK_DIR_ENV, run_restore_test
+from dr_assets.proving.restore_test import run_restore_test
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.reconciliation.run import Reconciliation, reconcile
 from dr_assets.stores.postgres.erase import EraseRules, Erasures

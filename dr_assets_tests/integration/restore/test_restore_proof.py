@@ -11,7 +11,8 @@ from dr_assets.drills import controls
 from dr_assets.drills.drill import run_drill
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.proving import restore_test
-from dr_assets.proving.restore_test import DUE, WORK_DIR_ENV, run_restore_test
+from dr_assets.proving.attempt import DUE, WORK_DIR_ENV
+from dr_assets.proving.restore_test import run_restore_test
 from dr_assets.reconciliation.run import Reconciliation
 from dr_assets.stores.postgres.restore import Restored, restore
 from dr_assets.stores.postgres.target import Target

@@ -17,9 +17,10 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.errors import VaultError
-from dr_assets.proving.restore_test import WORK_DIR_ENV, RestoreTestResult, run_restore_test
+from dr_assets.proving.attempt import WORK_DIR_ENV
+from dr_assets.proving.restore_test import RestoreTestResult, run_restore_test
 from dr_assets.reconciliation.run import reconcile
-from dr_assets.stores.postgres.capture import Capture, CaptureOptions
+from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import restore
@@ -37,7 +38,7 @@ from dr_assets.vault.storage.s3 import S3Store, make_client
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
-from dr_assets_tests.integration.capture.rig import make_dataset
+from dr_assets_tests.integration.capture.rig import make_dataset, wait_one_more_heartbeat
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -83,7 +84,9 @@ class World:
         dsn, stop = server.dsn("ledger"), Event()
         schema.create(dsn, players=40)
         source = self.vault(0, self.both)
-        capture = Capture(source, self.dataset, dsn, options=CaptureOptions(heartbeat_every_s=0.2))
+        reports: list[CaptureReport] = []
+        options = CaptureOptions(heartbeat_every_s=0.2, report_every_s=0.1)
+        capture = Capture(source, self.dataset, dsn, listener=reports.append, options=options)
         threads = [Thread(target=capture.run, args=(stop,)), Thread(target=self.follow, args=(stop,))]
         workload = Workload(dsn, acks, rate_per_s=200, workers=4)
         for thread in threads:
@@ -95,10 +98,10 @@ class World:
             _until(workload, ACKNOWLEDGED)
         finally:
             workload.stop()
-            Event().wait(0.6)  # one more heartbeat
+            wait_one_more_heartbeat(reports)
             stop.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(180)
         return workload.stats().acknowledged
 
     def follow(self, stop: Event) -> None:
