@@ -24,8 +24,9 @@ VERBS = (
     Verb(
         "capture",
         "dr_assets.cli.capture:capture",
-        "Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds.",
+        "Stream a source (WAL, or record batches of topics) into the vault until stopped (SIGTERM or Ctrl-C).",
     ),
+    Verb("kafka", "dr_assets.cli.kafka:app", "Show captured topics, and settle what was lost or made again."),
     Verb(
         "sync-guard",
         "dr_assets.cli.sync_guard:sync_guard",

@@ -1,4 +1,4 @@
-"""`dr-assets capture DATASET`: the resident process that streams a source's WAL into the vault."""
+"""`dr-assets capture DATASET`: the resident process that streams a source into the vault: WAL, or record batches."""
 
 import logging
 import os
@@ -16,17 +16,17 @@ from prometheus_client import CollectorRegistry
 from dr_assets.cli.context import (
     DatasetArgument,
     DefsOption,
+    dataset_of,
     dsn_of,
     estate_of,
     patroni_of,
-    postgres_of,
     spool_dir_of,
     vault_of,
 )
 from dr_assets.estate.commit import commit_of
 from dr_assets.estate.declarations import default_defs_dir
-from dr_assets.estate.errors import DrError, SourceError
-from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.estate.errors import DrError, PolicyError, SourceError
+from dr_assets.estate.model import Estate, PostgresDataset, TopicsDataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
@@ -55,11 +55,21 @@ def capture(
     ] = False,
     defs: DefsOption = None,
 ) -> None:
-    """Stream WAL into the vault until stopped (SIGTERM or Ctrl-C), acknowledging only what the vault holds."""
+    """Stream a source (WAL, or record batches of topics) into the vault until stopped (SIGTERM or Ctrl-C)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     estate = estate_of(defs)
-    declared = postgres_of(estate, dataset)
-    dsn, patroni = dsn_of(declared), patroni_of(declared)
+    declared = dataset_of(estate, dataset)
+    if not isinstance(declared, PostgresDataset | TopicsDataset):
+        raise PolicyError(
+            "cli.wrong_kind",
+            f"'{dataset}' is of kind {declared.kind}, which is no stream",
+            "see `dr-assets bucket copy`",
+        )
+    if accept_gap and isinstance(declared, TopicsDataset):
+        raise PolicyError(
+            "cli.wrong_kind", "--accept-gap is for a database's WAL",
+            "a capture of topics goes on behind a gap by itself, with the gap on record",
+        )  # fmt: skip
     vault = vault_of(estate, declared.vault, signing=True)
     arguments = (vault, estate, defs if defs is not None else default_defs_dir())
     threading.Thread(target=note_policy, args=arguments, name="policy", daemon=True).start()
@@ -68,6 +78,20 @@ def capture(
         if metrics_port is not None:
             endpoint = stack.enter_context(metrics_endpoint(registry, port=metrics_port))
             log.info("metrics at %s", endpoint.url)
+        if isinstance(declared, TopicsDataset):
+            from dr_assets.cli.capture_topics import capture_topics  # noqa: PLC0415 - only they need Kafka's client
+
+            with _stop_on_signals() as stop:
+                capture_topics(vault, declared, registry, report=report, stop=stop)
+        else:
+            _capture_wal(vault, declared, registry, report=report, accept_gap=accept_gap)
+
+
+def _capture_wal(
+    vault: Vault, declared: PostgresDataset, registry: CollectorRegistry, *, report: bool, accept_gap: bool
+) -> None:
+    dsn, patroni = dsn_of(declared), patroni_of(declared)
+    with ExitStack() as stack:
         listeners: list[Callable[[CaptureReport], None]] = [lambda said: log.info("%s", said)]
         if report:
             # Dagster takes seconds to import, and only this option needs it.

@@ -27,7 +27,7 @@ from dr_assets.stores.kafka.ledger import Ledger
 from dr_assets.stores.kafka.owner import Owner
 from dr_assets.stores.kafka.pack import TABLE_EVERY, Cutter, Pack
 from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, KafkaState
-from dr_assets.stores.kafka.resume import RECOVERY_POINT_AT, StoredEnd
+from dr_assets.stores.kafka.resume import PARTITIONS, RECOVERY_POINT_AT, TOPICS, StoredEnd
 from dr_assets.stores.kafka.survey import Survey
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.linked import Chain
@@ -244,6 +244,8 @@ class CaptureLoop:
             writer_epoch=self._epoch,
             extra={
                 ACKNOWLEDGED_TO: format_position(self._prefix.acknowledged),
+                TOPICS: str(self._ledger.topics_count),
+                PARTITIONS: str(self._ledger.partitions_count),
                 **({} if at is None else {RECOVERY_POINT_AT: format_time(at)}),
             },
         )
@@ -370,7 +372,7 @@ class CaptureLoop:
             system_id=parts.system_id,
             writer_epoch=self._epoch,
             stored=self._prefix.acknowledged,
-            topics=len({row.topic_id for row in self._ledger.rows.values()}),
+            topics=self._ledger.topics_count,
             streams=len(self._ledger.rows),
             recovery_point_at=at,
             age_s=None if at is None else max(0.0, (now - at).total_seconds()),

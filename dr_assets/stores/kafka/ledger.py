@@ -81,6 +81,16 @@ class Ledger:
             return None
         return min([self._looked_at, *newest.values()])
 
+    @property
+    def topics_count(self) -> int:
+        """How many topics are captured."""
+        return len({stream[0] for stream in self.rows})
+
+    @property
+    def partitions_count(self) -> int:
+        """How many partitions."""
+        return len({stream[:2] for stream in self.rows})
+
     def table(self) -> tuple[Row, ...]:
         """All rows, in the order of their streams."""
         return tuple(self.rows[stream] for stream in sorted(self.rows))

@@ -23,6 +23,8 @@ from dr_assets.vault.format.pack import PackIndex, Row, Stream
 from dr_assets.vault.vault import StoredObject, Vault
 
 RECOVERY_POINT_AT = "recovery_point_at"
+TOPICS = "topics"
+PARTITIONS = "partitions"
 _READERS = 8
 
 
