@@ -89,6 +89,11 @@ VERBS = (
         "Keep the embedded estate, its workload, the capture and the Dagster UI running until Ctrl-C.",
     ),
     Verb("approvals", "dr_assets.cli.approvals:app", "Deletions that enough people have signed."),
+    Verb(
+        "erasure",
+        "dr_assets.cli.erasure:app",
+        "People who are to be forgotten: asked for, approved, erased, certified.",
+    ),
     Verb("roles", "dr_assets.cli.roles:app", "Five identities of a vault, each with one duty."),
     Verb("vault", "dr_assets.cli.vault:app", "The vault: locked, encrypted, signed objects."),
     Verb("estate", "dr_assets.cli.estate:app", "The policy as data: check it, and find what it doesn't cover."),

@@ -23,7 +23,8 @@ from dr_assets.vault.keys.life.rotation import age_of, rotate, unfinished
 from dr_assets.vault.keys.provider import KeyProvider
 from dr_assets.vault.keys.providers import providers_of
 from dr_assets.vault.keys.secret_file import read_secret, write_secret
-from dr_assets.vault.subjects.connect import subject_id_key
+from dr_assets.vault.subjects.connect import open_ring, subject_id_key
+from dr_assets.vault.subjects.rewrap import rewrap
 from dr_assets.vault.vault import Vault
 
 app = typer.Typer(no_args_is_help=True, help="The life of a vault's keys: rotation, retirement, escrow, people's keys.")
@@ -121,8 +122,10 @@ def retire_command(
     _show(list(done.exposed), {}, Console())
     typer.echo("whoever has that key can read all of this, wherever it is locked: see docs/keys.md")
     if estate.subjects is not None:
+        people = rewrap(open_ring(estate, os.environ))
         typer.echo(
-            "NOTE: people's keys are not wrapped anew: leave it able to decrypt, or those that it wrapped are lost"
+            f"{len(people.anew)} of {people.people} people's keys wrapped anew; backups of the ring with the old"
+            f" wrapping are gone after the erasure grace of {estate.subjects.erasure_grace.days} days"
         )
 
 

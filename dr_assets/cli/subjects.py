@@ -13,6 +13,7 @@ from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.model import Estate
 from dr_assets.vault.approvals import Approvals
 from dr_assets.vault.approvals.papers import papers, plain
+from dr_assets.vault.keys.secret_file import read_secret
 from dr_assets.vault.subjects.backup import back_up, recover
 from dr_assets.vault.subjects.connect import init_ring, open_ring, subject_ids
 from dr_assets.vault.subjects.deletion import delete, finish, restore
@@ -20,6 +21,7 @@ from dr_assets.vault.subjects.ids import require_subject_id
 from dr_assets.vault.subjects.look import look
 from dr_assets.vault.subjects.policy import ERASE
 from dr_assets.vault.subjects.records import DATASET
+from dr_assets.vault.subjects.rewrap import outdated, people_under, rewrap
 from dr_assets.vault.subjects.ring import SubjectRing
 
 app = typer.Typer(no_args_is_help=True, help="People's keys: made, backed up, deleted by approval, forgotten.")
@@ -53,7 +55,17 @@ def verify(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(asdict(seen), indent=2, default=str))
     else:
         typer.echo(f"{seen.people} people; newest backup: {seen.backup_at or 'none'}")
-        for what in ("vanished", "replaced", "partial", "undecided", "unmarked", "foreign", "overdue", "soft"):
+        for what in (
+            "vanished",
+            "replaced",
+            "returned",
+            "partial",
+            "undecided",
+            "unmarked",
+            "foreign",
+            "overdue",
+            "soft",
+        ):
             for name in getattr(seen, what):
                 typer.echo(f"{what}: {plain(name)}")
     if not seen.ok:
@@ -105,11 +117,48 @@ def restore_command(subjects: SubjectsArgument, reason: ReasonOption, defs: Defs
 
 @app.command("finish")
 def finish_command(defs: DefsOption = None) -> None:
-    """Complete what was begun and make final what is due; for cron, every day."""
-    done = finish(_ring(estate_of(defs)))
+    """Complete what was begun and make final what is due; for cron, every day. Exit 1 when somebody had come back."""
+    done = finish(open_ring(estate_of(defs), os.environ, patient=True))
     typer.echo(f"{len(done.erased)} erased for good, {len(done.waiting)} wait")
     for subject_id, until in done.waiting:
         typer.echo(f"{subject_id}: until {until:%Y-%m-%d %H:%M}Z")
+    for subject_id in done.returned:
+        typer.echo(f"{subject_id}: erased before, and a region had the key or lacked the mark again; erased again")
+    for region in done.away:
+        typer.echo(f"{region}: gave no answer; nobody counts as erased before it does")
+    if done.returned or done.away:
+        raise typer.Exit(BROKEN)
+
+
+@app.command("rewrap")
+def rewrap_command(
+    identity: Annotated[
+        Path | None, typer.Option("--identity", help="the offline age identity, when every provider is lost")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if somebody's key needs it")] = False,
+    defs: DefsOption = None,
+) -> None:
+    """Wrap people's keys by today's key-encryption keys alone, in every region; the old wrappings are removed."""
+    text = read_secret(identity, "age identity").decode("ascii", errors="replace") if identity else None
+    ring = open_ring(estate_of(defs), os.environ, signing=not check, identity=text)
+    if check:
+        late = outdated(ring)
+        typer.echo(f"{len(late)} people's keys are wrapped by others than today's key-encryption keys")
+        if late:
+            raise typer.Exit(BROKEN)
+        return
+    done = rewrap(ring)
+    typer.echo(f"{len(done.anew)} of {done.people} people's keys wrapped anew, by {', '.join(done.kek_ids)}")
+
+
+@app.command("under")
+def under_command(
+    kek: Annotated[str, typer.Argument(metavar="KEK", help="a key-encryption key's id, as `keys list` shows it")],
+    defs: DefsOption = None,
+) -> None:
+    """List whose keys one key-encryption key opens, in any region and version."""
+    for subject_id in people_under(open_ring(estate_of(defs), os.environ, signing=False), kek):
+        typer.echo(subject_id)
 
 
 @app.command("recover")

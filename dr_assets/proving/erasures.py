@@ -16,7 +16,9 @@ from dr_assets.proving.record import plain
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.restore import Restored
-from dr_assets.vault.facts import record_fact
+from dr_assets.vault.erasure.standing import Replay
+from dr_assets.vault.facts import Fact, latest_fact, record_fact
+from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.subjects.connect import subject_ids
 from dr_assets.vault.subjects.erased import ErasureList
 from dr_assets.vault.subjects.gather import gather
@@ -93,3 +95,24 @@ def _known_after(recovered_at: datetime | None, listed: ErasureList, found: tupl
     if recovered_at is None:
         return 0
     return sum(listed.people[who].deleted_at < recovered_at for who in found)
+
+
+def replays(estate: Estate, vaults: Mapping[str, Vault]) -> dict[str, Replay | None]:
+    """Each dataset that has to leave erased people out of its restores, with the newest restore that did.
+
+    `vaults` by the vaults' names. Left out are datasets whose contract says that they hold nobody's data.
+    """
+    found: dict[str, Replay | None] = {}
+    for name, dataset in estate.postgres().items():
+        rules = load_contract(dataset.restore_test.contract).erase
+        if rules is not None and rules.nobody:
+            continue
+        fact = latest_fact(vaults[dataset.vault], name, REPLAYED)
+        found[name] = None if fact is None else _replay(fact)
+    return found
+
+
+def _replay(fact: Fact) -> Replay:
+    newest_at, known_after = fact.body.get("newest_at"), fact.body.get("known_after")
+    at = None if newest_at is None else parse_time(newest_at, f"{fact.key}: newest_at")
+    return Replay(at, known_after if isinstance(known_after, int) else 0)

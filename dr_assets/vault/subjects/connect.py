@@ -23,10 +23,16 @@ from dr_assets.vault.subjects.s3_shelf import S3Shelf
 
 
 def open_ring(
-    estate: Estate, env: Mapping[str, str], *, signing: bool = True, identity: str | None = None
+    estate: Estate,
+    env: Mapping[str, str],
+    *,
+    signing: bool = True,
+    identity: str | None = None,
+    patient: bool = False,
 ) -> SubjectRing:
     """The declared ring; every bucket is asked whether it is fit, of which without `signing` one may be away.
 
+    `patient`: one may be away though something is signed, for what goes on in the others (`finish`).
     `identity` is the text of the offline age identity, for the day on which no other provider opens anything.
 
     Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
@@ -35,7 +41,7 @@ def open_ring(
     stores = [(name, open_store(estate, name, env)) for name in declared.vaults]
     vaults = tuple(open_vault(estate, name, env, store=store, signing=signing) for name, store in stores)
     shelves = tuple(S3Shelf(store.client, declared.bucket, name) for name, store in stores)
-    require_fit(shelves, signing=signing)
+    require_fit(shelves, signing=signing and not patient)
     policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
     providers = (*vaults[0].keys.providers.of_dataset(DATASET), *_escrow_of(declared, identity))
     return SubjectRing(vaults, shelves, providers, policy)
