@@ -16,6 +16,7 @@ from dr_assets.vault.format.canonical import Json, malformed
 INDEX_LIMIT_BYTES: Final = 16 << 20
 INDEX_VERSION: Final = 1
 _LENGTH: Final = struct.Struct(">I")
+LENGTH_BYTES: Final = _LENGTH.size
 _OFFSET_END: Final = 1 << 63
 _NAME_LIMIT: Final = 255
 _ID_HEX: Final = 32
@@ -134,7 +135,7 @@ _MAY_BE_UNKNOWN: Final = frozenset({"max_timestamp", "leader_epoch", "high_water
 _SMALL: Final = frozenset({"partition", "generation", "at", "size_bytes"})
 
 
-def index_length(head: bytes | memoryview) -> int:
+def index_length(head: bytes | bytearray | memoryview) -> int:
     """How many bytes of a pack its index takes, its length's four included. Raises VaultError `vault.malformed`."""
     if len(head) < _LENGTH.size:
         raise malformed("pack: ends before its index")
@@ -144,7 +145,7 @@ def index_length(head: bytes | memoryview) -> int:
     return _LENGTH.size + int(length)
 
 
-def parse_index(plaintext: bytes | memoryview, *, size_bytes: int, name: str) -> PackIndex:
+def parse_index(plaintext: bytes | bytearray | memoryview, *, size_bytes: int, name: str) -> PackIndex:
     """The index at the beginning of `plaintext`, of a pack of `size_bytes` in all. Raises VaultError `vault.malformed`.
 
     Its slices are held to lie side by side and to fill the pack.

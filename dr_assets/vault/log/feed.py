@@ -3,8 +3,8 @@
 What belongs here: listing from where the last batch left off, believing what is found, statements. What stays out:
 appending them (sequencer.py). Nobody who puts something into a vault tells the log.
 
-Every manifest, fact and key object is a leaf. Of pieces (WAL, full segments, parts) one leaf speaks of all that a look
-found new at a place: how many, from where to where, and the digest over their sorted names.
+Every manifest, fact and key object is a leaf. Of pieces (WAL, full segments, packs, parts) one leaf speaks of all that
+a look found new at a place: how many, from where to where, and the digest over their sorted names.
 
 A look lists each place from its mark on. The mark stays behind what came in the last minutes, since puts run in
 parallel and may land out of order. What lands later still, far below its place's mark, is found by a sweep, which
@@ -24,7 +24,7 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.vault.facts import is_misdated
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.keys import KEYS, LOG, WAL, ObjectKey, fact_stream, part_stream, prefix_of
+from dr_assets.vault.format.keys import KEYS, LOG, PACKS, WAL, ObjectKey, fact_stream, part_stream, prefix_of
 from dr_assets.vault.format.segment import check_belongs, open_sealed, verify_envelope
 from dr_assets.vault.format.sizes import FACT_LIMIT_BYTES, stored_limit
 from dr_assets.vault.full_segment import FULL
@@ -106,7 +106,7 @@ def look_for_new(
 
 def is_single(stream: str) -> bool:
     """Whether each object of a stream has a leaf of its own; the others are pieces, logged by the batch."""
-    return stream not in {WAL, FULL} and not stream.startswith(part_stream(""))
+    return stream not in {WAL, FULL, PACKS} and not stream.startswith(part_stream(""))
 
 
 def _folders(vault: Vault, found: Look, *, sweep: bool) -> Iterator[str]:

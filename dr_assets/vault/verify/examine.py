@@ -16,6 +16,7 @@ from dr_assets.vault.format.envelope import TRAILER_BYTES, Envelope
 from dr_assets.vault.format.frames import open_frames
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import DIGEST_HEX, KEYS, ObjectKey, fact_stream
+from dr_assets.vault.format.pack import LENGTH_BYTES, PackIndex, index_length, parse_index
 from dr_assets.vault.format.segment import check_belongs, unlock, verify_envelope
 from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.full_segment import FULL
@@ -48,8 +49,8 @@ _KIND_OF_CODE: Final = {
 class Examined:
     """What was found under one name. `obj` and `header` are there only if the object is whole and believed.
 
-    `body` is a manifest's or fact's content. `belongs` is the name that misplaced bytes would have, `sha256` theirs.
-    `listed` is False when only delete markers are left. `header` lacks, too, where only the store's word was asked for
+    `body` is a manifest's or fact's content, `index` a pack's. `belongs` is the name that misplaced bytes would have,
+    `sha256` theirs. `listed` is False when only delete markers are left. `header` lacks, too, where only the store's word was asked for
     (glance.py). `read_bytes` were fetched for it, of which `plaintext_bytes` came out.
     """
 
@@ -60,6 +61,7 @@ class Examined:
     header: Header | None = None
     header_sha256: str = ""
     body: dict[str, Json] | None = None
+    index: PackIndex | None = None
     belongs: ObjectKey | None = None
     sha256: str = ""
     size_bytes: int = 0
@@ -96,6 +98,7 @@ class _Draft:
     header: Header | None = None
     header_sha256: str = ""
     body: dict[str, Json] | None = None
+    index: PackIndex | None = None
     belongs: ObjectKey | None = None
 
 
@@ -129,6 +132,7 @@ def examine(vault: Vault, name: Name, now: datetime) -> Examined:
         header=draft.header,
         header_sha256=draft.header_sha256,
         body=draft.body,
+        index=draft.index,
         belongs=draft.belongs,
         sha256=read.sha256 if name.key.stream != KEYS else "",
         size_bytes=len(read.blob.data),
@@ -222,7 +226,7 @@ def _judge(vault: Vault, key: ObjectKey, read: Read, draft: _Draft) -> list[Find
         except VaultError:
             draft.belongs = envelope.header.key(read.sha256)
             raise
-        draft.body = _read_through(vault, blob.data, envelope, text)
+        draft.body, draft.index = _read_through(vault, blob.data, envelope, text)
         draft.header, draft.header_sha256 = envelope.header, envelope.header_sha256.hex()
     except VaultError as error:
         if error.code in STORE_AWAY:
@@ -233,7 +237,9 @@ def _judge(vault: Vault, key: ObjectKey, read: Read, draft: _Draft) -> list[Find
     return []
 
 
-def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> dict[str, Json] | None:
+def _read_through(
+    vault: Vault, data: bytes, envelope: Envelope, name: str
+) -> tuple[dict[str, Json] | None, PackIndex | None]:
     """Open every frame; keep the plaintext only of what is small and says something about other objects."""
     header = envelope.header
     digest, kept = hashlib.sha256(), bytearray()
@@ -245,7 +251,7 @@ def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> d
         digest.update(plaintext)
         if slices is not None:
             slices.update(plaintext)
-        if keep:
+        if keep or (header.kind == "pack" and _lacks_index(kept)):
             kept += plaintext
     if digest.hexdigest() != header.plaintext_sha256:
         raise VaultError(
@@ -253,7 +259,13 @@ def _read_through(vault: Vault, data: bytes, envelope: Envelope, name: str) -> d
         )
     if listed is not None and slices is not None and slices.digests != [row.plaintext_sha256 for row in listed.covered]:
         raise VaultError("vault.rolled_wrong", f"{name}: not the bytes of the micro-segments on its list", "keep them")
-    return canonical.decode(bytes(kept), limit_bytes=BODY_LIMIT_BYTES, what=name) if keep else None
+    index = parse_index(kept, size_bytes=header.size_bytes, name=name) if header.kind == "pack" else None
+    return canonical.decode(bytes(kept), limit_bytes=BODY_LIMIT_BYTES, what=name) if keep else None, index
+
+
+def _lacks_index(kept: bytearray) -> bool:
+    """Whether more of a pack is needed to read its index."""
+    return len(kept) < LENGTH_BYTES or len(kept) < index_length(kept)
 
 
 def kind_of_refusal(error: VaultError) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.keys import WAL, ObjectKey
+from dr_assets.vault.format.keys import PACKS, WAL, ObjectKey
 from dr_assets.vault.format.sizes import stored_limit
 from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.storage import STORE_AWAY, Head, Version
@@ -19,7 +19,7 @@ from dr_assets.vault.vault import StoredObject, Vault
 from dr_assets.vault.verify.examine import Examined, held_to_rule, judge_lock, kind_of_refusal, overlays
 from dr_assets.vault.verify.report import Finding
 
-_WAL_STREAMS: Final = frozenset({WAL, FULL})
+_KINDS: Final = {WAL: "wal", FULL: "wal", PACKS: "pack"}
 
 
 def glance(vault: Vault, name: Name, key: ObjectKey, now: datetime) -> Examined | None:
@@ -63,7 +63,7 @@ def _chosen(vault: Vault, name: Name, key: ObjectKey) -> tuple[Version, Head] | 
 def _held(vault: Vault, obj: StoredObject, head: Head) -> list[Finding]:
     """Its lock against the rule. When it was put is known; when it was sealed, which may be earlier, only if asked."""
     assert head.lock is not None  # noqa: S101 - for the type checker: the caller has looked
-    kind = "wal" if obj.key.stream in _WAL_STREAMS else "part"
+    kind = _KINDS.get(obj.key.stream, "part")
     if not held_to_rule(vault, obj.key, head.version_id, head.lock, kind, obj.modified_at):
         return []
     try:

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO, Final, Self
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import format_time, parse_time
-from dr_assets.vault.format.header import PREFIX_BYTES, parse_header
-from dr_assets.vault.format.keys import WAL, ObjectKey
+from dr_assets.vault.format.header import PREFIX_BYTES, Header, parse_header
+from dr_assets.vault.format.keys import PACKS, WAL, ObjectKey
+from dr_assets.vault.format.pack import LENGTH_BYTES, PackIndex, parse_index
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.storage.versions import Name
 from dr_assets.vault.vault import StoredObject, Vault
@@ -55,7 +56,7 @@ class Line:
 
 def order_of(name: str) -> Order:
     """Where a name of ours comes in a verification."""
-    return name.split("/")[2:3] == [WAL], name
+    return name.split("/")[2:3] in ([WAL], [PACKS]), name
 
 
 def listing_of(name: Name) -> str:
@@ -130,6 +131,7 @@ class Journal:
                     "header": header,
                     "lock": [item.lock.mode, format_time(item.lock.retain_until)],
                     "read_at": format_time(self._now),
+                    **({} if item.index is None else {"index": item.index.encoded()[LENGTH_BYTES:].decode("ascii")}),
                 }
             )
         )
@@ -162,7 +164,16 @@ def _examined(vault: Vault, key: ObjectKey, line: Line, now: datetime) -> Examin
         size_bytes=size_bytes,
         lock=lock,
         locked=lock.retain_until > now,
+        index=_index(raw.get("index"), header, line.name),
     )
+
+
+def _index(text: str | None, header: Header, name: str) -> PackIndex | None:
+    """What was written down of a pack's index."""
+    if text is None:
+        return None
+    encoded = text.encode("ascii")
+    return parse_index(len(encoded).to_bytes(LENGTH_BYTES) + encoded, size_bytes=header.size_bytes, name=name)
 
 
 def _sections(path: Path, subject: str) -> list[tuple[int, int]]:

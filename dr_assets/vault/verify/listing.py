@@ -1,4 +1,4 @@
-"""Which names a verification looks at, in their order: WAL last, for it is held to what others say.
+"""Which names a verification looks at, in their order: WAL and packs last, for they are held to what others say.
 
 What belongs here: folders and names. What stays out: examining them.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format.keys import KEYS, WAL, prefix_of
+from dr_assets.vault.format.keys import KEYS, PACKS, WAL, prefix_of
 from dr_assets.vault.storage.versions import Name, look, scan
 from dr_assets.vault.vault import Vault
 
@@ -26,7 +26,7 @@ def folders_of(vault: Vault, dataset: str | None, as_of: datetime | None) -> tup
         names, found = look(vault.store, place, as_of=as_of)
         direct += names
         folders += found
-    return direct, sorted(folders, key=lambda folder: (folder.endswith(f"/{WAL}/"), folder))
+    return direct, sorted(folders, key=lambda folder: (folder.endswith((f"/{WAL}/", f"/{PACKS}/")), folder))
 
 
 def names_in(vault: Vault, direct: list[Name], folders: list[str], as_of: datetime | None) -> Iterator[Name]:

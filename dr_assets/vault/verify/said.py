@@ -11,11 +11,12 @@ from typing import Final
 
 from dr_assets.vault.chain import Hole
 from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.keys import TIMELINE_END, ObjectKey, fact_stream, prefix_of
+from dr_assets.vault.format.keys import PACKS, TIMELINE_END, ObjectKey, fact_stream, prefix_of
 from dr_assets.vault.prefix import parse_position
 from dr_assets.vault.verify.tallied import Covered
 
 CAPTURE: Final = fact_stream("capture")
+KAFKA_CAPTURE: Final = fact_stream("kafka_capture")
 GAP: Final = fact_stream("gap")
 WAL: Final = "wal"
 
@@ -71,13 +72,18 @@ class Said:
 
 
 def place_spoken_of(key: ObjectKey, body: Mapping[str, Json]) -> str | None:
-    """The WAL place that a fact of a capture or a gap speaks of; None for any other fact."""
+    """The place of WAL, or of packs, that a fact of a capture or a gap speaks of; None for any other fact."""
     system_id, timeline = body.get("system_id"), body.get("timeline")
-    if key.stream not in {CAPTURE, GAP} or not isinstance(system_id, str) or not isinstance(timeline, int):
+    if (
+        key.stream not in {CAPTURE, KAFKA_CAPTURE, GAP}
+        or not isinstance(system_id, str)
+        or not isinstance(timeline, int)
+    ):
         return None
     if not 0 <= timeline < TIMELINE_END:
         return None
-    return prefix_of(key.estate, key.dataset, WAL, system_id, timeline)
+    stream = PACKS if key.stream == KAFKA_CAPTURE else WAL
+    return prefix_of(key.estate, key.dataset, stream, system_id, timeline)
 
 
 def position_of(value: Json) -> int | None:

@@ -19,7 +19,7 @@ from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
 from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.header import Header
-from dr_assets.vault.format.keys import KEYS, ObjectKey, fact_stream, part_stream
+from dr_assets.vault.format.keys import KEYS, PACKS, ObjectKey, fact_stream, part_stream
 from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
@@ -28,6 +28,7 @@ from dr_assets.vault.verify.beneath import micro_place
 from dr_assets.vault.verify.by_names import NameWatch
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import LOCK_EXPIRED, Examined
+from dr_assets.vault.verify.packs import PackWatch
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import Expired, Rolled
 from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
@@ -148,8 +149,10 @@ class Tally:
         if known is None or (known.last, known.digest) < (key.last, key.digest):
             self.newest[key.place] = key
         header = item.header
-        if header is None or (self._by_names and key.stream in {WAL, FULL}):
+        if header is None or (self._by_names and key.stream in {WAL, FULL, PACKS}):
             self._add_named(item, key)
+        elif header.kind == "pack":
+            self._watch(key.place).add(item)
         elif header.kind == "wal":
             self._watch(key.place).add(item)
             self._join(key, item, header)
@@ -166,7 +169,7 @@ class Tally:
 
     def _add_named(self, item: Examined, key: ObjectKey) -> None:
         """Of what was not read the name tells the positions, and the store the digest of what was put."""
-        if key.stream in {WAL, FULL}:
+        if key.stream in {WAL, FULL, PACKS}:
             self._watch(key.place).add(item)
         elif key.stream.startswith(part_stream("")):
             self._parts[item.name] = (item.sha256, item.size_bytes)
@@ -211,8 +214,9 @@ class Tally:
     def _note_removals(self, item: Examined) -> None:
         """What was removed on record is nowhere missed."""
         for key in self._expired.add(item.name, item.body or {}):
-            if key.stream in {WAL, FULL}:
+            if key.stream in {WAL, FULL, PACKS}:
                 self._said[key.place].covered.add(key.first, key.last)
+            if key.stream in {WAL, FULL}:
                 self._said[micro_place(key)].covered.add(key.first, key.last)
             if key.stream == WAL:
                 self._rolled.beneath.note_removed(key)
@@ -223,7 +227,8 @@ class Tally:
 
     def _watch(self, place: str) -> ChainWatch | NameWatch:
         if place not in self._watches:
-            watch = NameWatch if self._by_names else ChainWatch
+            chain = PackWatch if place.split("/")[2:3] == [PACKS] else ChainWatch
+            watch = NameWatch if self._by_names else chain
             self._watches[place] = watch(place, self._said[place])
         return self._watches[place]
 
@@ -244,7 +249,7 @@ class Tally:
                 self._inventories[key.dataset] = item
 
     def _shelve(self, key: ObjectKey, name: str) -> None:
-        if key.stream != WAL:
+        if key.stream not in {WAL, PACKS}:
             self._names[key.place].append(name)
             return
         if key.place not in self._counted:
@@ -332,6 +337,8 @@ def kind_of(stream: str) -> Kind:
         return "key"
     if stream.startswith(fact_stream("")):
         return "fact"
+    if stream == PACKS:
+        return "pack"
     return "wal" if stream == WAL else "part"
 
 
