@@ -1,12 +1,18 @@
 """Whether Dagster's instance answers and its daemon lives, for `dr-assets doctor`.
 
-What belongs here: asking the instance. What stays out: judging and printing.
+What belongs here: asking the instance, and what its storage raises when it is away. What stays out: judging, printing.
 """
 
+from typing import Final
+
 import dagster as dg
+from dagster._core.errors import DagsterHomeNotSetError  # has no public name
+from dagster_postgres.utils import DagsterPostgresException  # what it raises when it gave up trying again
 from sqlalchemy.exc import SQLAlchemyError
 
 from dr_assets.estate.errors import PolicyError
+
+STORAGE_AWAY: Final = (SQLAlchemyError, dg.DagsterError, DagsterPostgresException, OSError)
 
 
 def daemon_health() -> list[str]:
@@ -16,16 +22,16 @@ def daemon_health() -> list[str]:
     """
     try:
         instance = dg.DagsterInstance.get()
-    except (dg.DagsterInvariantViolationError, dg.DagsterInvalidConfigError) as error:
+    except (DagsterHomeNotSetError, dg.DagsterInvariantViolationError, dg.DagsterInvalidConfigError) as error:
         raise PolicyError(
             "dagster.no_instance", "DAGSTER_HOME leads to no instance", "it must hold dagster.yaml"
         ) from error
-    except (SQLAlchemyError, dg.DagsterError, OSError) as error:
+    except STORAGE_AWAY as error:
         raise _unreachable(error) from None
     with instance:
         try:
             statuses = instance.get_daemon_statuses()
-        except (SQLAlchemyError, dg.DagsterError, OSError) as error:
+        except STORAGE_AWAY as error:
             raise _unreachable(error) from None
     return sorted(name for name, status in statuses.items() if status.required and not status.healthy)
 

@@ -3,21 +3,21 @@
 What belongs here: the materialization of `<dataset>/wal_chain`, how often it is written, and keeping Dagster's troubles
 away from the capture. What stays out: judging (the `rpo` sensor reads the vault itself and believes no report).
 
-The command line hands a `WalChainReporter` to the capture as its listener (resident.py opens the instance); nothing
-below this layer knows Dagster.
+The command line hands a `WalChainReporter` to the capture as its listener; nothing below this layer knows Dagster.
 """
 
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from dr_assets.components.evaluations import evaluation, metadata_of, worth_writing
 from dr_assets.components.failover_judgements import judge_backpressure
+from dr_assets.components.instance_health import STORAGE_AWAY
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.report import CaptureReport
 
@@ -38,6 +38,7 @@ class Report(Protocol):
 
 Said = TypeVar("Said", bound=Report)
 Write = Callable[[dg.DagsterInstance, Said], None]
+OpenInstance = Callable[[], AbstractContextManager[dg.DagsterInstance]]
 
 
 def backpressure_key(dataset: str) -> dg.AssetCheckKey:
@@ -81,18 +82,22 @@ class CaptureReporter(Generic[Said]):
     Reports at most every `interval_s`, and only when the recoverable point moved: a report that repeats an old point
     would keep the asset fresh while nothing is being stored. What could not be written is tried again with the newest
     report; between two reports only the newest is kept. `judge` writes verdicts that only the capture can see.
+
+    That thread opens the instance as well, as often as it takes: a capture starts while Dagster's storage is away, too.
     """
 
     def __init__(
         self,
-        instance: dg.DagsterInstance,
+        open_instance: OpenInstance,
         *,
         write: Write[Said],
         point_of: Callable[[Said], object | None],
         judge: Write[Said] | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        self._instance = instance
+        self._open_instance = open_instance
+        self._opened = ExitStack()
+        self._instance: dg.DagsterInstance | None = None
         self._interval_s = interval_s
         self._write = write
         self._judge = judge
@@ -117,6 +122,10 @@ class CaptureReporter(Generic[Said]):
         self._arrived.set()
 
     def _run(self) -> None:
+        with self._opened:
+            self._go_on()
+
+    def _go_on(self) -> None:
         written: object | None = None
         while not self._stop.is_set():
             self._arrived.wait()
@@ -136,8 +145,10 @@ class CaptureReporter(Generic[Said]):
     def _taken(self, write: Write[Said], report: Said) -> bool:
         """Whether Dagster's storage took it. Its absence costs a stale asset, never the stream."""
         try:
+            if self._instance is None:
+                self._instance = self._opened.enter_context(self._open_instance())
             write(self._instance, report)
-        except (SQLAlchemyError, dg.DagsterError, OSError) as error:
+        except STORAGE_AWAY as error:
             _log.warning("%s was not reported to Dagster: %s", report.dataset, type(error).__name__)
             return False
         return True
@@ -148,13 +159,13 @@ class WalChainReporter(CaptureReporter[CaptureReport]):
 
     def __init__(
         self,
-        instance: dg.DagsterInstance,
+        open_instance: OpenInstance,
         *,
         interval_s: float = INTERVAL_S,
         write: Write[CaptureReport] = report_wal_chain,
         judge: Write[CaptureReport] = report_backpressure,
     ) -> None:
-        super().__init__(instance, write=write, point_of=_point, judge=judge, interval_s=interval_s)
+        super().__init__(open_instance, write=write, point_of=_point, judge=judge, interval_s=interval_s)
 
 
 def _point(report: CaptureReport) -> tuple[object, int] | None:

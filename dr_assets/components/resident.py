@@ -1,10 +1,11 @@
 """Dagster's instance for a resident process: opened from DAGSTER_HOME, closed with the process.
 
-What belongs here: opening, and a clear word when there is none. What stays out: what is reported (reporting.py).
+What belongs here: where it is, and a clear word when there is none. What stays out: what is reported (reporting.py).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import dagster as dg
 
@@ -14,29 +15,27 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.kafka.report import KafkaCaptureReport
 
 
-@contextmanager
-def reporting_to_dagster() -> Iterator[WalChainReporter]:
+def reporting_to_dagster() -> WalChainReporter:
     """A listener for a database's capture that tells Dagster's instance. Raises PolicyError `dagster.no_instance`."""
-    with _instance() as instance, WalChainReporter(instance) as reporter:
-        yield reporter
+    _require_home()
+    return WalChainReporter(_instance)
 
 
-@contextmanager
-def topics_reporting_to_dagster() -> Iterator[CaptureReporter[KafkaCaptureReport]]:
+def topics_reporting_to_dagster() -> CaptureReporter[KafkaCaptureReport]:
     """The same for a capture of topics."""
-    with _instance() as instance, kafka_export_reporter(instance) as reporter:
-        yield reporter
+    _require_home()
+    return kafka_export_reporter(_instance)
 
 
-@contextmanager
-def _instance() -> Iterator[dg.DagsterInstance]:
-    try:
-        instance = dg.DagsterInstance.get()
-    except dg.DagsterInvariantViolationError as error:
+def _require_home() -> None:
+    home = os.environ.get("DAGSTER_HOME", "")
+    if not home or not Path(home).is_dir():
         raise PolicyError(
             "dagster.no_instance",
             "there is no Dagster instance to report to",
             "set DAGSTER_HOME to the folder with dagster.yaml, or capture without --report",
-        ) from error
-    with instance:
-        yield instance
+        )
+
+
+def _instance() -> AbstractContextManager[dg.DagsterInstance]:
+    return dg.DagsterInstance.get()

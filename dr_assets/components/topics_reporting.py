@@ -1,13 +1,13 @@
-"""What the resident captures of topics and buckets tell Dagster: that the recoverable point has moved.
+"""What the resident capture of topics tells Dagster: that the recoverable point has moved.
 
-What belongs here: the materializations of `<dataset>/kafka_export` and `<dataset>/bucket_copy`. What stays out: how often
-they are written and Dagster's troubles (reporting.py); judging, which the sensors do from the vault itself.
+What belongs here: the materialization of `<dataset>/kafka_export`. What stays out: how often it is written and
+Dagster's troubles (reporting.py); judging, which the sensors do from the vault itself.
 """
 
 import dagster as dg
 
 from dr_assets.components.evaluations import metadata_of
-from dr_assets.components.reporting import CaptureReporter
+from dr_assets.components.reporting import CaptureReporter, OpenInstance
 from dr_assets.stores.kafka.report import KafkaCaptureReport
 
 
@@ -35,6 +35,6 @@ def report_kafka_export(instance: dg.DagsterInstance, report: KafkaCaptureReport
     instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=key, metadata=metadata_of(values)))
 
 
-def kafka_export_reporter(instance: dg.DagsterInstance) -> CaptureReporter[KafkaCaptureReport]:
+def kafka_export_reporter(open_instance: OpenInstance) -> CaptureReporter[KafkaCaptureReport]:
     """The listener of a capture of topics; also an idle one moves its point on, by its heartbeats."""
-    return CaptureReporter(instance, write=report_kafka_export, point_of=lambda report: report.recovery_point_at)
+    return CaptureReporter(open_instance, write=report_kafka_export, point_of=lambda report: report.recovery_point_at)
