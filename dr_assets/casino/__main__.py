@@ -38,7 +38,10 @@ def _run(options: argparse.Namespace, done: threading.Event) -> None:
         raise PolicyError(
             "casino.dsn_env", f"the environment variable {options.dsn_env} is not set", "set it to the casino's DSN"
         )
-    workload = Workload(dsn, options.ack_dir, options.rate, options.workers, options.seed, reconnect=options.reconnect)
+    workload = Workload(
+        dsn, options.ack_dir, options.rate, options.workers, options.seed,
+        reconnect=options.reconnect, brokers=options.brokers,
+    )  # fmt: skip
     workload.start()
     printing = True
     seconds = 0
@@ -70,6 +73,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the choices and amounts")
     parser.add_argument("--seconds", type=int, default=-1, help="stop by itself after this long")
     parser.add_argument("--reconnect", action="store_true", help="come back when the server does")
+    parser.add_argument("--brokers", help="Kafka's bootstrap addresses: publish the outbox there")
     return parser.parse_args(arguments)
 
 

@@ -7,70 +7,13 @@ What stays out: choosing moves (moves.py), timing (pace.py), starting and stoppi
 import threading
 import time
 from collections import Counter, deque
-from typing import Any
 
 import psycopg
-from psycopg.types.numeric import Int8Dumper
 
 from dr_assets.casino.acks import AckLog
 from dr_assets.casino.moves import Chooser, Move
 from dr_assets.casino.pace import Pace
-from dr_assets.casino.source import connect
-from dr_assets.estate.errors import SourceError
-
-_RECONNECT_EVERY_S = 0.2
-
-
-class Session:
-    """A connection that knows whether to come back after the server died (`reconnect`)."""
-
-    def __init__(self, dsn: str, stop: threading.Event, *, reconnect: bool) -> None:
-        self._dsn = dsn
-        self._stop = stop
-        self._reconnect = reconnect
-        self._warnings: list[str] = []
-        self.connection = self._open()
-
-    def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
-        connection = connect(self._dsn)
-        # One statement, one parameter type: else each size of number would be prepared anew.
-        connection.adapters.register_dumper(int, Int8Dumper)
-        connection.prepare_threshold = 0
-        connection.add_notice_handler(self._notice)
-        return connection
-
-    def _notice(self, said: psycopg.errors.Diagnostic) -> None:
-        if (said.severity_nonlocalized or said.severity) == "WARNING":
-            self._warnings.append(said.message_primary or "")
-
-    def take_warnings(self) -> list[str]:
-        """What the server warned of since the last call: an answer with one of these is no promise."""
-        taken, self._warnings = self._warnings, []
-        return taken
-
-    @property
-    def alive(self) -> bool:
-        """Whether the server has not hung up."""
-        return not self.connection.closed
-
-    def revive(self) -> bool:
-        """Connect again until it works or the workload stops; False when it is not to be or not to continue."""
-        self.connection.close()
-        while self._reconnect and not self._stop.wait(_RECONNECT_EVERY_S):
-            try:
-                self.connection = self._open()
-            except SourceError:
-                continue
-            return True
-        return False
-
-    def cancel(self) -> None:
-        """Ask the server to end the running statement (from another thread)."""
-        self.connection.cancel_safe(timeout=2)
-
-    def close(self) -> None:
-        """End the connection."""
-        self.connection.close()
+from dr_assets.casino.session import Session
 
 
 class Worker:
@@ -151,33 +94,3 @@ class Worker:
         self._log.acknowledged(transfer_id, self._attempts)
         self.acknowledged += 1
         self.latencies_s.append(time.monotonic() - self._due_s)
-
-
-class Relay:
-    """Publishes the outbox in small steps and so brings the wallets forward, as a casino's own relay would."""
-
-    def __init__(self, session: Session, stop: threading.Event, *, every_s: float = 0.25, batch: int = 500) -> None:
-        self.session = session
-        self._stop = stop
-        self._every_s = every_s
-        self._batch = batch
-        self.published = 0
-        self.refused: Counter[str] = Counter()  # by SQLSTATE
-
-    def run(self) -> None:
-        """The relay's thread."""
-        full = False
-        while not self._stop.wait(self._every_s / 5 if full else self._every_s):  # behind: faster, not flat out
-            try:
-                row = self.session.connection.execute("SELECT casino.publish_outbox(%s)", (self._batch,)).fetchone()
-            except psycopg.Error as error:
-                full = False
-                if self.session.alive:
-                    self.refused[error.sqlstate or "none"] += 1
-                elif not self.session.revive():
-                    break
-                continue
-            step = row[0] if row else 0
-            self.published += step
-            full = step == self._batch
-        self.session.close()

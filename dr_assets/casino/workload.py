@@ -16,10 +16,13 @@ from typing import Any
 import psycopg
 
 from dr_assets.casino.acks import AckLog
+from dr_assets.casino.events import Publisher, create_topics
 from dr_assets.casino.moves import Chooser
 from dr_assets.casino.pace import Pace
+from dr_assets.casino.relay import Relay
+from dr_assets.casino.session import Session
 from dr_assets.casino.source import connect
-from dr_assets.casino.worker import Relay, Session, Worker
+from dr_assets.casino.worker import Worker
 from dr_assets.estate.errors import PolicyError, SourceError
 
 _STOP_PATIENCE_S = 5.0
@@ -53,6 +56,7 @@ class Workload:
 
     `rate_per_s` is offered load over all `workers` (an open loop: see Pace). Without `reconnect` a worker ends when the
     server is gone; with it, it comes back and repeats the attempt whose outcome it doesn't know, under the same key.
+    With `brokers` (bootstrap addresses) the outbox is published to Kafka, and what it acknowledged recorded as well.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Workload:
         seed: int = 1,
         *,
         reconnect: bool = False,
+        brokers: str | None = None,
     ) -> None:
         if rate_per_s <= 0 or workers < 1:
             raise PolicyError(
@@ -77,6 +82,7 @@ class Workload:
         self._seed = seed
         self._worker_count = workers
         self._reconnect = reconnect
+        self._brokers = brokers
         self._stop = threading.Event()
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -84,14 +90,14 @@ class Workload:
         self.run_id = f"{time.time_ns():x}-{os.getpid()}"
 
     def start(self) -> None:
-        """Connect everything, then let the traffic begin. Raises SourceError when the casino is not there."""
+        """Connect everything, then let the traffic begin. Raises SourceError when casino or broker is not there."""
         self._ack_dir.mkdir(parents=True, exist_ok=True)
         wallets = _wallets(self._dsn)
         self._started_s = self._sampled_s = time.monotonic()
         self._sampled = 0
         self._cpu_s = time.process_time()
         self._workers = [self._new_worker(number, wallets) for number in range(self._worker_count)]
-        self._relay = Relay(self._new_session(), self._stop)
+        self._relay = Relay(self._new_session(), self._stop, self._new_publisher())
         for runner in self._runners():
             thread = threading.Thread(target=self._guard, args=(runner,), daemon=True)
             self._threads.append(thread)
@@ -99,6 +105,12 @@ class Workload:
 
     def _new_session(self) -> Session:
         return Session(self._dsn, self._stop, reconnect=self._reconnect)
+
+    def _new_publisher(self) -> Publisher | None:
+        if self._brokers is None:
+            return None
+        create_topics(self._brokers)
+        return Publisher(self._brokers, self._ack_dir / f"{self.run_id}.events")
 
     def _new_worker(self, number: int, wallets: list[tuple[int, str]]) -> Worker:
         log = AckLog(self._ack_dir, self.run_id, number)

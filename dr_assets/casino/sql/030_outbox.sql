@@ -16,19 +16,29 @@ CREATE TABLE casino.wallets (
     projected_at  timestamptz NOT NULL DEFAULT now()
 );
 
--- One relay step: publish up to p_limit rows and bring the wallets they touch forward. Returns how many were published.
--- Several relays may run: they skip each other's rows, and a wallet never goes back to an older posting.
--- Planned anew with the limit known: a plan for any limit expects a tenth of the table and reads all postings each time.
-CREATE FUNCTION casino.publish_outbox(p_limit bigint) RETURNS bigint
-LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+-- What a relay takes in hand: the oldest rows that nobody published, held until its transaction ends, and whose they are.
+-- Several relays may run: they skip each other's rows. Planned anew with the limit known: a plan for any limit expects a
+-- tenth of the table and reads all postings each time.
+CREATE FUNCTION casino.take_outbox(p_limit bigint)
+RETURNS TABLE (transfer_id bigint, topic text, idempotency_key text, player_id bigint, payload text)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT o.transfer_id, o.topic, t.idempotency_key,
+           (SELECT min(a.player_id) FROM casino.postings p JOIN casino.accounts a USING (account_id)
+            WHERE p.transfer_id = o.transfer_id),
+           o.payload::text
+    FROM casino.outbox o JOIN casino.transfers t USING (transfer_id) WHERE o.published_at IS NULL
+    ORDER BY o.transfer_id LIMIT p_limit FOR UPDATE OF o SKIP LOCKED
+$$;
+
+-- They are out: marks those of them that nobody marked, brings the wallets they touch forward, returns how many it were.
+-- A wallet never goes back to an older posting.
+CREATE FUNCTION casino.mark_published(p_transfers bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_published bigint;
 BEGIN
-    WITH batch AS (
-        SELECT o.transfer_id FROM casino.outbox o WHERE o.published_at IS NULL
-        ORDER BY o.transfer_id LIMIT p_limit FOR UPDATE SKIP LOCKED
-    ), published AS (
-        UPDATE casino.outbox o SET published_at = clock_timestamp() FROM batch b WHERE o.transfer_id = b.transfer_id
+    WITH published AS (
+        UPDATE casino.outbox o SET published_at = clock_timestamp()
+        WHERE o.transfer_id = ANY (p_transfers) AND o.published_at IS NULL
         RETURNING o.transfer_id
     ), newest AS (
         SELECT DISTINCT ON (p.account_id) p.account_id, p.sequence, p.balance_after_minor
@@ -44,3 +54,8 @@ BEGIN
     SELECT count(*) INTO v_published FROM published;
     RETURN v_published;
 END $$;
+
+-- One step of a relay without a broker: nobody listens, and the wallets come forward.
+CREATE FUNCTION casino.publish_outbox(p_limit bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT casino.mark_published(ARRAY(SELECT transfer_id FROM casino.take_outbox(p_limit)))
+$$;
