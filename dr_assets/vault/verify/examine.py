@@ -50,8 +50,8 @@ class Examined:
     """What was found under one name. `obj` and `header` are there only if the object is whole and believed.
 
     `body` is a manifest's or fact's content, `index` a pack's. `belongs` is the name that misplaced bytes would have,
-    `sha256` theirs. `listed` is False when only delete markers are left. `header` lacks, too, where only the store's word was asked for
-    (glance.py). `read_bytes` were fetched for it, of which `plaintext_bytes` came out.
+    `sha256` theirs. `listed` is False when only delete markers are left. `header` lacks, too, where only the store's
+    word was asked for (glance.py). `read_bytes` were fetched for it, of which `plaintext_bytes` came out.
     """
 
     name: str
