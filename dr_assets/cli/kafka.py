@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, topics_of, vault_of
+from dr_assets.cli.lazy import Verb, add_verbs
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.model import Estate, TopicsDataset
 from dr_assets.stores.kafka.capture_facts import gaps, recreated, settle, unsettled_gaps
@@ -20,6 +21,20 @@ from dr_assets.vault.approvals.papers import plain
 from dr_assets.vault.vault import Vault
 
 app = typer.Typer(help="Show captured topics, and settle what was lost or made again.", no_args_is_help=True)
+add_verbs(app, (
+    Verb(
+        "restore", "dr_assets.cli.kafka_restore:restore",
+        "Restore topics into a cluster, with the offsets they had where it can be; run again after a kill, it goes on.",
+    ),
+    Verb(
+        "compare", "dr_assets.cli.kafka_restore:compare_command",
+        "Hold a cluster's topics to the vault: records, offsets, times, headers, groups; exit 1 if anything differs.",
+    ),
+    Verb(
+        "to-parquet", "dr_assets.cli.kafka_restore:to_parquet_command",
+        "Write stored records as one Parquet file: topic, partition, offset, timestamp, key, value, headers.",
+    ),
+))  # fmt: skip
 
 
 @app.command()

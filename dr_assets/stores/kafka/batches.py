@@ -10,7 +10,7 @@ them when it appends, so a batch keeps its CRC at another offset. The producer's
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import crc32c
 
@@ -90,8 +90,7 @@ class BatchHeader:
         return self.count == self.last_offset_delta + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as a consumer sees it. Header names are bytes: a producer may send any."""
 
     offset: int

@@ -37,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person may choose. `mapping`: topics by their new names, and which; empty means all, as they were called.
+    """What a person may choose. `mapping`: which topics, by their new names; empty means all that weren't deleted.
 
     `append` allows targets that hold records: what is restored follows them. `held`: after the restore topics delete
     nothing yet, whatever their own configuration says.
@@ -245,12 +245,15 @@ def plan_restore(
     """
     chosen = _chosen(source, options)
     there = cluster.metadata(sorted(chosen.values()))
+    gone = sorted(name for name, topic in source.topics.items() if topic.is_gone and name not in chosen)
     work = _Planning(source, cluster, options, ends or {}, ours or {})
     room = max(1, len(there.brokers))
     topics = tuple(
         work.topic(source.topics[name], target, there.topics.get(target), room)
         for name, target in sorted(chosen.items())
     )
+    if gone:
+        work.notes.append(f"deleted in the source, brought back when named: {', '.join(gone)}")
     gaps = tuple(gap for gap in source.gaps if gap.topic in chosen)
     plan = RestorePlan(source, options, there.cluster_id, topics, gaps, tuple(work.notes))
     if options.wish == "identical":
@@ -275,7 +278,7 @@ class _Planning:
         self._ends = ends
         self._ours = ours
         self._padded = 0
-        self.notes: list[str] = []
+        self.notes: list[str] = list(source.notes)
 
     def topic(self, topic: SourceTopic, target: str, there: object, brokers: int) -> TopicPlan:
         count = max(topic.partitions, default=-1) + 1
@@ -378,7 +381,8 @@ def _chosen(source: RestoreSource, options: Options) -> dict[str, str]:
             f"{', '.join(sorted(source.topics)) or 'none'}",
             "name topics as the source called them",
         )
-    chosen = {name: target for name in source.topics if (target := options.target_of(name))}
+    wanted = [name for name, topic in source.topics.items() if options.mapping or not topic.is_gone]
+    chosen = {name: target for name in wanted if (target := options.target_of(name))}
     twice = {target for target in chosen.values() if list(chosen.values()).count(target) > 1}
     if twice:
         raise PolicyError(

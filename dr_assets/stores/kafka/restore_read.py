@@ -83,6 +83,7 @@ class LiveSource:
     gaps: tuple[SourceGap, ...] = ()
     acls: tuple[Mapping[str, Json], ...] = ()
     subjects: tuple[Mapping[str, Json], ...] = ()
+    notes: tuple[str, ...] = ()
     as_of: datetime | None = None
     dataset: str = "live"
 

@@ -36,13 +36,14 @@ class SourcePartition:
 
 @dataclass(frozen=True, slots=True)
 class SourceTopic:
-    """A topic as it was: `configs` are its own settings, without the broker's."""
+    """A topic as it was: `configs` are its own settings, without the broker's. `is_gone`: it had been deleted."""
 
     name: str
     topic_id: str
     partitions: Mapping[int, SourcePartition]
     replication_factor: int
     configs: Mapping[str, str] = field(default_factory=dict)
+    is_gone: bool = False
 
     @property
     def is_compacted(self) -> bool:
@@ -90,6 +91,10 @@ class RestoreSource(Protocol):
     @property
     def groups(self) -> Mapping[str, Mapping[tuple[str, int], Commit]]:
         """Every group's positions."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of what is, and isn't, here."""
 
     @property
     def gaps(self) -> tuple[SourceGap, ...]:

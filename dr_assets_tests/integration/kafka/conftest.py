@@ -64,6 +64,12 @@ def comparing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def restore_rig() -> ModuleType:
+    """The module restore_rig.py: topics that are hard to restore, and restores of them."""
+    return _load("restore_rig")
+
+
+@pytest.fixture(scope="session")
 def kafka_jars(lacks: Callable[[str], None]) -> KafkaJars:
     """Apache Kafka's jars, got by Maven if need be; a skip with the reason, a failure on CI."""
     try:

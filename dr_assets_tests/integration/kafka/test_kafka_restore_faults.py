@@ -1,0 +1,216 @@
+"""A restore that is killed, or whose broker is, at every step of its way: it goes on, and nothing is there twice."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dr_assets.engines.kafka.server import KafkaServer
+from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.stores.kafka import restore_write
+from dr_assets.stores.kafka.compare import compare
+from dr_assets.stores.kafka.produce import Lane, Write
+from dr_assets.stores.kafka.restore import restore
+from dr_assets.stores.kafka.restore_plan import Options, plan_restore
+from dr_assets.stores.kafka.restore_source import Commit
+from dr_assets.stores.kafka.restore_topics import delete_topic
+
+
+@pytest.fixture
+def rig(kafka: KafkaServer, kafka_target: KafkaServer, tmp_path: Path, restore_rig: ModuleType) -> Iterator[Any]:
+    """Two brokers and a folder."""
+    with restore_rig.rig(kafka, kafka_target, tmp_path) as made:
+        yield made
+
+
+class KilledError(BaseException):
+    """Ends a restore as a kill would: nothing is done any more, connections fall."""
+
+
+class Killer:
+    """Ends the process at the n-th call that writes, before it is sent or after its answer was lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._mutex = threading.Lock()
+        self.calls = 0
+        self.at = -1
+        self.after = False
+        for owner, name in (
+            (Lane, "send"),
+            (Lane, "take"),
+            (restore_write, "begin"),
+            (restore_write, "end"),
+            (restore_write, "init_producer"),
+            (restore_write, "delete_records"),
+        ):
+            monkeypatch.setattr(owner, name, self._deadly(getattr(owner, name)))
+
+    def aim(self, at: int, *, after: bool) -> None:
+        """Kill at this call, counted from now."""
+        self.calls, self.at, self.after = 0, at, after
+
+    def _deadly(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            with self._mutex:
+                now = self.calls
+                self.calls += 1
+            if self.at >= 0 and now > self.at:
+                raise KilledError  # other threads of a killed process do nothing either
+            if now == self.at and not self.after:
+                raise KilledError
+            answer = real(*args, **options)
+            if now == self.at:
+                raise KilledError
+            return answer
+
+        return call
+
+
+def _hard(rig: Any) -> tuple[str, str]:
+    """A topic with a deleted head and one with transactions, an aborted one and an open one: few steps, all kinds."""
+    plain, txn = rig.make("plain", 2), rig.make("txn")
+    for _ in range(4):
+        producer = rig.producer()
+        for number in range(6):
+            producer.produce(plain, b"%d" % number, partition=number % 2)
+        producer.flush()
+    rig.behead(plain, {0: 4})
+    rig.transactions(txn, rounds=2)
+    return plain, txn
+
+
+def _require_equal(rig: Any, export: Any, restored: Any) -> None:
+    with rig.cluster() as cluster:
+        found = compare(export, cluster, restored.plan.names, maps=restored.maps)
+    assert found.differences == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_each_step_it_goes_on_and_writes_nothing_twice(
+    rig: Any, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that writes, once before it is made and once when its answer is lost: then all is equal."""
+    killer = Killer(monkeypatch)
+    plain, txn = _hard(rig)
+    groups = {"g": {(plain, 0): Commit(5, "m"), (txn, 0): Commit(3, "")}}
+    with rig.export(plain, txn, groups=groups) as export:
+        rig.restore(export, Options(prefix="whole-"))
+        steps = killer.calls
+        assert steps > 40
+        # Two calls of different threads may change places, so not every one is met in every run; all kinds are.
+        for at in range(0, steps, 3):
+            state = rig.folder / f"{at}.json"
+            options = Options(prefix=f"{at}{after}-")
+            killer.aim(at, after=after)
+            with pytest.raises(KilledError):
+                rig.restore(export, options, state)
+            killer.aim(-1, after=False)
+            _require_equal(rig, export, rig.restore(export, options, state))
+
+
+def test_killed_again_and_again_it_comes_to_its_end(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run gets a few steps further, whatever it was doing when it was killed."""
+    killer = Killer(monkeypatch)
+    plain, txn = _hard(rig)
+    state = rig.folder / "state.json"
+    with rig.export(plain, txn) as export:
+        for run in range(200):
+            killer.aim(7 + run % 5, after=bool(run % 2))
+            try:
+                restored = rig.restore(export, Options(prefix="often-"), state)
+            except KilledError:
+                continue
+            break
+        assert 3 < run < 199
+        _require_equal(rig, export, restored)
+
+
+def test_holes_half_filled_are_filled_to_their_end(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compacted topic's restore that was killed between markers leaves no hole and no marker too many."""
+    topic = rig.compacted()
+    killer = Killer(monkeypatch)
+    with rig.export(topic) as export:
+        rig.restore(export, Options(prefix="whole-"))
+        for at in range(2, killer.calls, 9):
+            options, state = Options(prefix=f"{at}-"), rig.folder / f"{at}.json"
+            killer.aim(at, after=True)
+            with pytest.raises(KilledError):
+                rig.restore(export, options, state)
+            killer.aim(-1, after=False)
+            _require_equal(rig, export, rig.restore(export, options, state))
+
+
+def test_a_restore_is_gone_on_with_only_where_it_was_begun(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign records, a topic made anew, other options and a finished state are each refused by name."""
+    killer = Killer(monkeypatch)
+    plain, _ = _hard(rig)
+    with rig.export(plain) as export, rig.cluster() as cluster:
+        for case in ("foreign", "recreated", "options"):
+            state, options = rig.folder / f"{case}.json", Options(prefix=f"{case}-")
+            killer.aim(9, after=True)
+            with pytest.raises(KilledError):
+                rig.restore(export, options, state)
+            killer.aim(-1, after=False)
+            if case == "foreign":
+                producer = rig.producer(**{"bootstrap.servers": rig.target.bootstrap})
+                for index in (0, 1):
+                    producer.produce(f"foreign-{plain}", b"somebody else's", partition=index)
+                producer.flush()
+            if case == "recreated":
+                delete_topic(cluster, f"recreated-{plain}")
+            if case == "options":
+                options = Options(prefix="options-", wish="mapped")
+            with pytest.raises((SourceError, PolicyError)) as caught:
+                rig.restore(export, options, state)
+            assert (
+                caught.value.code
+                in {
+                    "foreign": {"kafka.restore_foreign", "kafka.restore_displaced", "kafka.restore_end"},
+                    "recreated": {"kafka.restore_recreated"},
+                    "options": {"kafka.restore_state"},
+                }[case]
+            ), case
+        state = rig.folder / "done.json"
+        rig.restore(export, Options(prefix="done-"), state)
+        with pytest.raises(PolicyError) as caught:
+            rig.restore(export, Options(prefix="done-"), state)
+        assert caught.value.code == "kafka.restore_state"
+
+
+def test_a_broker_that_is_killed_in_the_middle_is_waited_for(
+    rig: Any, kafka_server: Callable[..., KafkaServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed and started again with requests under way and transactions open: the same run ends, all is equal."""
+    broker = kafka_server()
+    plain, txn = rig.make("plain", 3), rig.make("txn")
+    producer = rig.producer(**{"batch.num.messages": 20})
+    for number in range(6000):
+        producer.produce(plain, b"%d" % number * 10)
+    producer.flush()
+    rig.transactions(txn, rounds=6)
+    seen = threading.Semaphore(0)
+    real = Lane.send
+
+    def send(lane: Lane, write: Write) -> None:
+        real(lane, write)
+        seen.release()
+
+    monkeypatch.setattr(Lane, "send", send)
+    with rig.export(plain, txn) as export, rig.cluster(broker) as cluster:
+        plan = plan_restore(export, cluster, Options())
+        result: list[Any] = []
+        thread = threading.Thread(target=lambda: result.append(restore(plan, cluster, rig.folder / "s.json")))
+        thread.start()
+        for writes in (20, 60):
+            for _ in range(writes):
+                assert seen.acquire(timeout=120)
+            broker.kill()
+            broker.start()
+        thread.join(240)
+        assert result, "the restore did not end"
+        found = compare(export, cluster, plan.names, maps=result[0].maps)
+    assert found.differences == []
+    assert found.is_identical
