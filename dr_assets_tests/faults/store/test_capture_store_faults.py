@@ -11,10 +11,10 @@ import pytest
 from psycopg import sql
 
 from dr_assets.engines.postgres import PostgresServer
-from dr_assets.stores.postgres import putters
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.stores.postgres.capture_facts import GAP, latest_anchor
 from dr_assets.stores.postgres.lsn import parse_lsn
+from dr_assets.stores.sealing import putters
 from dr_assets.vault.chain import Chain, resolve
 from dr_assets.vault.facts import facts
 from dr_assets.vault.keys.memory_provider import MemoryKeyProvider
@@ -146,12 +146,12 @@ class CaptureCase:
         thread.start()
         for _ in range(STEPS):
             lsn = self._commit()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 180
             while thread.is_alive() and not (reports and reports[-1].stored_lsn >= lsn):
                 assert time.monotonic() < deadline, reports[-1:]
                 time.sleep(0.002)
         stop.set()
-        thread.join(30)
+        thread.join(180)
         assert not thread.is_alive()
         if ended and ended[0] is not None:
             raise ended[0]
