@@ -104,6 +104,11 @@ def common_of(document: Document, declared: DatasetDeclaration, regimes: Mapping
     )
 
 
+def _contract_of(document: Document, contract: str) -> str:
+    """A packaged contract's name, or an absolute folder: wherever a run is started, it is the same one."""
+    return str((document.path.parent / contract).resolve()) if "/" in contract else contract
+
+
 def postgres_of(document: Document, declared: PostgresDeclaration, regimes: Mapping[str, Regime]) -> PostgresDataset:
     """One database's policy."""
     incremental = declared.snapshot.incremental_every
@@ -117,7 +122,9 @@ def postgres_of(document: Document, declared: PostgresDeclaration, regimes: Mapp
             declared.snapshot.incrementals_max,
         ),
         restore_test=RestoreTest(
-            declared.restore_test.cron, declared.restore_test.contract, declared.restore_test.level
+            declared.restore_test.cron,
+            _contract_of(document, declared.restore_test.contract),
+            declared.restore_test.level,
         ),
         zero_loss=_zero_loss_of(declared),
         spool=Spool(declared.spool.dir_env, parse_size(declared.spool.max)) if declared.spool else None,

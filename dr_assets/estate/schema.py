@@ -25,6 +25,8 @@ SLOT_PATTERN: Final = r"^[a-z0-9_]{1,63}$"
 VERIFIER_KEY_PATTERN: Final = r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 PUBLIC_KEY_PATTERN: Final = r"^[0-9a-f]{64}$"
+CONTRACT_PATTERN: Final = r"^([a-z][a-z0-9_]{0,47}|[^\r\n]{0,500}/[^\r\n]{0,500})$"
+AGE_PATTERN: Final = r"^age1[0-9a-z]{58}$"
 TOPIC_PATTERN: Final = r"^[A-Za-z0-9._*-]{1,249}$"
 
 # What a pattern asks for, in words: pydantic itself would print the expression.
@@ -38,6 +40,8 @@ PATTERN_REASONS: Final = {
     SLOT_PATTERN: "a replication slot's name is lower-case letters, digits and _, at most 63 of them",
     VERIFIER_KEY_PATTERN: "a verifier key is name+8 hex digits+base64, as `dr-assets witness init` prints it",
     PUBLIC_KEY_PATTERN: "a public key is 64 lower-case hex digits, as `dr-assets approvals key` prints them",
+    CONTRACT_PATTERN: "a contract is a packaged one's name, or the path of a folder, with a slash in it",
+    AGE_PATTERN: "an age recipient begins with age1, as `age-keygen` prints it",
     TOPIC_PATTERN: "a topic is letters, digits, dots, _ and -, at most 249 of them; `*` stands for any of them",
     BUCKET_PATTERN: "a bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens",
 }
@@ -126,10 +130,13 @@ class ColdDeclaration(Declared):
 
 
 class RestoreTestDeclaration(Declared):
-    """When to restore into a sandbox, and what the money is reconciled against."""
+    """When to restore into a sandbox, and what the money is reconciled against: a packaged contract or a folder.
+
+    A relative folder is found from the declaration's own.
+    """
 
     cron: Text
-    contract: Name
+    contract: Annotated[str, Field(pattern=CONTRACT_PATTERN)]
     level: Literal["quick", "standard", "deep"] = "standard"
 
 
@@ -290,7 +297,7 @@ class SubjectsDeclaration(Declared):
     erasure_grace: DurationText = "30d"
     most_at_once: Annotated[int, Field(ge=1, le=1000)] = 50
     most_a_day: Annotated[int, Field(ge=1, le=1000)] = 100
-    escrow_recipient: Annotated[str, Field(pattern=r"^age1[0-9a-z]{58}$")] | None = None
+    escrow_recipient: Annotated[str, Field(pattern=AGE_PATTERN)] | None = None
     relationships_env: EnvName | None = None
 
 
