@@ -23,6 +23,8 @@ from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.engines.softhsm import CONF_ENV, SoftHsm, find_module
 from dr_assets.estate.errors import PolicyError
 
+WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
+
 
 @pytest.fixture(scope="session")
 def requires() -> Callable[..., None]:
@@ -111,7 +113,9 @@ def postgres_server(
             major: int = 17, settings: Mapping[str, Setting] | None = None, *, start: bool = True
         ) -> PostgresServer:
             name = f"pg{major}-{secrets.token_hex(3)}"
-            server = PostgresServer(engine_dir / name, postgres_programs(major), settings=settings)
+            # A test that compares with the server's own WAL must find it there, whatever was checkpointed meanwhile.
+            kept = {} if "max_slot_wal_keep_size" in (settings or {}) else WAL_KEPT
+            server = PostgresServer(engine_dir / name, postgres_programs(major), settings={**kept, **(settings or {})})
             stack.enter_context(server)
             server.init()
             if start:
@@ -143,6 +147,7 @@ def session_postgres(
                         "fsync": False,
                         "max_wal_senders": 20,
                         "max_replication_slots": 20,
+                        **WAL_KEPT,
                     },
                 )
                 stack.enter_context(server)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < end_s, f"waited in vain for {what}"
         time.sleep(0.05)
@@ -124,7 +124,7 @@ def test_the_process_reports_each_second_and_ends_on_sigterm(
     lines = [process.stdout.readline(), process.stdout.readline()]
     process.send_signal(signal.SIGTERM)
     rest = process.stdout.read().splitlines()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=180) == 0
     reports = [json.loads(line) for line in [*lines, *rest]]
     assert {"acknowledged", "rate_per_s", "latency_p50_ms", "unknown", "cpu_share"} <= set(reports[0])
     assert reports[-1]["acknowledged"] == read_acks(tmp_path).acks.num_rows > 0

@@ -193,5 +193,5 @@ def test_an_outage_is_noticed_proven_told_and_over(estate: EmbeddedEstate, sink:
 def _second_capture_is_refused(children: Children) -> None:
     """The source gives a slot to one consumer; the second capture says so and ends."""
     second = children.capture(metrics_port=0)
-    assert second.wait(120) == SourceError.exit_code
+    assert second.wait(180) == SourceError.exit_code
     assert "source.slot_in_use" in second.log_tail(200)

@@ -63,6 +63,6 @@ def test_an_interrupt_stops_every_child(engines_dir: Path) -> None:
                 break
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()
-        assert demo.wait(60) == INTERRUPTED, rest
+        assert demo.wait(180) == INTERRUPTED, rest
     assert "Traceback" not in rest
     assert wait_until_gone(str(home)) == []

@@ -89,11 +89,11 @@ def capturing(place: SimpleNamespace) -> Iterator[Callable[[], None]]:
     )
     thread = threading.Thread(target=capture.run, args=(stop,))
     thread.start()
-    assert streaming.wait(60)
+    assert streaming.wait(180)
 
     def end() -> None:
         stop.set()
-        thread.join(60)
+        thread.join(180)
 
     yield end
     end()

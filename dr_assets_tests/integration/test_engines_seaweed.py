@@ -123,7 +123,7 @@ def test_replication_keeps_version_and_lock(pair: tuple[SeaweedRegion, SeaweedRe
 
     def assert_copied(body: bytes) -> None:
         version, until = put_locked(near, "copied", "key", body)
-        wait_until(lambda: is_there(version), timeout_s=60, what=f"the copy of {body!r}", every_s=0.1)
+        wait_until(lambda: is_there(version), timeout_s=180, what=f"the copy of {body!r}", every_s=0.1)
         assert_locked(far, "copied", "key", version, until)
 
     with FilerSync(near, far) as sync:
@@ -132,7 +132,7 @@ def test_replication_keeps_version_and_lock(pair: tuple[SeaweedRegion, SeaweedRe
         assert not sync.running
         version, _ = put_locked(near, "copied", "key", b"while it was stopped")
         sync.start()
-        wait_until(lambda: is_there(version), timeout_s=60, what="the copy of what it missed", every_s=0.1)
+        wait_until(lambda: is_there(version), timeout_s=180, what="the copy of what it missed", every_s=0.1)
         near.kill()
         near.start()
         assert_copied(b"after a crash of the source")

@@ -107,7 +107,7 @@ def anvil(tmp_path: Path) -> Iterator[Anvil]:
     with (tmp_path / "anvil.log").open("wb") as out:
         process = subprocess.Popen(args, stdout=out, stderr=out, env={"HOME": str(tmp_path)})
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while process.poll() is None and time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -17,7 +17,7 @@ from dr_assets.vault.throwaway import throwaway_vault
 
 def settled(aside: Aside) -> None:
     """Wait until what was given is done."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 180
     while not aside.is_idle:
         assert time.monotonic() < deadline_s
         time.sleep(0.005)

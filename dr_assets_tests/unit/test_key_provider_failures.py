@@ -113,7 +113,7 @@ def test_a_token_that_hangs_gathers_no_threads(tmp_path: Path, monkeypatch: pyte
                 token.run("hsm", lambda _session: None)
         waiting = set(threading.enumerate()) - before - hanging
         for thread in waiting:
-            thread.join(5)
+            thread.join(180)
         assert not [thread for thread in waiting if thread.is_alive()]
     finally:
         ended.set()

@@ -72,7 +72,7 @@ def test_a_slow_store_slows_the_stream_instead_of_filling_the_memory(monkeypatch
             time.sleep(0.2)
         assert 4 <= taken <= 9
         open_gate.set()
-        thread.join(60)
+        thread.join(180)
         assert len(parts.finish()[1]) == 100
 
 

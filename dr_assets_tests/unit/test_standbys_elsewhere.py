@@ -31,7 +31,7 @@ def seen(leader: str | None, serving: str | None) -> tuple[Elsewhere | None, tup
     slots = StandbySlots(cast("Any", nodes), slot="dr_ledger", system_id="7700", timeline=3, interval_s=0.01)
     slots.start(lambda: 0, lambda: serving)
     for _ in range(2):
-        assert nodes.looked.acquire(timeout=60)
+        assert nodes.looked.acquire(timeout=180)
     slots.stop()
     assert slots.error is None
     return slots.take_elsewhere(), slots.warnings

@@ -35,17 +35,17 @@ class Child:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.process.terminate()
-        code = self.process.wait(60)
+        code = self.process.wait(180)
         assert kind is not None or code in (0, -9)
 
     def kill(self) -> None:
         """SIGKILL."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(180)
 
     def wait_stored(self, lsn: int) -> None:
         """Until its report says that the vault holds everything up to `lsn`."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (self.status.exists() and int(json.loads(self.status.read_text())["stored_lsn"]) >= lsn):
             assert self.process.poll() is None, "the capture ended"
             assert time.monotonic() < deadline
@@ -132,7 +132,7 @@ def test_source_and_capture_killed_at_the_same_instant(
             time.sleep(pause_s)
             child.process.kill()
             server.kill()
-            child.process.wait(30)
+            child.process.wait(180)
         server.start()
     with Child(place, dsn, tmp_path) as child:
         child.wait_stored(rig.write_rows(dsn, 100))

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.facts import facts
@@ -26,9 +26,9 @@ class Cluster:
         self.rig, self.stack, self.folder = rig, stack, folder
         self.servers = [first]
 
-    def standby(self, of: PostgresServer) -> PostgresServer:
+    def standby(self, of: PostgresServer, **settings: Setting) -> PostgresServer:
         """A running standby."""
-        server = PostgresServer.standby_of(of, self.folder / f"standby-{secrets.token_hex(3)}")
+        server = PostgresServer.standby_of(of, self.folder / f"standby-{secrets.token_hex(3)}", settings=settings)
         self.stack.enter_context(server)
         server.start()
         self.servers.append(server)
@@ -114,7 +114,7 @@ class Cluster:
         self._until(lambda: self.execute(primary, asked))
 
     def _until(self, holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not holds():
             assert time.monotonic() < deadline
             time.sleep(0.02)

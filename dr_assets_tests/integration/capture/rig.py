@@ -144,19 +144,19 @@ class CaptureThread:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.stop_event.set()
-        self._thread.join(90)
+        self._thread.join(180)
         assert not self._thread.is_alive()
         if self.error is not None and kind is None:
             raise self.error
 
     def ended_with(self) -> BaseException | None:
         """Wait for the capture to end by itself; what it raised."""
-        self._thread.join(60)
+        self._thread.join(180)
         assert not self._thread.is_alive()
         error, self.error = self.error, None
         return error
 
-    def wait(self, wanted: Callable[[CaptureReport], object], what: str, timeout_s: float = 60) -> CaptureReport:
+    def wait(self, wanted: Callable[[CaptureReport], object], what: str, timeout_s: float = 180) -> CaptureReport:
         """Until a report is as wanted, or the capture ended."""
         deadline = time.monotonic() + timeout_s
         while not (self.reports and wanted(self.report)):
@@ -169,6 +169,14 @@ class CaptureThread:
     def wait_stored(self, lsn: int) -> CaptureReport:
         """Until the vault holds everything up to `lsn`."""
         return self.wait(lambda report: report.stored_lsn >= lsn, f"stored >= {lsn:#x}")
+
+
+def wait_one_more_heartbeat(reports: Sequence[CaptureReport], timeout_s: float = 180) -> None:
+    """Until the vault holds a heartbeat of after this call: then all that was committed before is stored, and dated."""
+    now, deadline = datetime.now(UTC), time.monotonic() + timeout_s
+    while not (reports and (newest := reports[-1].recovery_point_at) and newest >= now):
+        assert time.monotonic() < deadline, f"no heartbeat; the last report: {reports[-1:]}"
+        time.sleep(0.02)
 
 
 def flushed(dsn: str) -> int:

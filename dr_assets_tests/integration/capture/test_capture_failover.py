@@ -207,7 +207,7 @@ def test_a_standby_without_our_slot_leaves_a_gap_that_is_on_record(
 ) -> None:
     """Nobody kept the old timeline's WAL: refused and recorded, and a preflight said so while there was time."""
     old = cluster.servers[0]
-    new = cluster.standby(old)
+    new = cluster.standby(old, wal_keep_size=0)
     dataset = rig.make_dataset()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, old.dsn()) as capture:
@@ -256,7 +256,7 @@ def test_a_vault_that_is_away_does_not_hold_up_a_switch_over(
         cluster.slots_on(capture, new)
         vault.store.put = held
         stuck = rig.write_rows(old.dsn(), 20)
-        old.stop(timeout_s=40)
+        old.stop(timeout_s=150)
         assert "database system is shut down" in old.log_tail(5)
         assert capture.report.stored_lsn < stuck
         assert not back.is_set()

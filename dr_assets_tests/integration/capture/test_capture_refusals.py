@@ -93,7 +93,7 @@ def test_a_slot_that_was_dropped_leaves_a_gap_and_the_capture_says_so(
     rig: ModuleType, postgres_server: Any, memory_vault: Any
 ) -> None:
     """A new slot keeps WAL from now on only: what lies before is a gap, not a place to go on from."""
-    server = postgres_server(settings={"fsync": False})
+    server = postgres_server(settings={"fsync": False, "wal_keep_size": 0})
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn) as capture:
@@ -164,7 +164,7 @@ def test_a_vault_that_takes_nothing_ends_the_capture_and_nothing_is_acknowledged
     def refuse(*_: Any) -> Any:
         raise unreachable("the store", "no answer")
 
-    with rig.CaptureThread(vault, dataset, dsn, give_up_s=0.5) as capture:
+    with rig.CaptureThread(vault, dataset, dsn, give_up_s=1.5) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
         vault.store.put = refuse
         rig.write_rows(dsn, 100)

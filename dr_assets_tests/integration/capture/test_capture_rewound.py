@@ -125,9 +125,10 @@ def test_a_source_set_back_behind_a_running_capture_is_refused_when_it_returns(
 
 
 def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
-    rig: ModuleType, server: Any, memory_vault: Any, caplog: pytest.LogCaptureFixture
+    rig: ModuleType, postgres_server: Any, memory_vault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Older files may be gone: then from the segment's beginning on; when nothing is left to compare, a warning."""
+    server = postgres_server(settings={"fsync": False, "wal_keep_size": 0})
     dsn, dataset = server.dsn(), rig.make_dataset()
     with rig.CaptureThread(memory_vault(dataset), dataset, dsn) as capture:
         for _ in range(3):
@@ -167,7 +168,7 @@ def test_a_source_that_goes_on_is_held_to_what_is_stored_and_passes(
     rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch, major: int
 ) -> None:
     """After a stop, a crash, a WAL switch (zeros to the segment's end) and checkpoints that recycle older files."""
-    server = postgres_server(major, settings={"fsync": False})
+    server = postgres_server(major, settings={"fsync": False, "wal_keep_size": 0})
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)
     held: list[bool] = []

@@ -1,6 +1,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_the_source_is_told_only_what_the_vault_has_read_back(
     put = vault.store.put
 
     def held(key: str, *args: Any) -> Any:
-        assert hold.wait(60)
+        assert hold.wait(180)
         return put(key, *args)
 
     vault.store.put = held
@@ -133,7 +134,7 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
     rig: ModuleType, postgres_server: Any, memory_vault: Any
 ) -> None:
     """With puts that stand still, in-flight bytes stop at the cap and the server still gets its replies."""
-    server = postgres_server(settings={"wal_sender_timeout": "3s", "fsync": False})
+    server = postgres_server(settings={"wal_sender_timeout": "6s", "fsync": False})
     dsn, dataset, cap = server.dsn(), rig.make_dataset(), 3 << 20
     vault = memory_vault(dataset)
     hold = rig.threading.Event()
@@ -141,7 +142,7 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
     put = vault.store.put
 
     def held(key: str, *args: Any) -> Any:
-        assert hold.wait(60)
+        assert hold.wait(180)
         return put(key, *args)
 
     vault.store.put = held
@@ -150,7 +151,7 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
         hold.clear()
         target, pid = rig.write_rows(dsn, 60_000), _sender_pid(dsn, dataset.slot)
         capture.wait(lambda report: report.received_lsn - report.stored_lsn >= cap, "the cap reached")
-        time.sleep(4.5)  # longer than wal_sender_timeout: silence would have cost the connection by now
+        time.sleep(7)  # longer than wal_sender_timeout: silence would have cost the connection by now
         most = max(report.received_lsn - report.stored_lsn for report in capture.reports)
         assert most <= cap + (2 << 20)
         assert most < target - capture.report.stored_lsn
@@ -200,7 +201,8 @@ def test_an_idle_source_costs_a_segment_a_heartbeat_and_no_more(
         before = capture.report
         time.sleep(2)
         after = capture.report
-    assert after.segments_stored - before.segments_stored <= 6
+    beats = (after.at - before.at) / timedelta(seconds=0.5)
+    assert after.segments_stored - before.segments_stored <= beats + 2
 
 
 def test_an_orderly_shutdown_loses_nothing_and_is_not_held_up(
@@ -267,7 +269,7 @@ def _sender_pid(dsn: str, slot: str) -> int:
 
 
 def _eventually(ask: Callable[[], Any], wanted: Callable[[Any], bool], what: str) -> Any:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not wanted(answer := ask()):
         assert time.monotonic() < deadline, f"{what}: {answer}"
         time.sleep(0.05)

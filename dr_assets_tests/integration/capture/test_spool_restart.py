@@ -42,7 +42,7 @@ class Door:
             raise unreachable("http://store", "the test shut it")
         if "/wal/" in key and not self.free.is_set():
             self.waiting.set()
-            assert self.free.wait(120)
+            assert self.free.wait(180)
         return self._put(key, *args)
 
 
@@ -90,7 +90,7 @@ def test_a_spool_that_is_being_put_does_not_hold_up_a_shutdown(
     rig.write_rows(server.dsn(), 100)
     with rig.CaptureThread(vault, dataset, server.dsn(), tmp_path) as capture:
         try:
-            assert door.waiting.wait(60)
+            assert door.waiting.wait(180)
             server.stop()
             assert "database system is shut down" in server.log_tail()  # else it had to be killed
         finally:

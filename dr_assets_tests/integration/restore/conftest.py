@@ -21,7 +21,7 @@ from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.model import TIERS, Drill, Location, PostgresDataset, RestoreTest, Retention, Snapshot
-from dr_assets.stores.postgres.capture import Capture, CaptureOptions
+from dr_assets.stores.postgres.capture import Capture, CaptureOptions, CaptureReport
 from dr_assets.stores.postgres.heartbeat import Heartbeat, ensure_heartbeat_table
 from dr_assets.stores.postgres.history import parse_history
 from dr_assets.stores.postgres.lineage import TIMELINE
@@ -41,6 +41,7 @@ from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
+from dr_assets_tests.integration.capture.rig import wait_one_more_heartbeat
 
 ESTATE = "house"
 PIECE_BYTES = 256 * 1024
@@ -319,7 +320,9 @@ def lived_casino(
 def _live_and_die(source: Source, dsn: str, ack_dir: Path) -> Planted:
     schema.create(dsn, players=40)
     stop = Event()
-    capture = Capture(source.vault, source.dataset, dsn, options=CaptureOptions(heartbeat_every_s=0.2))
+    reports: list[CaptureReport] = []
+    options = CaptureOptions(heartbeat_every_s=0.2, report_every_s=0.1)
+    capture = Capture(source.vault, source.dataset, dsn, listener=reports.append, options=options)
     capturing = Thread(target=capture.run, args=(stop,))
     workload = Workload(dsn, ack_dir, rate_per_s=300, workers=4)
     capturing.start()
@@ -332,10 +335,9 @@ def _live_and_die(source: Source, dsn: str, ack_dir: Path) -> Planted:
         _lives_until(workload, 1000)
     finally:
         workload.stop()
-        # One more heartbeat, so that the last commits are dated.
-        Event().wait(0.6)
+        wait_one_more_heartbeat(reports)
         stop.set()
-        capturing.join(60)
+        capturing.join(180)
         source.server.kill()
     return planted
 

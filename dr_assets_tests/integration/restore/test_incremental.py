@@ -70,7 +70,7 @@ def load(source: "Source") -> "Iterator[None]":
         yield
     finally:
         stop.set()
-        writer.join(30)
+        writer.join(180)
 
 
 def rows(restored: Restored, statement: str) -> list[tuple[Any, ...]]:

@@ -246,7 +246,7 @@ def test_a_killed_restore_leaves_nothing_that_a_server_starts_on(
                 str(into) in " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
             )
         ),
-        timeout_s=30,
+        timeout_s=180,
         what="the server of the killed restore ending",
     )
     assert (into / MARK).exists()

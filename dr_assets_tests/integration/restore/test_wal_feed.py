@@ -102,7 +102,7 @@ def _reaches(standby: PostgresServer, lsn: int) -> None:
     with psycopg.connect(standby.dsn(), autocommit=True) as session:
         reached = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
         wait_until(
-            lambda: session.execute(reached, (format_lsn(lsn),)).fetchone() == (True,), timeout_s=60, what="replayed"
+            lambda: session.execute(reached, (format_lsn(lsn),)).fetchone() == (True,), timeout_s=180, what="replayed"
         )
 
 
