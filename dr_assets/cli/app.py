@@ -26,6 +26,11 @@ VERBS = (
         "dr_assets.cli.capture:capture",
         "Stream a source (WAL, or record batches of topics) into the vault until stopped (SIGTERM or Ctrl-C).",
     ),
+    Verb(
+        "bucket",
+        "dr_assets.cli.bucket:app",
+        "Copy buckets of documents into the vault, restore them, and see where they stand.",
+    ),
     Verb("kafka", "dr_assets.cli.kafka:app", "Show captured topics, and settle what was lost or made again."),
     Verb(
         "sync-guard",

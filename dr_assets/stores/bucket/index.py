@@ -270,6 +270,13 @@ class Index:
             )
         return int(self._db.execute("SELECT count(*) FROM todo").fetchone()[0])
 
+    def lacking_before(self, at_us: int) -> int:
+        """How many listed rows are not known, though they were last modified before a moment."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM todo JOIN listed ON listed.ord = todo.ord WHERE age < ?", (at_us,)
+        ).fetchone()
+        return int(count)
+
     def copy_anew(self, parts: Iterable[str] = (), names: Iterable[bytes] = (), *, withheld: bool = False) -> int:
         """Versions that lie in these parts, have one of these names, or were withheld, are copied once more; how many.
 

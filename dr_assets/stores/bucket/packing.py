@@ -8,6 +8,7 @@ together with their part, in the order in which they were added: when a row come
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from dr_assets.vault.storage import Lock
 from dr_assets.vault.vault import Vault
 
 PACK_BYTES: Final = 16 << 20
+OPEN_S: Final = 15.0  # what a kill may cost: a part is sealed after so long, full or not
 _WORKERS: Final = 3
 
 
@@ -52,6 +54,7 @@ class _Open:
     """The part that is being filled."""
 
     begin_at: datetime
+    begin_s: float = field(default_factory=time.monotonic)
     records: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
     rows: list[Row] = field(default_factory=list)
@@ -83,7 +86,9 @@ class Packer:
 
     def add(self, record: bytes) -> Spot:
         """Take a record; where it will lie, its part named by a number until it is sealed."""
-        if self._open is not None and self._open.size_bytes + len(record) > self._pack_bytes:
+        if self._open is not None and (
+            self._open.size_bytes + len(record) > self._pack_bytes or time.monotonic() - self._open.begin_s > OPEN_S
+        ):
             self.flush()
         if self._open is None:
             self._open = _Open(self._vault.clock())

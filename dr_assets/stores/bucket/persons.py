@@ -7,6 +7,7 @@ A key is remembered for a minute at most: a copy of a hundred thousand documents
 and an erasure must hold soon. What was sealed in that minute is under the erased key, so nobody opens it either.
 """
 
+import math
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from dr_assets.vault.subjects.ids import SubjectIds
 
 REMEMBERED_S: Final = 60.0
 REMEMBERED_KEYS: Final = 4096
+_STRIPES: Final = 64
 _DELETED: Final = frozenset({"subjects.deleted", "subjects.erased"})
 
 
@@ -87,6 +89,9 @@ class Keys:
     is_sealing: bool
     _known: "OrderedDict[str, tuple[float, DataKey | None]]" = field(default_factory=OrderedDict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
+    _asking: tuple[threading.Lock, ...] = field(
+        default_factory=lambda: tuple(threading.Lock() for _ in range(_STRIPES))
+    )
 
     def of(self, subject_id: str) -> DataKey | None:
         """The person's key; None for a person who is erased.
@@ -94,18 +99,19 @@ class Keys:
         Raises what the ring raises: among others VaultError `subjects.no_key` for a key that is lost without anybody
         having decided so.
         """
-        now_s = time.monotonic()
-        with self._mutex:
-            at_s, key = self._known.get(subject_id, (-REMEMBERED_S, None))
-            if now_s - at_s < REMEMBERED_S:
-                self._known.move_to_end(subject_id)
-                return key
-        key = self._ask(subject_id)
-        with self._mutex:
-            self._known[subject_id] = (now_s, key)
-            while len(self._known) > REMEMBERED_KEYS:
-                self._known.popitem(last=False)
-        return key
+        with self._asking[hash(subject_id) % len(self._asking)]:  # of two threads with one person, one asks
+            now_s = time.monotonic()
+            with self._mutex:
+                at_s, key = self._known.get(subject_id, (-math.inf, None))
+                if now_s - at_s < REMEMBERED_S:
+                    self._known.move_to_end(subject_id)
+                    return key
+            key = self._ask(subject_id)
+            with self._mutex:
+                self._known[subject_id] = (now_s, key)
+                while len(self._known) > REMEMBERED_KEYS:
+                    self._known.popitem(last=False)
+            return key
 
     def _ask(self, subject_id: str) -> DataKey | None:
         ring = self.ring

@@ -117,15 +117,16 @@ class Picked:
         found = self._db.execute("SELECT DISTINCT subject_id FROM picked WHERE subject_id IS NOT NULL ORDER BY 1")
         return [str(row[0]) for row in found]
 
-    def erase(self, people: Iterable[str]) -> None:
-        """What is theirs is never brought back."""
+    def erase(self, people: Iterable[str]) -> int:
+        """What is theirs is never brought back, nor what was withheld when it was copied; how much that is."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "UPDATE picked SET step = ? WHERE subject_id = ? AND step < ?",
             ((ERASED, who, DONE) for who in people),
         )
-        self._db.execute("UPDATE picked SET step = ? WHERE state = 'withheld'", (ERASED,))
+        withheld = self._db.execute("UPDATE picked SET step = ? WHERE state = 'withheld'", (ERASED,)).rowcount
         self._db.execute("COMMIT")
+        return withheld
 
     def done_of(self, who: str) -> list[tuple[int, str, str]]:
         """What of a person's was brought back: the row, and name and version in the target."""

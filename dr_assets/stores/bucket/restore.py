@@ -7,7 +7,6 @@ Versions of a name go in order: first every name's oldest, then every name's nex
 and never opened, whatever keys are at hand; and who is erased while the restore is under way, at its end.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Final
 
-from dr_assets.estate.errors import SourceError, VaultError
-from dr_assets.stores.bucket.document import Head, Owner, parse_record
-from dr_assets.stores.bucket.inventory import Row, Spot
+from dr_assets.estate.errors import SourceError
+from dr_assets.stores.bucket.document import Head
 from dr_assets.stores.bucket.manifest import Tally
-from dr_assets.stores.bucket.persons import Keys
+from dr_assets.stores.bucket.opening import Document, Documents
 from dr_assets.stores.bucket.picked import DONE, ERASED, LEFT_OUT, Pick
 from dr_assets.stores.bucket.plan import RestorePlan
 from dr_assets.stores.bucket.site import Site
 from dr_assets.stores.bucket.source import Place
 from dr_assets.stores.bucket.target import Target, Throttle
-from dr_assets.stores.postgres.patience import patiently
-from dr_assets.vault.format.keys import ObjectKey
-from dr_assets.vault.keys.derive import DataKey
 from dr_assets.vault.subjects.erased import ErasureList
 
 WORKERS: Final = 12
@@ -143,12 +138,12 @@ class _Restore:
     workers: int
     put_bytes: int = 0
     _done: int = 0
-    _keys: Keys = field(init=False)
+    _documents: Documents = field(init=False)
     _abandoned: threading.Event = field(default_factory=threading.Event)
     _large: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LARGE_AT_ONCE))
 
     def __post_init__(self) -> None:
-        self._keys = Keys(self.site.ring, is_sealing=False)
+        self._documents = Documents(self.site, self._abandoned)
 
     def run(self) -> None:
         """Every rank in turn, every part of it once."""
@@ -190,19 +185,12 @@ class _Restore:
         """Each part with its rows, the next one opened meanwhile."""
         ahead: tuple[list[Pick], Future[bytes]] | None = None
         for part, picks in self.plan.picked.by_part(rank):
-            following = (picks, opener.submit(self._open, part))
+            following = (picks, opener.submit(self._documents.part, part))
             if ahead is not None:
                 yield ahead[0], ahead[1].result()
             ahead = following
         if ahead is not None:
             yield ahead[0], ahead[1].result()
-
-    def _open(self, part: str) -> bytes:
-        key = ObjectKey.parse(part)
-        if key is None:
-            raise VaultError("backup.bad_manifest", f"{part} is no name of a part", "run `dr-assets vault verify`")
-        vault = self.site.vault
-        return patiently(lambda: vault.open(vault.find(key)).plaintext, self._abandoned)
 
     def _put_all(self, pool: ThreadPoolExecutor, picks: list[Pick], data: bytes, total: int) -> None:
         picked = self.plan.picked
@@ -224,33 +212,15 @@ class _Restore:
 
     def _put(self, pick: Pick, data: bytes) -> tuple[int, int, str, str, int]:
         """Row, the step it came to, name and version in the target, bytes."""
-        row = pick.row
-        person: DataKey | None = None
-        if row.subject_id is not None:
-            person = self._keys.of(row.subject_id)
-            if person is None:
-                return pick.ord, ERASED, "", "", 0
-        owner = Owner(self.site.vault.estate, self.site.name, row.subject_id, row.name_id, row.version)
-        what = f"version {row.version} of {row.name_id.hex()}"
-        head, content = parse_record(owner.open(person, _cut(data, row.head, what)), what=what)
-        self._require_itself(row, head, what)
+        document = self._documents.head(pick.row, data)
+        if document is None:
+            return pick.ord, ERASED, "", "", 0
+        head = document.head
         if not head.name.startswith(self.plan.wanted.prefix):
             return pick.ord, LEFT_OUT, "", "", 0
         there = self._already(pick, head) if pick.begun else None
-        version_id = there if there is not None else self._bring(row, owner, person, head, content, what)
+        version_id = self._bring(document) if there is None else there
         return pick.ord, DONE, head.name, version_id, 0 if there is not None else head.size_bytes
-
-    def _require_itself(self, row: Row, head: Head, what: str) -> None:
-        """The head is of this very row: a name, a size and a digest are held to what the inventory says of them."""
-        names = self.site.names
-        digest = names.digest(head.sha256, row.subject_id) if head.sha256 else ""
-        told = (names.name_id(head.name), head.is_marker, head.size_bytes, digest)
-        if told != (row.name_id, row.state == "marker", row.size_bytes, row.digest):
-            raise VaultError(
-                "backup.bad_inventory",
-                f"{what}: its head says something else than the inventory",
-                "run `dr-assets bucket verify`; restore from another vault",
-            )
 
     def _already(self, pick: Pick, head: Head) -> str | None:
         """The version in the target, if an attempt that was killed has put it."""
@@ -266,41 +236,15 @@ class _Restore:
             return None
         return newest.version_id
 
-    def _bring(self, row: Row, owner: Owner, person: DataKey | None, head: Head, content: memoryview, what: str) -> str:
+    def _bring(self, document: Document) -> str:
+        head = document.head
         if head.is_marker:
             return self.target.mark_deleted(head.name)
-        if row.pieces:
+        if document.row.pieces:
             with self._large:
-                return self.target.put_large(head, self._pieces(row, owner, person, head, what))
-        if hashlib.sha256(content).hexdigest() != head.sha256 or len(content) != head.size_bytes:
-            raise _other_bytes(what)
-        return self.target.put(head, content)
-
-    def _pieces(self, row: Row, owner: Owner, person: DataKey | None, head: Head, what: str) -> Iterator[bytes]:
-        """A large document's content, its digest known to be right before the last piece is handed out."""
-        digest, size_bytes, opened = hashlib.sha256(), 0, ("", b"")
-        for number, spot in enumerate(row.pieces):
-            if opened[0] != spot.part:
-                opened = (spot.part, self._open(spot.part))
-            piece = owner.open(person, _cut(opened[1], spot, what), number)
-            digest.update(piece)
-            size_bytes += len(piece)
-            if number == len(row.pieces) - 1 and (digest.hexdigest(), size_bytes) != (head.sha256, head.size_bytes):
-                raise _other_bytes(what)
-            yield piece
+                return self.target.put_large(head, self._documents.pieces(document))
+        return self.target.put(head, document.whole())
 
 
 def _is_well(future: Future[tuple[int, int, str, str, int]]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
-
-
-def _cut(data: bytes, spot: Spot | None, what: str) -> bytes:
-    if spot is None or spot.offset + spot.length > len(data):
-        raise VaultError(
-            "backup.bad_inventory", f"{what}: lies outside its part", "run `dr-assets bucket verify`; use another vault"
-        )
-    return data[spot.offset : spot.offset + spot.length]
-
-
-def _other_bytes(what: str) -> VaultError:
-    return VaultError("vault.tampered", f"{what} has not the digest that its head names", "restore from another vault")
