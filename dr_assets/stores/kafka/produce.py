@@ -21,7 +21,7 @@ from dr_assets.stores.kafka.refusals import BrokerError
 from dr_assets.stores.kafka.wire import Cluster, Place, by_topic
 
 # Under way on one connection: enough to hide the way there and back, little enough to be written again after a fall.
-IN_FLIGHT: Final = 16
+IN_FLIGHT: Final = 64
 IN_FLIGHT_BYTES: Final = 16 << 20
 _TIMEOUT_MS: Final = 60_000
 _ANSWER_S: Final = 90.0
