@@ -13,7 +13,8 @@ from rich.table import Table
 
 from dr_assets.cli import subjects
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
-from dr_assets.estate.errors import DrError, PolicyError
+from dr_assets.estate.errors import DrError, PolicyError, VaultError
+from dr_assets.estate.model import Estate, Subjects
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.keys.file_provider import DEMO_ONLY, FileKeyProvider
 from dr_assets.vault.keys.life.escrow import drill, export, open_escrow, recover
@@ -122,11 +123,20 @@ def retire_command(
     _show(list(done.exposed), {}, Console())
     typer.echo("whoever has that key can read all of this, wherever it is locked: see docs/keys.md")
     if estate.subjects is not None:
+        typer.echo(_rewrap_people(estate, estate.subjects))
+
+
+def _rewrap_people(estate: Estate, declared: Subjects) -> str:
+    try:
         people = rewrap(open_ring(estate, os.environ))
-        typer.echo(
-            f"{len(people.anew)} of {people.people} people's keys wrapped anew; backups of the ring with the old"
-            f" wrapping are gone after the erasure grace of {estate.subjects.erasure_grace.days} days"
-        )
+    except VaultError as error:
+        if error.code != "vault.no_bucket":
+            raise
+        return "the declared ring of people's keys is not set up yet: there is nobody's key to wrap anew"
+    return (
+        f"{len(people.anew)} of {people.people} people's keys wrapped anew; backups of the ring with the old wrapping"
+        f" are gone after the erasure grace of {declared.erasure_grace.days} days"
+    )
 
 
 @app.command("new-kek")
