@@ -70,6 +70,12 @@ def restore_rig() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def capture_rig() -> ModuleType:
+    """The module capture_rig.py: datasets, vaults, a capture in a thread."""
+    return _load("capture_rig")
+
+
+@pytest.fixture(scope="session")
 def kafka_jars(lacks: Callable[[str], None]) -> KafkaJars:
     """Apache Kafka's jars, got by Maven if need be; a skip with the reason, a failure on CI."""
     try:

@@ -1,0 +1,152 @@
+"""From the vault: captured, restored as of a time, under new names, and read as a table."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import duckdb
+import pytest
+
+from dr_assets.engines.kafka.server import KafkaServer
+from dr_assets.estate.errors import PolicyError
+from dr_assets.stores.kafka.compare import compare
+from dr_assets.stores.kafka.groups import commit_positions, read_positions
+from dr_assets.stores.kafka.parquet import offset_ranges, to_parquet
+from dr_assets.stores.kafka.restore import restore
+from dr_assets.stores.kafka.restore_export import export_source
+from dr_assets.stores.kafka.restore_plan import Cut, Options, plan_restore
+from dr_assets.stores.kafka.restore_rules import rules_for
+from dr_assets.stores.kafka.restore_source import Commit
+from dr_assets.vault.storage.memory import MemoryStore
+
+
+@pytest.fixture
+def rig(kafka: KafkaServer, kafka_target: KafkaServer, tmp_path: Path, restore_rig: ModuleType) -> Iterator[Any]:
+    """Two brokers and a folder."""
+    with restore_rig.rig(kafka, kafka_target, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def captured(rig: Any, capture_rig: ModuleType) -> Any:
+    """`captured(topics)`: a vault that holds everything these topics hold now; again, what came since."""
+    store = MemoryStore()
+
+    def capture(*topics: str) -> Any:
+        dataset = capture_rig.make_dataset(topics)
+        vault = capture_rig.make_vault(store, rig.folder / "keys", dataset)
+        (rig.folder / "keys").mkdir(exist_ok=True)
+        with capture_rig.CaptureThread(vault, dataset, rig.source.bootstrap) as thread:
+            thread.wait_stored()
+            surveys = time.monotonic() + 1.0
+            thread.wait(lambda _: time.monotonic() > surveys, "a survey")
+        return vault
+
+    return capture
+
+
+def test_what_was_captured_comes_back_equal_under_another_name_with_its_groups(rig: Any, captured: Any) -> None:
+    """Plain and compacted topics, transactions and a group, from packs alone: no difference."""
+    plain, txn, compacted = rig.make("plain", 3), rig.make("txn"), rig.compacted()
+    producer = rig.producer(**{"compression.type": "snappy"})
+    for number in range(3000):
+        producer.produce(plain, b"%d" % number * 5, b"%d" % (number % 50), headers=[("h", None), ("h", b"")])
+    producer.flush()
+    rig.transactions(txn)
+    rig.behead(plain, {0: 100})
+    with rig.cluster(rig.source) as cluster:
+        commit_positions(cluster, f"g-{plain}", {(plain, 0): Commit(120, "m"), (compacted, 0): Commit(3, "")})
+    vault = captured(plain, txn, compacted)
+    source = export_source(vault, "events")
+    assert set(source.topics) == {plain, txn, compacted}
+    names = {plain: f"back-{plain}", txn: f"back-{txn}", compacted: f"back-{compacted}"}
+    with rig.cluster() as cluster:
+        plan = plan_restore(source, cluster, Options(mapping=names, wish="identical"), ends=source.ends)
+        restored = restore(plan, cluster, rig.folder / "state.json")
+        found = compare(source, cluster, names, ends=source.ends, maps=restored.maps)
+        assert found.differences == []
+        assert found.is_identical
+        positions = read_positions(cluster, f"g-{plain}", [(names[plain], 0), (names[compacted], 0)])
+    assert positions == {(names[plain], 0): Commit(120, "m"), (names[compacted], 0): Commit(3, "")}
+    for name, target in names.items():
+        for committed in (False, True):
+            assert rig.read(rig.target, target, committed=committed) == rig.read(rig.source, name, committed=committed)
+    assert json.loads(json.dumps(restored.to_json()))["identical"] is True
+
+
+def test_a_restore_ends_at_a_time_its_groups_too(rig: Any, captured: Any) -> None:
+    """Records up to a moment and what groups had committed by then: later ones are not there."""
+    topic = rig.make("timed")
+    producer = rig.producer()
+    for number in range(100):
+        producer.produce(topic, b"early %d" % number)
+    producer.flush()
+    with rig.cluster(rig.source) as cluster:
+        commit_positions(cluster, f"g-{topic}", {(topic, 0): Commit(40, "")})
+        captured(topic)
+        moment = datetime.now(UTC) + timedelta(milliseconds=5)
+        time.sleep(0.05)
+        for number in range(50):
+            producer.produce(topic, b"late %d" % number)
+        producer.flush()
+        commit_positions(cluster, f"g-{topic}", {(topic, 0): Commit(140, "")})
+    vault = captured(topic)
+    source = export_source(vault, "events", Cut(at=moment))
+    with rig.cluster() as cluster:
+        plan = plan_restore(source, cluster, Options(), ends=source.ends)
+        restored = restore(plan, cluster, rig.folder / "state.json")
+        assert read_positions(cluster, f"g-{topic}", [(topic, 0)]) == {(topic, 0): Commit(40, "")}
+        assert compare(source, cluster, {topic: topic}, ends=source.ends, maps=restored.maps).is_equal
+    assert [row[4] for row in rig.read(rig.target, topic)] == [b"early %d" % number for number in range(100)]
+    everything = export_source(vault, "events")
+    assert everything.topics[topic].partitions[0].end == 150
+
+
+def test_a_table_holds_what_a_reader_of_committed_transactions_sees(rig: Any, captured: Any) -> None:
+    """DuckDB reads keys, values, times, null and repeated headers; aborted records are left out unless asked for."""
+    plain, txn = rig.make("plain", 2, {"retention.ms": "-1"}), rig.make("txn")
+    producer = rig.producer(**{"compression.type": "zstd"})
+    at = 1_700_000_000_000
+    for number in range(200):
+        headers = [("a", None), ("a", b"2")] if number % 2 else None
+        value = None if number % 5 == 0 else b"v%d" % number
+        producer.produce(plain, value, b"k%d" % number, number % 2, timestamp=at + number, headers=headers)
+    producer.flush()
+    rig.transactions(txn)
+    source = export_source(captured(plain, txn), "events")
+    ranges = dict(offset_ranges(source))
+    committed = to_parquet(source, rig.folder / "committed.parquet", ranges)
+    everything = to_parquet(source, rig.folder / "all.parquet", ranges, read_committed=False)
+    timed = to_parquet(source, rig.folder / "timed.parquet", ranges, times=(at + 10, at + 20))
+    with duckdb.connect() as duck:
+        rows = duck.sql(
+            f'select topic, partition, "offset", epoch_ms("timestamp"), key, value, headers from \'{committed.path}\' '  # noqa: S608
+            "order by all"
+        ).fetchall()
+    read = [(plain, *row[:5], row[5]) for row in rig.read(rig.source, plain)]
+    assert len(read) == 200
+    assert [row[:6] for row in rows if row[0] == plain] == [row[:6] for row in read]
+    shown = [[(each["key"], each["value"]) for each in row[6]] for row in rows if row[0] == plain]
+    assert shown == [[(name, value) for name, value in row[6]] for row in read]
+    seen = rig.read(rig.source, txn, committed=True)
+    assert [row[5] for row in rows if row[0] == txn] == [row[4] for row in seen]
+    assert committed.records + committed.left_out == everything.records
+    assert everything.records == 200 + len(rig.read(rig.source, txn))
+    assert timed.records == 10
+    with pytest.raises(PolicyError, match="parquet_exists"):
+        to_parquet(source, committed.path, ranges)
+
+
+def test_access_rules_follow_a_topic_to_its_new_name() -> None:
+    """A rule for a topic that isn't restored is left out; those for patterns and groups stay as they are."""
+    rule: dict[str, Any] = {
+        "resource_type": 2, "resource_name": "bets", "pattern_type": 3, "principal": "User:alice", "host": "*",
+        "operation": 3, "permission": 3,
+    }  # fmt: skip
+    others = [rule | {"resource_name": "wins"}, rule | {"pattern_type": 4, "resource_name": "be"}]
+    found = rules_for([rule, *others, rule | {"resource_type": 3, "resource_name": "g"}], {"bets": "new"})
+    assert [(each.resource_type, each.resource_name) for each in found] == [(2, "new"), (2, "be"), (3, "g")]
