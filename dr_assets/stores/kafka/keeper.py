@@ -101,7 +101,8 @@ class Keeper:
         self._wanted.set()
         for fetcher in list(self._fetchers.values()):
             fetcher.stop()
-        self._thread.join(30)
+        if self._thread.is_alive():
+            self._thread.join(30)
         for fetcher in list(self._fetchers.values()):
             fetcher.stop()
             fetcher.join()

@@ -72,7 +72,8 @@ class Survey:
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._thread.join(30)
+        if self._thread.is_alive():
+            self._thread.join(30)
 
     def is_compacted(self, topic: str) -> bool:
         """Whether compaction takes records of this topic away, as far as it was looked at."""

@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 
 from dr_assets.estate.model import TIERS, Drill, KafkaRestoreTest, Location, Retention, TopicsDataset
 from dr_assets.stores.kafka.capture import KafkaCapture, KafkaCaptureOptions, KafkaCaptureReport
+from dr_assets.stores.kafka.export import open_export
 from dr_assets.stores.kafka.fetching import Want, fetch
 from dr_assets.stores.kafka.line import PLAINTEXT, Security
 from dr_assets.stores.kafka.pack import OpenedPack, open_pack
@@ -29,6 +30,8 @@ from dr_assets.vault.signing import Signer, Trust
 from dr_assets.vault.storage import ObjectStore
 from dr_assets.vault.storage.s3 import S3Store, make_client
 from dr_assets.vault.vault import Vault
+
+__all__ = ["open_export"]
 
 SEED = b"kafka-tests-signing-seed-32bytes"
 # Generous: a loaded machine of two cores is slow.
@@ -103,9 +106,7 @@ class Place:
 
     def to_json(self, bootstrap: str, status: Path) -> str:
         """What capture_child.py reads from its standard input."""
-        return json.dumps(
-            {**vars(self), "keys_dir": str(self.keys_dir), "bootstrap": bootstrap, "status": str(status)}
-        )
+        return json.dumps({**vars(self), "keys_dir": str(self.keys_dir), "bootstrap": bootstrap, "status": str(status)})
 
 
 class CaptureThread:
