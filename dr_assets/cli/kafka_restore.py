@@ -19,6 +19,7 @@ from dr_assets.cli.shown import shown
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import TopicsDataset
+from dr_assets.proving.erasures import Bringing, record_blanked, topic_eraser
 from dr_assets.stores.kafka.access import security_of
 from dr_assets.stores.kafka.compare import Comparison, compare
 from dr_assets.stores.kafka.line import PLAINTEXT
@@ -45,6 +46,12 @@ PlainOption = Annotated[
     bool, typer.Option("--plaintext", help="the target has neither TLS nor SASL; else it is spoken to as the source is")
 ]
 AsOfOption = Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")]
+ErasuresOption = Annotated[
+    Path | None, typer.Option("--erasures", help="a list that `erasure list --out` saved: for where no region answers")
+]
+OfTheCopyOption = Annotated[
+    bool, typer.Option("--erasures-of-the-copy", help="no region answers: whoever was erased since the copy comes back")
+]
 VaultOption = Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")]
 
 
@@ -88,6 +95,8 @@ def restore(
     vault: VaultOption = None,
     as_of: AsOfOption = None,
     from_bundle: BundleOption = None,
+    erasures: ErasuresOption = None,
+    erasures_of_the_copy: OfTheCopyOption = False,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,7 +106,9 @@ def restore(
     cut = Cut.parse(to)
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     moment = parse_moment(as_of) if as_of else None
-    source = export_source(opened, dataset, cut, as_of=moment, all_stored=all_stored)
+    bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
+    eraser = topic_eraser(estate, declared, opened, os.environ, bringing)
+    source = export_source(opened, dataset, cut, as_of=moment, all_stored=all_stored, eraser=eraser)
     options = Options(
         mapping=_mapping(topic, prefix), prefix=prefix, wish=method, append=append,
         limits=Limits(pad_limit, hole_limit), replication=replication,
@@ -120,7 +131,13 @@ def restore(
             made = register_subjects(_url(registry_env), source.subjects)
             restored.notes.append(f"{made} versions of schemas registered")
         found = _compared(source, cluster, plan, restored) if verify else None
+    if eraser is not None:
+        done = eraser.blanked
+        restored.notes.append(
+            f"{done.records} records of {len(done.people)} erased people came back without what they said"
+        )
     if record:
+        record_blanked(vault_of(estate, vault or declared.vault, signing=True), dataset, eraser, purpose="restore")
         body = {**restored.to_json(), "comparison": None if found is None else found.to_json()}
         record_fact(vault_of(estate, vault or declared.vault, signing=True), dataset, "kafka_restore", body)
     _show_restored(restored, found, as_json=as_json)
@@ -149,7 +166,8 @@ def compare_command(
     declared = topics_of(estate, dataset)
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     moment = parse_moment(as_of) if as_of else None
-    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored)
+    eraser = topic_eraser(estate, declared, opened, os.environ, Bringing(from_bundle is not None, accept_copy=True))
+    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored, eraser=eraser)
     options = Options(mapping=_mapping(topic, prefix), prefix=prefix)
     names = {
         name: target for name, each in source.topics.items()
@@ -191,7 +209,8 @@ def to_parquet_command(
     declared = topics_of(estate, dataset)
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
     moment = parse_moment(as_of) if as_of else None
-    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored)
+    eraser = topic_eraser(estate, declared, opened, os.environ, Bringing(from_bundle is not None))
+    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored, eraser=eraser)
     ranges = dict(offset_ranges(source, tuple(topic or ()), source.ends))
     times = tuple(round(parse_moment(each).timestamp() * 1000) if each else None for each in (begin, until))
     written = to_parquet(source, out, ranges, read_committed=not uncommitted, times=(times[0], times[1]))

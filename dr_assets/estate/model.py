@@ -292,6 +292,7 @@ class TopicsDataset(Dataset):
 
     `topics`, `exclude` and `groups` are names or patterns with `*`. Compacted topics are exported anew from their
     first offset every `compacted_every`: what compaction took away between two exports is no loss, it was replaced.
+    `erase_key` is an expression with a group `subject`: whose record it is, by its key; None: no erasure reaches them.
     """
 
     kind: Literal["kafka"] = "kafka"
@@ -303,6 +304,7 @@ class TopicsDataset(Dataset):
     schema_registry_env: str | None = None
     compacted_every: timedelta = timedelta(days=7)
     restore_test: KafkaRestoreTest
+    erase_key: str | None = None
 
     @property
     def base_every(self) -> timedelta:

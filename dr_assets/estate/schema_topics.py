@@ -43,6 +43,7 @@ class TopicsDeclaration(DatasetDeclaration):
     security: KafkaSecurityDeclaration = KafkaSecurityDeclaration()
     schema_registry_env: EnvName | None = None
     compacted_every: DurationText = "7d"
+    erase_key: Text | None = None
 
     @property
     def restore_cron(self) -> str:

@@ -4,6 +4,7 @@ What belongs here: what only topics declare. What stays out: what all kinds of s
 shapes (schema_topics.py), and judging addresses, which are read at run time (transport.py).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
@@ -31,6 +32,7 @@ def topics_of(document: Document, declared: TopicsDeclaration, regimes: Mapping[
         schema_registry_env=declared.schema_registry_env,
         compacted_every=parse_duration(declared.compacted_every),
         restore_test=KafkaRestoreTest(declared.restore_test.cron),
+        erase_key=declared.erase_key,
     )
 
 
@@ -38,6 +40,7 @@ def topics_rules(document: Document, declared: TopicsDeclaration) -> Iterator[Fi
     """What topics may not ask for."""
     yield from shorter_than_rpo(document, declared, "linger", declared.linger)
     yield from _security(document, declared)
+    yield from _erase_key(document, declared)
     for name in ("topics", "exclude"):
         listed: list[str] = getattr(declared, name)
         for index, text in enumerate(listed):
@@ -47,6 +50,19 @@ def topics_rules(document: Document, declared: TopicsDeclaration) -> Iterator[Fi
         if text in declared.exclude:
             reason = f"`{text}` is captured and excluded at once: nothing of it would be kept"
             yield document.finding("policy.topics", reason, "topics", index)
+
+
+def _erase_key(document: Document, declared: TopicsDeclaration) -> Iterator[Finding]:
+    if declared.erase_key is None:
+        return
+    try:
+        groups = re.compile(declared.erase_key).groupindex
+    except re.error as error:
+        yield document.finding("policy.erase_key", f"`erase_key` is no expression: {error}", "erase_key")
+        return
+    if "subject" not in groups:
+        reason = "`erase_key` has no group that names the person: write (?P<subject>…) around that part of the key"
+        yield document.finding("policy.erase_key", reason, "erase_key")
 
 
 def rpo_of(declared: DatasetDeclaration) -> timedelta | None:

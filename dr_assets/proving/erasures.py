@@ -1,4 +1,4 @@
-"""What a restore of a Postgres dataset has to erase, from the estate and the environment; and the fact that it did.
+"""What a restore of a database or of topics has to erase, from the estate and the environment; and that it did.
 
 What belongs here: putting list, key of subject ids and the contract's rules together, and the record. What stays out:
 reading the list (vault/subjects/), erasing (stores/postgres/erase.py).
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.estate.model import Estate, PostgresDataset, TopicsDataset
 from dr_assets.proving.record import plain
 from dr_assets.reconciliation.contract import load_contract
+from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.restore import Restored
 from dr_assets.vault.erasure.standing import Replay
@@ -103,6 +104,10 @@ def replays(estate: Estate, vaults: Mapping[str, Vault]) -> dict[str, Replay | N
     `vaults` by the vaults' names. Left out are datasets whose contract says that they hold nobody's data.
     """
     found: dict[str, Replay | None] = {}
+    for name, topics in estate.topics().items():
+        if topics.erase_key is not None:
+            fact = latest_fact(vaults[topics.vault], name, REPLAYED)
+            found[name] = None if fact is None else _replay(fact)
     for name, dataset in estate.postgres().items():
         rules = load_contract(dataset.restore_test.contract).erase
         if rules is not None and rules.nobody:
@@ -116,3 +121,35 @@ def _replay(fact: Fact) -> Replay:
     newest_at, known_after = fact.body.get("newest_at"), fact.body.get("known_after")
     at = None if newest_at is None else parse_time(newest_at, f"{fact.key}: newest_at")
     return Replay(at, known_after if isinstance(known_after, int) else 0)
+
+
+def topic_eraser(
+    estate: Estate, dataset: TopicsDataset, vault: Vault, env: Mapping[str, str], bringing: Bringing | None = None
+) -> TopicEraser | None:
+    """What takes erased people's words out of a restore of topics; None where nobody is erased, or nothing is declared.
+
+    Raises as `gather` does.
+    """
+    if dataset.erase_key is None:
+        return None
+    way = bringing or Bringing()
+    listed = gather(estate, vault, env, is_copy=way.is_copy, saved=way.saved, accept_copy=way.accept_copy)
+    return TopicEraser(dataset.erase_key, listed, subject_ids(estate, env)) if listed.people else None
+
+
+def record_blanked(vault: Vault, dataset: str, eraser: TopicEraser | None, *, purpose: str) -> Receipt | None:
+    """Seal the fact that the erasures were applied to topics; None where there was nothing to apply."""
+    if eraser is None:
+        return None
+    listed, done = eraser.listed, eraser.blanked
+    body = {
+        "purpose": purpose,
+        "erasures": len(listed),
+        "newest": listed.newest,
+        "newest_at": listed.newest_at,
+        "sources": list(listed.sources),
+        "found": len(done.people),
+        "records": done.records,
+        "known_after": 0,
+    }
+    return record_fact(vault, dataset, REPLAYED, plain(body))

@@ -14,7 +14,9 @@ from typing import Final
 from dr_assets.engines.kafka.find import find_broker
 from dr_assets.estate.model import TopicsDataset
 from dr_assets.proving.attempt import Attempt, attempted, fresh_workdir
+from dr_assets.proving.erasures import record_blanked
 from dr_assets.stores.kafka.compare import Comparison, compare
+from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.stores.kafka.export import Export
 from dr_assets.stores.kafka.line import Security
 from dr_assets.stores.kafka.restore import Restored, restore
@@ -24,6 +26,7 @@ from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.vault.vault import Vault
 
 TOLD: Final = 3
+PATIENCE_S: Final = 180.0  # a broker that has just started, on a host that is busy
 Recheck = Callable[[], Comparison]
 Inspect = Callable[[Cluster, RestorePlan, Recheck], None]
 
@@ -35,13 +38,15 @@ def run_kafka_restore_test(
     env: Mapping[str, str] | None = None,
     workdir: Path | None = None,
     inspect: Inspect | None = None,
+    eraser: TopicEraser | None = None,
 ) -> Attempt:
     """Restores `dataset` from `vault` alone into a throwaway broker, seals the fact `restore_test`.
 
     Every record, offset, timestamp, header and group is compared with the export. The broker is Apache Kafka where Java
     and its jars are there, else an emulator, and the record names which. Topics come back as held: nothing is deleted
-    by their retention while they are compared. `inspect` may look at the broker after everything passed and is on
-    record. Raises what stood in the way, which is on record as failed.
+    by their retention while they are compared. `eraser` takes out what erased people's records say, and that is on
+    record too. `inspect` may look at the broker after everything passed and is on record. Raises what stood in the way,
+    which is on record as failed.
     """
     env = os.environ if env is None else env
     folder = workdir or fresh_workdir(dataset.name, env)
@@ -49,10 +54,11 @@ def run_kafka_restore_test(
     try:
         with attempted(vault, dataset) as attempt, _broker(folder, env, attempt) as cluster:
             with attempt.phase("plan"):
-                source = export_source(vault, dataset.name)
+                source = export_source(vault, dataset.name, eraser=eraser)
                 plan = plan_restore(source, cluster, Options(held=True), ends=source.ends)
             with attempt.phase("restore"):
                 restored = restore(plan, cluster, folder / "restore.state")
+            record_blanked(vault, dataset.name, eraser, purpose="restore test")
             with attempt.phase("compare"):
                 compared = compare(source, cluster, plan.names, ends=source.ends, maps=restored.maps)
             _note(attempt, source.export, plan, restored, compared)
@@ -75,7 +81,7 @@ def _broker(folder: Path, env: Mapping[str, str], attempt: Attempt) -> Iterator[
     try:
         with attempt.phase("start"):
             server.start()
-        with Cluster.connect(server.bootstrap, Security()) as cluster:
+        with Cluster.connect(server.bootstrap, Security(), patience_s=PATIENCE_S) as cluster:
             yield cluster
     finally:
         server.kill()

@@ -204,7 +204,7 @@ def encode(
     base_at = records[0].timestamp
     out = bytearray()
     for index, record in enumerate(records):
-        _put_record(out, record, index if base_offset is not None else record.offset - first, base_at)
+        put_record(out, record, index if base_offset is not None else record.offset - first, base_at)
     attributes = compression | (_TRANSACTIONAL if transactional else 0) | (_CONTROL if control else 0)
     return assemble(
         codecs.compress(compression, bytes(out), level=level),
@@ -335,7 +335,8 @@ def _put_bytes(out: bytearray, value: bytes | None) -> None:
     out += value
 
 
-def _put_record(out: bytearray, record: Record, offset_delta: int, base_at: int) -> None:
+def put_record(out: bytearray, record: Record, offset_delta: int, base_at: int) -> None:
+    """A record as it lies in a batch's body, before compression; its time against the batch's `base_at`."""
     body = bytearray(1)
     put_varint(body, record.timestamp - base_at)
     put_varint(body, offset_delta)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.stores.kafka.export import Export, ExportPartition, ExportTopic, open_export
 from dr_assets.stores.kafka.restore_plan import Cut
 from dr_assets.stores.kafka.restore_source import Commit, SourceGap, SourcePartition, SourceTopic, Where
@@ -25,7 +26,10 @@ _LATER: Final = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class ExportSource:
-    """An export as of one moment; `ends` are where its partitions are to end. Made by `export_source`."""
+    """An export as of one moment; `ends` are where its partitions are to end. Made by `export_source`.
+
+    What erased people's records said is gone from its batches where there is an `eraser`.
+    """
 
     export: Export
     topics: Mapping[str, SourceTopic]
@@ -36,6 +40,7 @@ class ExportSource:
     as_of: datetime | None
     ends: Mapping[tuple[str, int], int]
     notes: tuple[str, ...] = ()
+    eraser: TopicEraser | None = None
 
     @property
     def dataset(self) -> str:
@@ -51,16 +56,24 @@ class ExportSource:
         """Whole batches of every wanted range, pack by pack."""
         for part in self.export.slices(wanted):
             if len(part.batches):
-                yield part.topic_id, part.partition, part.batches
+                batches = part.batches if self.eraser is None else self.eraser.blank(part.batches)
+                yield part.topic_id, part.partition, batches
 
 
 def export_source(
-    vault: Vault, dataset: str, cut: Cut | None = None, *, as_of: datetime | None = None, all_stored: bool = False
+    vault: Vault,
+    dataset: str,
+    cut: Cut | None = None,
+    *,
+    as_of: datetime | None = None,
+    all_stored: bool = False,
+    eraser: TopicEraser | None = None,
 ) -> ExportSource:
     """What a restore of `dataset` reads, and where it ends.
 
     With a cut at a time, groups, settings and access rules are those of that time. `as_of` is how the vault was then;
-    `all_stored` begins with the first offset that is stored, not the source's own. Raises VaultError.
+    `all_stored` begins with the first offset that is stored, not the source's own. `eraser` takes out what erased
+    people's records say (erase.py). Raises VaultError.
     """
     cut = cut or Cut()
     data_until = as_of if cut.at is None else min(cut.at + _LATER, as_of) if as_of else cut.at + _LATER
@@ -92,6 +105,7 @@ def export_source(
         as_of=cut.at or as_of,
         ends=_ends(export, topics, cut),
         notes=tuple(notes),
+        eraser=eraser,
     )
 
 

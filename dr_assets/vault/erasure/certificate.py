@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import BucketDataset, Dataset, Estate, PostgresDataset
+from dr_assets.estate.model import BucketDataset, Dataset, Estate, PostgresDataset, TopicsDataset
 from dr_assets.vault.approvals import APPROVAL
 from dr_assets.vault.erasure.law import GROUNDS
 from dr_assets.vault.erasure.requests import Erasure
@@ -139,7 +139,9 @@ def _why(dataset: Dataset) -> Mapping[str, Json]:
         return {"what": "ciphertext whose only key is destroyed", "way": "the missing key"}
     if isinstance(dataset, PostgresDataset):
         return {"what": "base backups and WAL of before, encrypted", "way": "erased again from every restore"}
-    return {"what": "records of before, encrypted, until the dataset's retention ends", "way": "not reached"}
+    reached = isinstance(dataset, TopicsDataset) and dataset.erase_key is not None
+    way = "left out of every restore" if reached else "not reached"
+    return {"what": "records of before, encrypted", "way": way}
 
 
 def _approvers(vault: Vault, erasure: Erasure) -> list[Json]:
