@@ -87,6 +87,13 @@ def test_what_is_stored_twice_is_written_once_and_what_overlaps_is_refused() -> 
         _course("identical", [_batch(0, 3), _batch(2, 3)], 0, 5)
 
 
+def test_two_leaders_logs_in_one_export_are_refused() -> None:
+    """A batch of an older leader epoch behind one of a newer was never in the log that is restored."""
+    slices = [_batch(0, 3, leader_epoch=4), _batch(3, 1, leader_epoch=4), _batch(4, 1, leader_epoch=3)]
+    with pytest.raises(VaultError, match="restore_diverged"):
+        _course("identical", slices, 0, 5)
+
+
 def test_the_first_batch_may_begin_before_what_is_wanted() -> None:
     """Identical: it goes whole, and the partition's head is deleted; mapped: its wanted records alone."""
     steps, _ = _course("identical", [_batch(0, 10)], 4, 10, start=0)

@@ -59,16 +59,19 @@ def fetch(line: Line, wants: Sequence[Want], *, max_wait_ms: int, min_bytes: int
     The broker gives at least one batch of the first partition that has any, however large, and cuts the rest at the
     limits: so turn the order of `wants` from call to call.
     """
-    by_id = line.version_of(FetchRequest) >= _BY_ID
+    by_id = line.version_of(FetchRequest) >= _BY_ID and not line.by_names
     names = {want.topic: want.topic_id for want in wants}
     request = FetchRequest(
         replica_id=-1, max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, isolation_level=0,
         session_id=0, session_epoch=-1, topics=_topics(wants, by_id=by_id), forgotten_topics_data=[], rack_id="",
-        min_version=_OLDEST, max_version=_NEWEST,
+        min_version=_OLDEST, max_version=_NEWEST if by_id else _BY_ID - 1,
     )  # fmt: skip
     response = line.call(request, timeout_s=max_wait_ms / 1000 + _ANSWER_S)
     if response.error_code and response.error_code not in _FETCH_SESSION_ERRORS:
         raise BrokerError(response.error_code, f"a fetch at {line.address}")
+    if by_id and response.responses and all(topic.topic_id is None for topic in response.responses):
+        line.by_names = True  # an emulator that announces ids and does not know them
+        return fetch(line, wants, max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes)
     return [
         _fetched(topic.topic_id.hex if by_id else names[topic.topic], each)
         for topic in response.responses

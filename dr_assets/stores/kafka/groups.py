@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kafka.protocol.consumer import OffsetCommitRequest, OffsetFetchRequest
+from kafka.protocol.consumer import OffsetCommitRequest
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.stores.kafka.admin import group_offsets
 from dr_assets.stores.kafka.offset_map import OffsetMap
 from dr_assets.stores.kafka.refusals import ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, BrokerError
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import Cluster, Place, by_topic
 
 _COMMIT_VERSION: Final = 9  # the next one names topics by id
-_FETCH_VERSION: Final = 7  # the next one asks for several groups at once
 _IN_USE: Final = frozenset({UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, 27, 68})
 
 Positions = dict[Place, Commit]
@@ -93,27 +93,8 @@ def commit_positions(cluster: Cluster, group: str, positions: Mapping[Place, Com
 
 def read_positions(cluster: Cluster, group: str, places: Iterable[Place]) -> Positions:
     """What the target holds for a group, of these partitions; those without a position are left out."""
-    kind = OffsetFetchRequest.OffsetFetchRequestTopic
-    wanted = by_topic(places)
-    response = cluster.ask_coordinator(
-        "group",
-        group,
-        lambda: OffsetFetchRequest(
-            group_id=group,
-            topics=[kind(name=topic, partition_indexes=indices) for topic, indices in wanted.items()],
-            require_stable=False,
-            max_version=_FETCH_VERSION,
-        ),
-        lambda said: [said.error_code],
-    )
-    if response.error_code:
-        raise BrokerError(response.error_code, f"the positions of group {group}")
-    return {
-        (topic.name, each.partition_index): Commit(each.committed_offset, each.metadata or "")
-        for topic in response.topics
-        for each in topic.partitions
-        if not each.error_code and each.committed_offset >= 0
-    }
+    found = group_offsets(cluster, [group]).get(group, {})
+    return {place: Commit(found[place].offset, found[place].metadata) for place in places if place in found}
 
 
 def _errors(response: Any) -> list[int]:

@@ -88,6 +88,8 @@ class Line:
         self._expires_at_s: float | None = None
         self._hold_until_s = 0.0
         self.throttled_s = 0.0
+        # Whether topics have to be named in fetches, although the broker's versions know their ids (fetching.py).
+        self.by_names = False
 
     def call(self, request: ApiMessage, *, timeout_s: float | None = None) -> Any:
         """The broker's answer, whatever error codes are in it.

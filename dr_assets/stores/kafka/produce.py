@@ -136,6 +136,20 @@ class Lane:
         return WriteTxnMarkersRequest(markers=[one] * write.count, max_version=_MARKERS_VERSION)
 
 
+def can_fill(cluster: Cluster, node: int) -> bool:
+    """Whether a broker takes markers at all; emulators don't."""
+    line = cluster.own_line(node)
+    try:
+        line.version_of(WriteTxnMarkersRequest)
+    except SourceError as error:
+        if error.code != "kafka.unsupported":
+            raise
+        return False
+    finally:
+        line.close()
+    return True
+
+
 def delete_records(cluster: Cluster, before: dict[Place, int]) -> None:
     """Make each place begin at the offset given. Raises BrokerError."""
     kind = DeleteRecordsRequest.DeleteRecordsTopic

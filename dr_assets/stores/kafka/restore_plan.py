@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal, Self
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.stores.kafka.produce import can_fill
 from dr_assets.stores.kafka.restore_pads import BROKER_S_PER_MILLION
 from dr_assets.stores.kafka.restore_source import RestoreSource, SourceGap, SourcePartition, SourceTopic, Where
 from dr_assets.stores.kafka.restore_steps import Method
@@ -278,6 +279,7 @@ class _Planning:
         self._ends = ends
         self._ours = ours
         self._padded = 0
+        self._fills: bool | None = None
         self.notes: list[str] = list(source.notes)
 
     def topic(self, topic: SourceTopic, target: str, there: object, brokers: int) -> TopicPlan:
@@ -351,6 +353,11 @@ class _Planning:
     def _cuts(gap: SourceGap, topic: str, index: int, begin: int, end: int) -> bool:
         return (gap.topic, gap.partition) == (topic, index) and gap.begin < end and gap.end > begin
 
+    def _can_fill(self) -> bool:
+        if self._fills is None:
+            self._fills = all(can_fill(self._cluster, node) for node in self._cluster.metadata(()).brokers)
+        return self._fills
+
     def _method(
         self, topic: SourceTopic, part: SourcePartition, holes: int | None, gaps: int, behind: int
     ) -> tuple[Method, str]:
@@ -367,8 +374,9 @@ class _Planning:
         expected = holes if holes is not None else gaps
         if expected > limits.holes:
             return "mapped", f"{expected} offsets hold nothing, more than the limit of {limits.holes}"
-        if holes is None and topic.is_compacted:
-            return "mapped", "it is compacted, and nobody counted its holes"
+        uncounted = holes is None and topic.is_compacted
+        if uncounted or (expected and not self._can_fill()):
+            return "mapped", "nobody counted its holes" if uncounted else "the target takes no markers for its holes"
         return "identical", f"{expected} holes filled" if expected else ""
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from kafka.protocol.admin import DescribeConfigsRequest
-
 from dr_assets.estate.errors import SourceError
+from dr_assets.stores.kafka.admin import topic_configs
 from dr_assets.stores.kafka.batches import BatchHeader, split
 from dr_assets.stores.kafka.fetching import Want, fetch
 from dr_assets.stores.kafka.refusals import BrokerError
@@ -24,8 +23,6 @@ _FETCH_BYTES: Final = 8 << 20
 _WAIT_MS: Final = 500
 _PATIENCE_S: Final = 120.0
 _PAUSE_S: Final = 0.3
-_TOPIC_RESOURCE: Final = 2
-_DYNAMIC_TOPIC_CONFIG: Final = 1
 _AWAY: Final = frozenset({"kafka.unreachable", "kafka.timeout"})
 
 
@@ -47,7 +44,12 @@ def partition_slices(cluster: Cluster, place: Place, topic_id: str, begin: int, 
         try:
             while at < end:
                 want = Want(place[0], topic_id, place[1], at, max_bytes=_FETCH_BYTES)
-                [found] = fetch(line, [want], max_wait_ms=_WAIT_MS, min_bytes=1, max_bytes=_FETCH_BYTES)
+                answer = fetch(line, [want], max_wait_ms=_WAIT_MS, min_bytes=1, max_bytes=_FETCH_BYTES)
+                if not answer and time.monotonic() > deadline_s:
+                    raise _short(place, at, end)
+                if not answer:
+                    continue  # an emulator leaves out what it has nothing of yet
+                found = answer[0]
                 if found.errno:
                     raise BrokerError(found.errno, f"reading {place[0]}/{place[1]} from offset {at}")
                 headers = [header for header, _ in split(found.records, check_crc=False)]
@@ -110,6 +112,7 @@ def live_source(
 ) -> LiveSource:
     """These topics as they are now; `counted` reads every batch's header, so that holes are known."""
     metadata = cluster.metadata(topics)
+    configs = topic_configs(cluster, topics)
     found = {}
     for name in topics:
         topic = metadata.topics[name]
@@ -120,30 +123,8 @@ def live_source(
             place[1]: _partition(cluster, place, topic.topic_id, (begins[place], ends[place], stable[place]), counted)
             for place in places
         }
-        found[name] = SourceTopic(
-            name, topic.topic_id, partitions, topic.replication_factor, topic_configs(cluster, name)
-        )
+        found[name] = SourceTopic(name, topic.topic_id, partitions, topic.replication_factor, configs[name].own)
     return LiveSource(cluster, found, groups or {})
-
-
-def topic_configs(cluster: Cluster, name: str) -> dict[str, str]:
-    """A topic's own settings, without the broker's."""
-    kind = DescribeConfigsRequest.DescribeConfigsResource
-    response = cluster.ask(
-        lambda: DescribeConfigsRequest(
-            resources=[kind(resource_type=_TOPIC_RESOURCE, resource_name=name, configuration_keys=None)],
-            include_synonyms=False,
-            include_documentation=False,
-        )
-    )
-    [found] = response.results
-    if found.error_code:
-        raise BrokerError(found.error_code, f"the configuration of topic {name}")
-    return {
-        each.name: each.value
-        for each in found.configs
-        if each.config_source == _DYNAMIC_TOPIC_CONFIG and each.value is not None
-    }
 
 
 def _partition(

@@ -76,6 +76,7 @@ class Course:
         # Where the next batch is expected to begin, in the source.
         self._source = start if method == "identical" else begin
         self._open: dict[int, int] = {}
+        self._epoch = -1
         self._last_stable = last_stable
 
     @property
@@ -84,7 +85,10 @@ class Course:
         return frozenset(self._open)
 
     def feed(self, data: memoryview | bytes) -> Iterator[Step]:
-        """The steps for whole batches. Raises SourceError (`kafka.crc` …), VaultError (`kafka.restore_overlap`)."""
+        """The steps for whole batches.
+
+        Raises SourceError (`kafka.crc` …), VaultError (`kafka.restore_overlap`, `kafka.restore_diverged`).
+        """
         for header, batch in split(data):
             if header.next_offset <= self._source or header.base_offset >= self.end:
                 continue  # stored twice, or behind the cut
@@ -95,6 +99,7 @@ class Course:
                     f"{self._source}",
                     "two captures wrote into one export: run `dr-assets vault verify`",
                 )
+            self._require_one_log(header)
             yield from self._batch(header, batch)
             self._source = min(header.next_offset, self.end)
 
@@ -113,6 +118,17 @@ class Course:
     def _is_decided(self) -> bool:
         """Whether what the source called stable is all inside the cut: only then is "stable" said of this cut."""
         return self._last_stable is not None and self._last_stable <= self.end
+
+    def _require_one_log(self, header: BatchHeader) -> None:
+        """Leader epochs only rise in one log: an older one behind a newer was written by a leader that was cut off."""
+        if 0 <= header.leader_epoch < self._epoch:
+            raise VaultError(
+                "kafka.restore_diverged",
+                f"the batch at offset {header.base_offset} is of leader epoch {header.leader_epoch}, behind one of "
+                f"{self._epoch}",
+                "two logs are mixed in the export: run `dr-assets vault verify`, restore up to that offset (--to)",
+            )
+        self._epoch = max(self._epoch, header.leader_epoch)
 
     def _begins_in_mid_batch(self, header: BatchHeader) -> bool:
         return header.base_offset < self.begin and not self.map.runs

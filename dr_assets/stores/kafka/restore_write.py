@@ -38,6 +38,7 @@ from dr_assets.stores.kafka.restore_steps import Append, Course, End, Fill, Meth
 from dr_assets.stores.kafka.wire import LATEST, Cluster, Place
 
 _FETCH_BYTES: Final = 1 << 20
+_FETCH_WAIT_MS: Final = 10_000
 # Lost meanwhile: the coordinator ended a transaction that stood open for too long.
 _LOST_HINT: Final = "delete the topic in the target and restore it anew; a throttled restore needs shorter transactions"
 
@@ -215,10 +216,10 @@ class PartitionWriter:
         line = self._cluster.own_line(self._cluster.leader_of(*place))
         try:
             want = Want(place[0], topic_id, place[1], step.target, max_bytes=_FETCH_BYTES)
-            [found] = fetch(line, [want], max_wait_ms=500, min_bytes=1, max_bytes=_FETCH_BYTES)
+            answer = fetch(line, [want], max_wait_ms=_FETCH_WAIT_MS, min_bytes=1, max_bytes=_FETCH_BYTES)
         finally:
             line.close()
-        for header, batch in split(found.records):
+        for header, batch in split(answer[0].records if answer else b""):
             if header.base_offset == step.target and _is_same(step, header, batch):
                 return
         raise self._foreign(step.target)

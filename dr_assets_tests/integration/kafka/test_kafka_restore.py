@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
+from dr_assets.stores.kafka.admin import topic_configs
 from dr_assets.stores.kafka.compare import compare
 from dr_assets.stores.kafka.restore_plan import Limits, Options, plan_restore
-from dr_assets.stores.kafka.restore_read import live_source, topic_configs
+from dr_assets.stores.kafka.restore_read import live_source
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import EARLIEST, LATEST
 
@@ -62,7 +63,7 @@ def test_topics_come_back_with_the_offsets_they_had(rig: Any) -> None:
         places = [(topic, index) for index in range(8)]
         assert [cluster.list_offsets(places, EARLIEST)[place] for place in places] == [0, 100, 0, 0, 0, 123, 450, 0]
         assert cluster.list_offsets(places, LATEST)[(topic, 6)] == 450
-        assert topic_configs(cluster, topic) == {"retention.ms": "-1", "max.message.bytes": "2000000"}
+        assert topic_configs(cluster, [topic])[topic].own == {"retention.ms": "-1", "max.message.bytes": "2000000"}
     admin = AdminClient(rig.target.client_config())
     committed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("g")])["g"].result(60)
     assert {(each.partition, each.offset, each.metadata) for each in committed.topic_partitions} == {
@@ -210,8 +211,9 @@ def test_a_topic_is_loaded_before_it_may_forget(rig: Any) -> None:
         freed = rig.restore(export, Options(prefix="freed-"))
         assert freed.is_identical
     with rig.cluster() as cluster:
-        assert topic_configs(cluster, f"held-{topic}")["retention.ms"] == "-1"
-        assert topic_configs(cluster, f"freed-{topic}") == {"retention.ms": "86400000", "cleanup.policy": "delete"}
+        assert topic_configs(cluster, [f"held-{topic}"])[f"held-{topic}"].own["retention.ms"] == "-1"
+        freed_configs = topic_configs(cluster, [f"freed-{topic}"])[f"freed-{topic}"].own
+        assert freed_configs == {"retention.ms": "86400000", "cleanup.policy": "delete"}
         wait_until(
             lambda: cluster.list_offsets([(f"freed-{topic}", 0)], EARLIEST)[(f"freed-{topic}", 0)] == 20,
             timeout_s=120, what="retention in the topic that has its own settings", every_s=0.5,
