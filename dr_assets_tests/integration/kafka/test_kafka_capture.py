@@ -151,9 +151,8 @@ def test_a_gap_by_retention_is_on_record_before_anything_behind_it(
     with rig.CaptureThread(vault, dataset, kafka.bootstrap) as capture:
         capture.wait_stored()
     rig.produce(kafka.bootstrap, name, rig.random_values(100))
-    AdminClient(kafka.client_config()).delete_records([TopicPartition(name, 0, 150)])[
-        TopicPartition(name, 0, 150)
-    ].result(ANSWER_S)
+    admin, upto = AdminClient(kafka.client_config()), TopicPartition(name, 0, 150)
+    admin.delete_records([upto])[upto].result(ANSWER_S)
     assert cluster.list_offsets([(name, 0)], EARLIEST)[(name, 0)] == 150
     with rig.CaptureThread(vault, dataset, kafka.bootstrap) as capture:
         report = capture.wait_stored()
