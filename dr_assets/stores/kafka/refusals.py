@@ -41,7 +41,7 @@ class BrokerError(SourceError):
         self.error = name_of(errno)
         code = "kafka.denied" if errno in _DENIED else "kafka.refused"
         hint = (
-            "the user of the dataset lacks a right (ACL) there; docs/operations.md lists those that are needed"
+            "the user of the dataset lacks a right (ACL) there; docs/kafka.md lists those that are needed"
             if errno in _DENIED
             else "look the name up in Kafka's protocol guide; a broker that is starting gives such answers for a while"
         )
