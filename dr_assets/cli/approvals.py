@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, postgres_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.expire_planner import planner_of
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate
@@ -52,10 +53,11 @@ def request_command(
 ) -> None:
     """Ask, on record, to remove what `dr-assets expire` would remove now; writes the list for the approvers."""
     estate = estate_of(defs)
-    declared = postgres_of(estate, dataset)
+    declared = dataset_of(estate, dataset)
     vault = vault_of(estate, declared.vault, signing=True, role="writer")
     approvals = Approvals(vault, declared.name, estate.approvals)
-    lines = sorted(line_of(row) for row in plan_expiry(vault, declared.name).rows)
+    planner = planner_of(declared)
+    lines = sorted(line_of(row) for row in plan_expiry(vault, declared.name, planner=planner).rows)
     lasting = None if valid_for is None else parse_duration(valid_for)
     if output.exists():
         raise PolicyError("approvals.file_exists", f"{output} is there already", "name a new file")

@@ -11,12 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dr_assets.cli.approvals import read_paper
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dataset_of, estate_of, vault_of
+from dr_assets.cli.expire_planner import planner_of
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.estate.model import Dataset, Estate
 from dr_assets.stores.postgres.expire import Expiry, describe, expire, plan_expiry
 from dr_assets.stores.postgres.expire_consent import ACTION, Consent
-from dr_assets.stores.postgres.expiry_plan import ExpiryPlan
+from dr_assets.stores.postgres.expiry_plan import ExpiryPlan, Planner
 from dr_assets.vault.approvals import Approvals, open_papers
 from dr_assets.vault.connect import open_store
 from dr_assets.vault.format.canonical import Json
@@ -43,14 +44,16 @@ def expire_command(
     if yes and dry_run:
         raise typer.BadParameter("give --yes or --dry-run, not both")
     estate = estate_of(defs)
-    declared = postgres_of(estate, dataset)
+    declared = dataset_of(estate, dataset)
+    planner = planner_of(declared)
     vault = vault_of(estate, declared.vault, signing=yes)
     if not yes:
-        plan = plan_expiry(vault, declared.name)
+        plan = plan_expiry(vault, declared.name, planner=planner)
         typer.echo(json.dumps(plan_json(plan), indent=2)) if as_json else _show(plan, Console())
         return
     consent = _consent(estate, vault, declared, approved)
-    done = _expire(vault, declared.name, open_store(estate, declared.vault, os.environ, role="expirer"), consent)
+    remover = open_store(estate, declared.vault, os.environ, role="expirer")
+    done = _expire(vault, declared.name, remover, consent, planner)
     if as_json:
         typer.echo(json.dumps(done.to_json(), indent=2))
     else:
@@ -59,7 +62,7 @@ def expire_command(
         raise typer.Exit(REFUSED)
 
 
-def _consent(estate: Estate, vault: Vault, dataset: PostgresDataset, approved: Path | None) -> Consent | None:
+def _consent(estate: Estate, vault: Vault, dataset: Dataset, approved: Path | None) -> Consent | None:
     """The approved list with what uses the approval up; None where the estate asks nobody."""
     if approved is None:
         if estate.approvals is None:
@@ -74,7 +77,9 @@ def _consent(estate: Estate, vault: Vault, dataset: PostgresDataset, approved: P
     return Consent(lines, lambda: approvals.consume(action=ACTION, objects=lines))
 
 
-def _expire(vault: Vault, dataset: str, remover: ObjectStore, consent: Consent | None) -> Expiry:
+def _expire(
+    vault: Vault, dataset: str, remover: ObjectStore, consent: Consent | None, planner: type[Planner]
+) -> Expiry:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("looking", total=None)
@@ -82,7 +87,7 @@ def _expire(vault: Vault, dataset: str, remover: ObjectStore, consent: Consent |
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
 
-        return expire(vault, dataset, listener=show, remover=remover, consent=consent)
+        return expire(vault, dataset, listener=show, remover=remover, consent=consent, planner=planner)
 
 
 def plan_json(plan: ExpiryPlan) -> dict[str, Json]:

@@ -58,9 +58,9 @@ class Expiry:
         }
 
 
-def plan_expiry(vault: Vault, dataset: str, *, limit: int = LIMIT) -> ExpiryPlan:
+def plan_expiry(vault: Vault, dataset: str, *, limit: int = LIMIT, planner: type[Planner] = Planner) -> ExpiryPlan:
     """What the next list would name; changes nothing. Raises VaultError when the store can't be read."""
-    return Planner(vault, dataset, limit=limit).plan()
+    return planner(vault, dataset, limit=limit).plan()
 
 
 def expire(
@@ -72,28 +72,29 @@ def expire(
     listener: Listener | None = None,
     remover: ObjectStore | None = None,
     consent: Consent | None = None,
+    planner: type[Planner] = Planner,
 ) -> Expiry:
     """Remove all that may go, a list of at most `limit` names at a time; then take an inventory of what is left.
 
     May be killed anywhere and run again: what one run leaves, the next one plans anew. `listener` is told stage, done
     and total. `remover` is the same bucket with the expirer's keys. With `consent` exactly the approved list goes, or
-    nothing. Raises VaultError: what the store refuses for another reason than a lock, `vault.clock_skew`; PolicyError
-    `approvals.…`.
+    nothing. `planner` chooses, by the rules of the dataset's kind. Raises VaultError: what the store refuses for
+    another reason than a lock, `vault.clock_skew`; PolicyError `approvals.…`.
     """
     vault.check_clock()
     done = Expiry(dataset)
     close_open_list(vault, dataset)
     removal = _Removal(vault, remover or vault.store, dataset, listener, done)
     if consent is not None:
-        plan = done.last = Planner(vault, dataset, limit=APPROVED_LIMIT, micro_age=micro_age).plan()
+        plan = done.last = planner(vault, dataset, limit=APPROVED_LIMIT, micro_age=micro_age).plan()
         rows = agreed(vault, plan, consent)
         removal.work_off(rows, plan, approval=consent.use())
         record_inventory(vault, dataset)
         return done
-    planner = Planner(vault, dataset, limit=limit, micro_age=micro_age)
+    chooser = planner(vault, dataset, limit=limit, micro_age=micro_age)
     refused: set[str] = set()
     while True:
-        plan = done.last = planner.plan()
+        plan = done.last = chooser.plan()
         rows = [row for row in plan.rows if str(row.key) not in refused]
         if not rows:
             break

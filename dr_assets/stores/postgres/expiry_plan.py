@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from dr_assets.stores.postgres.beneath_fulls import Fulls, Prover, fulls_over
 from dr_assets.stores.postgres.capture_facts import CAPTURE, latest_anchor
@@ -54,19 +54,28 @@ _CHUNK: Final = 256
 _REPEATED_FACTS: Final = (CAPTURE, INVENTORY, ROLL_UP, EXPIRY)  # all others are evidence, few, and stay
 
 
+class Kept(Protocol):
+    """A recovery point's manifest: a base backup, or a run of another kind of store."""
+
+    @property
+    def key(self) -> ObjectKey:
+        """Its name."""
+        ...
+
+
 @dataclass(slots=True)
 class ExpiryPlan:
     """What to remove, in order, and what was seen on the way.
 
-    `kept` are the base backups of the window that begins at `window_begin`. `locked` counts what would go but for its
-    lock, of which the first ends at `next_at`, `held` those under legal hold, by the holds of `hold_ids`. `has_more`:
-    the plan was cut at its limit.
+    `kept` are the base backups (or runs) of the window that begins at `window_begin`. `locked` counts what would go but
+    for its lock, of which the first ends at `next_at`, `held` those under legal hold, by the holds of `hold_ids`.
+    `has_more`: the plan was cut at its limit.
     """
 
     dataset: str
     now: datetime
     window_begin: datetime
-    kept: tuple[BaseBackup, ...] = ()
+    kept: tuple[Kept, ...] = ()
     rows: list[Doomed] = field(default_factory=list)
     locked: int = 0
     held: int = 0
@@ -89,7 +98,7 @@ class ExpiryPlan:
         return found
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """The plan is as long as it may be."""
 
 
@@ -120,26 +129,31 @@ class Planner:
         plan.troubles += [f"legal hold {hold.hold_id} ({hold.reason}): nothing it covers goes" for hold in holds]
         plan.hold_ids = frozenset(hold.hold_id for hold in holds)
         self._holds = holds
+        try:
+            self._choose()
+        except EnoughError:
+            plan.has_more = True
+        plan.troubles += dict.fromkeys(self._doubts)
+        return plan
+
+    def _choose(self) -> None:
+        """What of a database goes; stores of other kinds choose by rules of their own."""
+        vault, plan = self._vault, self._plan
         backups = base_backups(vault, self._dataset)
         kept = self._kept(backups)
         plan.kept = tuple(kept)
         plan.troubles += [f"{one.key} can't be read and is kept: {one.trouble}" for one in backups if one.trouble]
-        try:
-            self._backups([backup for backup in backups if backup not in kept])
-            self._left_parts(backups)
-            streams = streams_of(vault, self._dataset)
-            for stream in streams:
-                self._beneath_fulls(stream)
-            if any(backup.manifest is not None for backup in kept):
-                anchor = latest_anchor(vault, self._dataset)
-                needs = WalNeeds(tuple(kept), None if anchor is None else anchor.system_id)
-                self._old_wal(streams, needs)
-            self._lists_alone(streams)
-            self._facts()
-        except _EnoughError:
-            plan.has_more = True
-        plan.troubles += dict.fromkeys(self._doubts)
-        return plan
+        self._backups([backup for backup in backups if backup not in kept])
+        self._left_parts(backups)
+        streams = streams_of(vault, self._dataset)
+        for stream in streams:
+            self._beneath_fulls(stream)
+        if any(backup.manifest is not None for backup in kept):
+            anchor = latest_anchor(vault, self._dataset)
+            needs = WalNeeds(tuple(kept), None if anchor is None else anchor.system_id)
+            self._old_wal(streams, needs)
+        self._lists_alone(streams)
+        self._facts()
 
     # -- base backups -----------------------------------------------------------------------------------------------
 
@@ -185,7 +199,7 @@ class Planner:
                 parts += rows
         self._plan.rows += parts
         if len(self._plan.rows) >= self._limit:
-            raise _EnoughError
+            raise EnoughError
 
     def _left_parts(self, backups: Iterable[BaseBackup]) -> None:
         """What an interrupted base backup, or an interrupted expiry, left without a manifest."""
@@ -212,7 +226,7 @@ class Planner:
                 name = next(micros, None)
             self._take_held(fulls, beneath)
             if len(self._plan.rows) >= self._limit:
-                raise _EnoughError
+                raise EnoughError
             if name is None:
                 return
 
@@ -278,12 +292,12 @@ class Planner:
     # -- locks ------------------------------------------------------------------------------------------------------
 
     def _take(self, stage: str, names: Iterable[Name], *, before: datetime) -> None:
-        """Of these, all that were put before a moment and whose lock is over. Raises _EnoughError at the limit."""
+        """Of these, all that were put before a moment and whose lock is over. Raises EnoughError at the limit."""
         old = (name for name in names if _put_at(name) < before)
         while chunk := list(islice(old, _CHUNK)):
             self._plan.rows += self._unlocked(stage, chunk)
             if len(self._plan.rows) >= self._limit:
-                raise _EnoughError
+                raise EnoughError
 
     def _unlocked(self, stage: str, names: list[Name]) -> list[Doomed]:
         """Rows for those of which no version is locked; the others are counted, and none is chosen twice."""

@@ -65,6 +65,7 @@ class Tally:
         self._misplaced: list[tuple[str, str]] = []
         self._parts: dict[str, tuple[str, int]] = {}
         self._listed: list[tuple[str, str, str, int]] = []
+        self._referred: dict[str, str] = {}
         self._claims: dict[str, tuple[datetime, str]] = {}
         self._inventories: dict[str, Examined] = {}
         self._names: defaultdict[str, list[str]] = defaultdict(list)
@@ -164,6 +165,7 @@ class Tally:
             self._note_removals(item)
         elif header.kind == "manifest":
             self._listed += [(item.name, *part) for part in _parts_of(item.body)]
+            self._referred |= dict.fromkeys(_refers_of(item.body), item.name)
         else:
             self._hear(item, key, header.begin_at, header.extra.get(PREVIOUS_KEY, ""))
 
@@ -284,7 +286,10 @@ class Tally:
                 yield Finding("missing", name, None, f"a part that {manifest} lists")
             elif name in self._parts and self._parts[name] not in {(sha256, size_bytes), ("", size_bytes)}:
                 yield Finding("swapped", name, None, f"has not the digest that {manifest} lists")
-        for name in self._parts.keys() - {name for _, name, _, _ in self._listed}:
+        for name, manifest in self._referred.items():
+            if not self._is_there(name):
+                yield Finding("missing", name, None, f"a part that {manifest} refers to")
+        for name in self._parts.keys() - {name for _, name, _, _ in self._listed} - self._referred.keys():
             yield Finding("unfinished", name, None, "no manifest lists this part")
 
     def _missing_claims(self) -> Iterator[Finding]:
@@ -349,6 +354,12 @@ def _parts_of(body: dict[str, Json] | None) -> Iterator[tuple[str, str, int]]:
             key, sha256, size_bytes = part.get("key"), part.get("sha256"), part.get("size_bytes")
             if isinstance(key, str) and isinstance(sha256, str) and isinstance(size_bytes, int):
                 yield key, sha256, size_bytes
+
+
+def _refers_of(body: dict[str, Json] | None) -> Iterator[str]:
+    """Parts of earlier runs that a bucket's full rests on; their own manifests may have expired."""
+    refers = (body or {}).get("refers")
+    yield from (name for name in (refers if isinstance(refers, list) else []) if isinstance(name, str))
 
 
 def _texts(value: Json, depth: int = 0) -> Iterator[str]:

@@ -6,7 +6,7 @@ What belongs here: the world of one test, and what a bucket holds, for comparing
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -97,6 +97,7 @@ class World:
     provider: MemoryKeyProvider = field(default_factory=MemoryKeyProvider)
     signer: Signer = field(default_factory=Signer.generate)
     shelves: tuple[MemoryShelf, ...] = field(default_factory=lambda: (MemoryShelf("one"), MemoryShelf("two")))
+    clock: Callable[[], datetime] | None = None
     ids: SubjectIds = field(default_factory=lambda: SubjectIds(b"i" * 32))
 
     def __post_init__(self) -> None:
@@ -124,6 +125,7 @@ class World:
             provider=self.provider,
             signer=self.signer,
             rules={NAME: (ThrowawayRetention(), self.full_every)},
+            clock=self.clock,
         )
 
     def ring(self) -> SubjectRing:
