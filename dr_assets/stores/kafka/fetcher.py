@@ -20,8 +20,8 @@ from dr_assets.stores.kafka.refusals import name_of
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.vault.format.pack import Stream
 
-MIN_BYTES: Final = 4 << 20
-MAX_BYTES: Final = 8 << 20
+MIN_BYTES: Final = 2 << 20
+MAX_BYTES: Final = 7 << 19  # below what the C library maps anew each time (stores/postgres/host.py)
 _IDLE_S: Final = 0.1
 _BACKOFF_BEGIN_S: Final = 0.1
 _BACKOFF_END_S: Final = 2.0

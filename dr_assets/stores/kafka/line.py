@@ -29,6 +29,7 @@ from dr_assets.stores.kafka.refusals import BrokerError, name_of
 
 CLIENT_ID: Final = "dr-assets"
 FRAME_LIMIT_BYTES: Final = 256 << 20
+KEPT_BYTES: Final = 16 << 20
 _API_VERSIONS_KEY: Final = 18
 _UNSUPPORTED_VERSION: Final = 35
 # A connection that has been silent for longer may have been closed by the broker, which is no error.
@@ -88,6 +89,7 @@ class Line:
         self._expires_at_s: float | None = None
         self._hold_until_s = 0.0
         self.throttled_s = 0.0
+        self._kept = bytearray()
         # Whether topics have to be named in fetches, although the broker's versions know their ids (fetching.py).
         self.by_names = False
 
@@ -132,7 +134,9 @@ class Line:
     def version_of(self, request_class: type[ApiMessage]) -> int:
         """The newest version of a request that both sides speak; connects where need be. Raises as `call` does."""
         with self._mutex:
-            self._connect_if_needed()
+            # An answer that has come already would pass for bytes that nobody asked for, and end the connection.
+            if not self._pending:
+                self._connect_if_needed()
             return self._version(request_class)
 
     def close(self) -> None:
@@ -296,15 +300,25 @@ class Line:
 
     def _receive(self, timeout_s: float) -> memoryview:
         deadline_s = time.monotonic() + timeout_s
-        (size_bytes,) = struct.unpack(">i", self._read(4, deadline_s))
+        (size_bytes,) = struct.unpack(">i", self._read(4, deadline_s, memoryview(bytearray(4))))
         if not 0 <= size_bytes <= FRAME_LIMIT_BYTES:
             raise self._error("kafka.protocol", f"answers with a frame of {size_bytes} bytes")
-        frame = self._read(size_bytes, deadline_s)
+        frame = self._read(size_bytes, deadline_s, self._room(size_bytes))
         self._used_at_s = time.monotonic()
         return frame
 
-    def _read(self, size_bytes: int, deadline_s: float) -> memoryview:
-        whole = memoryview(bytearray(size_bytes))
+    def _room(self, size_bytes: int) -> memoryview:
+        """Memory for a frame: the same for all but the largest, since fresh memory costs more than what is received.
+
+        A decoded response holds copies, so the next frame may lie where this one lay.
+        """
+        if size_bytes > KEPT_BYTES:
+            return memoryview(bytearray(size_bytes))
+        if size_bytes > len(self._kept):
+            self._kept = bytearray(min(2 * size_bytes, KEPT_BYTES))
+        return memoryview(self._kept)[:size_bytes]
+
+    def _read(self, size_bytes: int, deadline_s: float, whole: memoryview) -> memoryview:
         done, line = 0, self._require_socket()
         while done < size_bytes:
             left_s = deadline_s - time.monotonic()
