@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash bench-outage bench-postgres bench-day bench-vault bench-bucket adversary damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-crash bench-crash-kafka bench-outage bench-postgres bench-day bench-vault bench-bucket adversary damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: bench-crash bench-postgres bench-day bench-vault damage ## every measurem
 
 bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
 	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
+
+bench-crash-kafka: $(STAMP) ## 20 kill -9 rounds of broker, capture and store; loss and duplicates counted from acknowledged records
+	@$(BIN)/python scripts/kafka_crash_rounds.py --rounds 20 --output benchmarks/results/kafka_crash.json
 
 bench-postgres: $(STAMP) ## beside pgBackRest and barman-cloud: backup, restore, PITR, archiving, lag, cost, memory
 	@sh scripts/install_bench_tools.sh >/dev/null
