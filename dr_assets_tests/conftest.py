@@ -22,6 +22,7 @@ from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.engines.softhsm import CONF_ENV, SoftHsm, find_module
 from dr_assets.estate.errors import PolicyError
+from dr_assets_tests.clusters import copy_cluster
 
 WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
 
@@ -102,9 +103,24 @@ def weed_programs(requires: Callable[..., None]) -> Programs:
     return find_programs("weed")
 
 
+@pytest.fixture(scope="session")
+def init_cluster(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Callable[[PostgresServer], None]:
+    """`init_cluster(server)`: as `server.init()`, but most of the work is done once a session and major version."""
+    templates: dict[int, PostgresServer] = {}
+
+    def init(server: PostgresServer) -> None:
+        major = server.programs.major
+        if major not in templates:
+            templates[major] = PostgresServer(engines_dir / f"template-pg{major}", postgres_programs(major))
+            templates[major].init()
+        copy_cluster(templates[major], server)
+
+    return init
+
+
 @pytest.fixture
 def postgres_server(
-    engine_dir: Path, postgres_programs: Callable[[int], Programs]
+    engine_dir: Path, postgres_programs: Callable[[int], Programs], init_cluster: Callable[[PostgresServer], None]
 ) -> Iterator[Callable[..., PostgresServer]]:
     """`postgres_server(major=17, settings={...}, start=True)`: a server of the test's own, stopped after it."""
     with ExitStack() as stack:
@@ -117,7 +133,7 @@ def postgres_server(
             kept = {} if "max_slot_wal_keep_size" in (settings or {}) else WAL_KEPT
             server = PostgresServer(engine_dir / name, postgres_programs(major), settings={**kept, **(settings or {})})
             stack.enter_context(server)
-            server.init()
+            init_cluster(server)
             if start:
                 server.start()
             return server

@@ -171,3 +171,13 @@ def test_databases_are_fresh(fresh_database: Callable[..., str]) -> None:
     assert first != second
     with psycopg.connect(first) as connection:
         assert connection.execute("SELECT count(*) FROM pg_stat_user_tables").fetchone() == (0,)
+
+
+def test_two_servers_of_a_test_are_two_systems(postgres_server: Callable[..., PostgresServer]) -> None:
+    """Their clusters are copies of one, yet no capture can take one for the other; each starts, and stops whole."""
+    servers = [postgres_server(), postgres_server()]
+    for server in servers:
+        server.stop()
+    told = [server.pg_controldata() for server in servers]
+    assert len({said["Database system identifier"] for said in told}) == 2
+    assert {said["Database cluster state"] for said in told} == {"shut down"}
