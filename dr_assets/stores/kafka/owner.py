@@ -193,7 +193,8 @@ class Owner:
         )  # fmt: skip
 
     def _leave(self) -> None:
-        if self._member and self.error is None:
+        # Without a line the coordinator is away: a stop doesn't wait for it.
+        if self._member and self.error is None and self._line is not None:
             me = LeaveGroupRequest.MemberIdentity(member_id=self._member, group_instance_id=None, reason=None)
             with suppress(SourceError, _LostError):  # the session's end does the same, later
                 self._ask(LeaveGroupRequest(group_id=self._group, member_id=self._member, members=[me]))
