@@ -32,7 +32,7 @@ from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.kafka.batches import records, split
+from dr_assets.stores.kafka.batches import split
 from dr_assets.stores.kafka.export import open_export
 from dr_assets.stores.kafka.restore import restore
 from dr_assets.stores.kafka.restore_export import export_source
@@ -70,6 +70,40 @@ class Round:
 
 
 @dataclass
+class Stored:
+    """Offsets of each partition that were seen in the vault, as ranges; what was looked at is not read again."""
+
+    ends: dict[int, int]
+    duplicates: int = 0
+    holes: int = 0
+
+    def look(self, vault: Vault) -> None:
+        """Read what is new. Batches hold every offset of theirs: nothing is compacted here, nothing transactional."""
+        try:
+            export = open_export(vault, DATASET)
+        except VaultError as error:
+            if error.code == "kafka.nothing_stored":
+                return
+            raise
+        [topic] = export.topics.values()
+        wanted = {
+            (topic.topic_id, part.index): (self.ends.get(part.index, 0), part.next)
+            for part in topic.partitions.values()
+        }
+        for each in export.slices(wanted):
+            end = self.ends.get(each.partition, 0)
+            for header, _ in split(each.batches):
+                self.duplicates += max(0, end - header.base_offset)
+                self.holes += max(0, header.base_offset - end)
+                end = max(end, header.next_offset)
+            self.ends[each.partition] = end
+
+    def has(self, each: Acknowledged) -> bool:
+        """Whether the vault holds that record, if there are no `holes`."""
+        return each.offset < self.ends.get(each.partition, 0)
+
+
+@dataclass
 class Scene:
     """All that runs."""
 
@@ -80,25 +114,7 @@ class Scene:
     vault: Vault
     feeder: Feeder
     capture: CaptureProcess
-
-
-def stored_numbers(vault: Vault) -> Counter[tuple[int, int]]:
-    """Partition and offset of every record that the vault holds, by how often it does."""
-    try:
-        export = open_export(vault, DATASET)
-    except VaultError as error:
-        if error.code == "kafka.nothing_stored":
-            return Counter()
-        raise
-    wanted = {
-        (topic.topic_id, part.index): (part.begin, part.next)
-        for topic in export.topics.values() for part in topic.partitions.values()
-    }  # fmt: skip
-    found: Counter[tuple[int, int]] = Counter()
-    for each in export.slices(wanted):
-        for _, batch in split(each.batches):
-            found.update((each.partition, record.offset) for record in records(batch) if record.offset >= each.first)
-    return found
+    stored: Stored
 
 
 def run_round(scene: Scene, number: int, kind: str) -> Round:
@@ -111,7 +127,7 @@ def run_round(scene: Scene, number: int, kind: str) -> Round:
     before = [each for each in list(scene.feeder.acknowledged) if each.at_s < killed_s]
     late, window_ms = (0, 0.0)
     if "capture" in kind:
-        late, window_ms = _missing(scene.vault, before, killed_s)
+        late, window_ms = _missing(scene, before, killed_s)
     time.sleep(_AWAY_S)
     if "store" in kind:
         scene.region.start()
@@ -127,10 +143,9 @@ def run_round(scene: Scene, number: int, kind: str) -> Round:
     scene.capture.wait_stored(datetime.now(UTC), _WAIT_S)
     caught_up_s = time.monotonic() - began_s
     before = [each for each in list(scene.feeder.acknowledged) if each.at_s < began_s]
-    found = stored_numbers(scene.vault)
-    lost = sum((each.partition, each.offset) not in found for each in before)
-    twice = sum(count - 1 for count in found.values())
-    return Round(number, kind, len(before), late, round(window_ms, 1), _bound_ms(report), lost, twice,
+    scene.stored.look(scene.vault)
+    lost = sum(not scene.stored.has(each) for each in before) + scene.stored.holes
+    return Round(number, kind, len(before), late, round(window_ms, 1), _bound_ms(report), lost, scene.stored.duplicates,
                  round(caught_up_s, 1))  # fmt: skip
 
 
@@ -141,10 +156,10 @@ def _bound_ms(report: dict[str, Any]) -> float:
     return round((LINGER.total_seconds() + told_s) * 1000, 1)
 
 
-def _missing(vault: Vault, before: list[Acknowledged], killed_s: float) -> tuple[int, float]:
+def _missing(scene: Scene, before: list[Acknowledged], killed_s: float) -> tuple[int, float]:
     """How many of them the vault lacks, and how long before the kill the oldest of these was acknowledged, in ms."""
-    found = stored_numbers(vault)
-    lacking = [each for each in before if (each.partition, each.offset) not in found]
+    scene.stored.look(scene.vault)
+    lacking = [each for each in before if not scene.stored.has(each)]
     return len(lacking), max((killed_s - each.at_s for each in lacking), default=0.0) * 1000
 
 
@@ -184,7 +199,8 @@ def run(rounds: int, rate: float, seed: int, folder: Path) -> dict[str, Any]:
         place = Place(region.endpoint, region.access_key, region.secret_key, "vault", keys)
         vault, feeder = place.vault(), Feeder(server.bootstrap, rate, seed)
         feeder.start()
-        scene = Scene(folder, server, region, place, vault, feeder, CaptureProcess(place, server.bootstrap, folder))
+        capture = CaptureProcess(place, server.bootstrap, folder)
+        scene = Scene(folder, server, region, place, vault, feeder, capture, Stored({}))
         stack.callback(lambda: scene.capture.process.kill())  # noqa: PLW0108 - the newest one's
         scene.capture.wait_stored(datetime.now(UTC), _WAIT_S)
         rows: list[Round] = []

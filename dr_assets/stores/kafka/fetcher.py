@@ -131,7 +131,7 @@ class Fetcher:
             return
         if self._line is None:
             self._line = self._cluster.own_line(self.node)
-        asked_at, line = self._clock(), self._line
+        asked_at, asked_s, line = self._clock(), time.monotonic(), self._line
         answers = fetch(
             line, [want for _, want in wanted.values()], max_wait_ms=int(self._reach.max_wait_s * 1000),
             min_bytes=self._reach.min_bytes, max_bytes=self._reach.max_bytes,
@@ -143,7 +143,11 @@ class Fetcher:
             found = wanted.get((fetched.topic_id, fetched.partition))
             if found is not None and self._take(found[0], fetched, parts):
                 reached.append(found[0].stream)
-        self._deliver(Brought(asked_at, time.monotonic(), tuple(parts), tuple(reached)))
+        brought = Brought(asked_at, time.monotonic(), tuple(parts), tuple(reached))
+        self._deliver(brought)
+        if len(reached) == len(wanted) and brought.size_bytes < self._reach.min_bytes:
+            # A broker has waited already; an emulator that answers at once must not be asked without end.
+            self._stop.wait(asked_s + self._reach.max_wait_s - time.monotonic())
 
     def _take(self, cursor: Cursor, fetched: Fetched, parts: list[Part]) -> bool:
         """Note what came of a stream; whether it is fetched to its end now."""
