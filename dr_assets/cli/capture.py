@@ -30,6 +30,7 @@ from dr_assets.estate.model import Estate, PostgresDataset, TopicsDataset
 from dr_assets.observability.capture_metrics import PrometheusCaptureMetrics
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.stores.postgres.capture import Capture, CaptureOptions
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.preflight import SLOT_LOST, preflight, require_ready
 from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.vault.retention.policy_change import record_policy
@@ -56,6 +57,7 @@ def capture(
     defs: DefsOption = None,
 ) -> None:
     """Stream a source (WAL, or record batches of topics) into the vault until stopped (SIGTERM or Ctrl-C)."""
+    keep_freed_memory()  # before anything begins a thread
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     estate = estate_of(defs)
     declared = dataset_of(estate, dataset)

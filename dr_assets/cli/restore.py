@@ -20,6 +20,7 @@ from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.estate.model import Estate, Level, PostgresDataset
 from dr_assets.proving.erasures import Bringing, erasures_for, record_replayed, replayed_body
 from dr_assets.proving.record import plain
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, cold_material, plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
@@ -72,6 +73,7 @@ def restore(
     moment = parse_moment(as_of) if as_of else None
     if into is None and not dry_run:
         raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
+    keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
     declared = postgres_of(estate, dataset)
     opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)

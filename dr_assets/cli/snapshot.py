@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dsn_of, estate_of, postgres_of, vault_of
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.preflight import preflight as judge_source
 from dr_assets.stores.postgres.preflight import require_ready
@@ -29,6 +30,7 @@ def snapshot(
     as_json: JsonOption = False,
 ) -> None:
     """Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well."""
+    keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
     declared = postgres_of(estate, dataset)
     dsn = dsn_of(declared)

@@ -61,11 +61,11 @@ def verify_command(
     as_json: JsonOption = False,
 ) -> None:
     """Look at everything and name every damaged, missing or unlocked object; exit 1 if there is one."""
+    keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
     opened = vault_or_bundle(estate, vault, from_bundle)
     moment = parse_moment(as_of) if as_of else None
     known = Witness.load(witness) if witness else None
-    keep_freed_memory()
     with progress() as tell:
         report = verify(
             opened,

@@ -64,7 +64,7 @@ class CaptureOptions:
     position_fact_every_s: float = 300.0
     putters: int = 8
     zero_loss_putters: int = 16
-    in_flight_cap_bytes: int = 6 * BACKLOG_PIECE_BYTES
+    in_flight_cap_bytes: int = 4 * BACKLOG_PIECE_BYTES
     give_up_s: float = 3600.0
     stop_within_s: float = 30.0
     patience_s: float = 5.0

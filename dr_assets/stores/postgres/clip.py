@@ -28,7 +28,7 @@ MARGIN_BYTES: Final = 16 << 20
 _MICROSECOND: Final = timedelta(microseconds=1)
 # The first pieces after a restart of the capture may know of no heartbeat yet.
 _LOOK_BACK: Final = 64
-# A capture reads no more than 96 MiB ahead of a put that hangs, and a put that hangs this long is no everyday crash.
+# A capture reads no more than 64 MiB ahead of a put that hangs, and a put that hangs this long is no everyday crash.
 _IN_FLIGHT_MAX: Final = timedelta(minutes=2)
 _IN_FLIGHT_MAX_BYTES: Final = 128 << 20
 _ALTERED: Final = ("vault.tampered", "vault.bad_signature", "vault.missing")

@@ -9,8 +9,10 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
+_HEAPS: Final = -8
 _KEPT_BYTES: Final = 256 << 20
-_HEAP_BLOCK_BYTES: Final = 32 << 20
+# A frame and what it takes to make one lie in the heap; a whole object would tear holes into it.
+_HEAP_BLOCK_BYTES: Final = 4 << 20
 # Below this the file system finds room well enough by itself.
 _WORTH_BYTES: Final = 1 << 20
 
@@ -18,13 +20,16 @@ _WORTH_BYTES: Final = 1 << 20
 def keep_freed_memory() -> None:
     """Keep up to 256 MiB of freed memory in this process, for good, instead of giving every buffer back.
 
-    Buffers of a MiB or more are otherwise mapped and zeroed by the kernel anew each time: as much work as unpacking
-    what they hold. glibc alone knows these settings (`mallopt`, malloc.h).
+    Buffers of a MiB are otherwise mapped and zeroed by the kernel anew each time: as much work as unpacking what they
+    hold. All threads share one heap, so that what one of them lets go the next one uses: with a heap for each, every
+    one grows until it has held the most that a thread ever holds. Call it before there are threads. glibc alone knows
+    these settings (`mallopt`, malloc.h).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _HEAP_BLOCK_BYTES)
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_HEAPS, 1)
 
 
 def allocate(descriptor: int, size_bytes: int) -> None:
