@@ -124,6 +124,8 @@ class Ours:
         for source in default_defs_dir().glob("*/defs.yaml"):
             document = yaml.safe_load(source.read_text())
             attributes = document["attributes"]
+            if attributes.get("dataset") not in {None, DATASET}:
+                continue
             if "vaults" in attributes:
                 attributes["vaults"]["primary"]["bucket"] = f"dr-assets-{self._tag}"
             if attributes.get("dataset") == DATASET:

@@ -26,9 +26,9 @@ from dr_assets.components.stored_checks import stored_checks
 from dr_assets.components.vault_resource import resource_key
 from dr_assets.estate.model import BucketDataset, Estate
 from dr_assets.proving.attempt import WORK_DIR_ENV
-from dr_assets.proving.bucket_test import run_bucket_restore_test
 from dr_assets.stores.bucket.copy import CopyResult, copy
 from dr_assets.stores.bucket.site import open_site, open_source
+from dr_assets.vault.vault import Vault
 
 VERIFY_CRON: Final = "20 2 * * *"
 # Below the work folder: what is known to be stored already. It only saves time, and is made anew where it is gone.
@@ -40,7 +40,7 @@ def bucket_parts(estate: Estate, dataset: BucketDataset) -> Parts:
     name, key = dataset.name, artefact_key(dataset, "bucket_copy")
     tested = restore_test_parts(
         dataset,
-        lambda vault: run_bucket_restore_test(vault, estate, dataset),
+        lambda vault: _prove(vault, estate, dataset),
         "The newest copy, restored into a throwaway bucket: every document's bytes compared, erasures applied.",
         {"s3"},
     )
@@ -64,6 +64,13 @@ def bucket_parts(estate: Estate, dataset: BucketDataset) -> Parts:
         ],
     )
     return own + tested + erasures_parts(estate, dataset)
+
+
+def _prove(vault: Vault, estate: Estate, dataset: BucketDataset) -> None:
+    # Throwaway stores and their certificates are nothing that every process of Dagster's should import.
+    from dr_assets.proving.bucket_test import run_bucket_restore_test  # noqa: PLC0415 - see above
+
+    run_bucket_restore_test(vault, estate, dataset)
 
 
 def _copy_asset(estate: Estate, dataset: BucketDataset) -> dg.AssetsDefinition:
@@ -114,8 +121,9 @@ def _copy_metadata(result: CopyResult) -> dict[str, dg.MetadataValue]:
 
 
 def work_folder(env: Mapping[str, str]) -> Path:
-    """Where runs keep their index, so that each goes on where the one before ended."""
-    return Path(env.get(WORK_DIR_ENV) or tempfile.gettempdir()) / INDEX_FOLDER
+    """Where runs keep their index, so that each goes on where the one before ended; `dr-assets bucket copy` as well."""
+    root = env.get(WORK_DIR_ENV)
+    return Path(root) / INDEX_FOLDER if root else Path(tempfile.gettempdir()) / f"{INDEX_FOLDER}-{os.getuid()}"
 
 
 def _judged(dataset: BucketDataset) -> dg.AssetChecksDefinition:

@@ -150,7 +150,7 @@ def judge_drills(estate: Estate, newest: Mapping[str, Fact | None], now: datetim
     """Whether each dataset's newest sealed drill passed within RTO and RPO, and none is overdue."""
     troubles: list[str] = []
     values: dict[str, Value] = {}
-    for name, dataset in estate.postgres().items():
+    for name, dataset in estate.datasets.items():
         trouble, measured = _judge_drill(dataset, newest[name], now)
         troubles += [f"{name}: {trouble}"] if trouble else []
         values |= {f"{name}_{key}": value for key, value in measured.items()}

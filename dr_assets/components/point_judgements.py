@@ -6,20 +6,30 @@ out: reading the vault; what all kinds of dataset share (judgements.py).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from dr_assets.components.judgements import Judgement, Value
 from dr_assets.estate.cadence import with_grace
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.model import BucketDataset, Dataset
-from dr_assets.stores.kafka.admin import GroupOffset
 from dr_assets.stores.kafka.capture_facts import StreamGap
 from dr_assets.stores.objective import StoredPoint, age_text, age_trouble
 from dr_assets.vault.facts import Fact
 from dr_assets.vault.format.pack import Row
 
 TOLD: Final = 3
-Groups = Mapping[str, Mapping[tuple[str, int], GroupOffset]]
+
+
+class Committed(Protocol):
+    """What of a group's position matters here."""
+
+    @property
+    def offset(self) -> int:
+        """The next record that it wants."""
+        ...
+
+
+Groups = Mapping[str, Mapping[tuple[str, int], "Committed"]]
 Positions = Mapping[tuple[str, int], Row]
 
 

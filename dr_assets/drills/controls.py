@@ -4,24 +4,15 @@ What belongs here: planting one kind after the other and counting what was notic
 (casino/damage.py); a contract for which we know none gets no controls, and says so by `planted` being 0.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from dr_assets.casino.incident import DAMAGES, plant_damage
+from dr_assets.drills.planted import Controls
 from dr_assets.reconciliation.run import reconcile
 from dr_assets.stores.postgres.restore import Restored
 
 # Forgeries are written against a schema; this is the contract of the one we ship.
 _FORGEABLE: Final = "casino_ledger"
-
-
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """How many kinds of damage were planted and caught, and the names of those that went unnoticed."""
-
-    planted: int
-    caught: int
-    missed: tuple[str, ...]
 
 
 def plant_and_catch(restored: Restored, contract: str, *, seed: int = 1) -> Controls:

@@ -5,20 +5,19 @@ What belongs here: the scenario, its verdict, the sealed fact `drill`. What stay
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
-from dr_assets.drills.controls import Controls, plant_and_catch
+from dr_assets.drills.controls import plant_and_catch
+from dr_assets.drills.planted import Controls
+from dr_assets.drills.record import objectives_missed, record_drill, record_end
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import PostgresDataset
-from dr_assets.proving.record import plain
 from dr_assets.proving.restore_test import RestoreTestResult, run_restore_test
 from dr_assets.reconciliation.run import Reconciliation
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress
 from dr_assets.stores.postgres.target import Target
-from dr_assets.vault.facts import record_fact
 from dr_assets.vault.vault import Vault
 
 
@@ -62,28 +61,23 @@ def run_drill(
             else None
         )
     except DrError as error:
-        _record_end(vault, dataset, "failed", f"{error.code}: {error.found}", begin_at, error)
+        record_end(vault, dataset, "failed", f"{error.code}: {error.found}", begin_at, error)
         raise
     except BaseException as ended:
-        _record_end(vault, dataset, "aborted", f"ended by {type(ended).__name__}", begin_at, ended)
+        record_end(vault, dataset, "aborted", f"ended by {type(ended).__name__}", begin_at, ended)
         raise
     controls = ruined[0] if ruined else Controls(0, 0, ())
     broken = _broken(dataset, latest, pitr, controls)
     outcome, reason = ("failed", "; ".join(broken)) if broken else ("passed", "every objective was met")
     result = DrillResult(dataset.name, outcome, reason, latest, pitr, controls)
-    record_fact(vault, dataset.name, "drill", plain(_body(dataset, result, begin_at)))
+    more = {
+        "scenario": "primary lost; restored to latest, then to an earlier moment",
+        "phases_s": latest.details.get("phases_s", {}),
+        "pitr_target": pitr.target if pitr else None,
+        "pitr_duration_s": pitr.recovery_duration_s if pitr else None,
+    }
+    record_drill(vault, dataset, (outcome, reason), begin_at, latest, controls, more)
     return result
-
-
-def _record_end(
-    vault: Vault, dataset: PostgresDataset, outcome: str, reason: str, begin_at: datetime, ended: BaseException
-) -> None:
-    """Seal a drill that did not come to its end. A failure to seal never hides what ended it."""
-    body = {"outcome": outcome, "reason": reason, "begin_at": begin_at}
-    try:
-        record_fact(vault, dataset.name, "drill", plain(body))
-    except DrError as unsealed:
-        ended.add_note(f"and this drill is not on record: {unsealed.code}: {unsealed.found}")
 
 
 def _earlier(vault: Vault, dataset: PostgresDataset) -> Target | None:
@@ -99,34 +93,4 @@ def _broken(
 ) -> list[str]:
     """Every objective that was missed, in words."""
     broken = [f"restore to {test.target}: {test.reason}" for test in (latest, pitr) if test and not test.ok]
-    rto_s, rpo_s = dataset.rto.total_seconds(), dataset.rpo.total_seconds()
-    if latest.recovery_duration_s > rto_s:
-        broken.append(f"recovery took {latest.recovery_duration_s:.0f} s, the RTO is {rto_s:.0f} s")
-    if latest.recovery_point_age_s is None and latest.ok:
-        broken.append("the recovered data holds no heartbeat, so its age is unknown")
-    elif latest.recovery_point_age_s is not None and latest.recovery_point_age_s > rpo_s:
-        broken.append(f"the recovered point was {latest.recovery_point_age_s:.0f} s old, the RPO is {rpo_s:.0f} s")
-    if controls.missed:
-        broken.append(f"planted damage went unnoticed: {', '.join(controls.missed)}")
-    return broken
-
-
-def _body(dataset: PostgresDataset, result: DrillResult, begin_at: datetime) -> dict[str, Any]:
-    controls = result.controls
-    return {
-        "outcome": result.outcome,
-        "reason": result.reason,
-        "begin_at": begin_at,
-        "scenario": "primary lost; restored to latest, then to an earlier moment",
-        "recovery_duration_s": result.latest.recovery_duration_s,
-        "recovery_point_age_s": result.latest.recovery_point_age_s,
-        "rto_s": dataset.rto.total_seconds(),
-        "rpo_s": dataset.rpo.total_seconds(),
-        "phases_s": result.latest.details.get("phases_s", {}),
-        "pitr_target": result.pitr.target if result.pitr else None,
-        "pitr_duration_s": result.pitr.recovery_duration_s if result.pitr else None,
-        "controls_planted": controls.planted,
-        "controls_caught": controls.caught,
-        "controls_missed": list(controls.missed),
-        "catch_rate": controls.caught / controls.planted if controls.planted else None,
-    }
+    return broken + objectives_missed(dataset, latest, controls)

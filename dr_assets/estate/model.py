@@ -8,7 +8,7 @@ What belongs here: frozen values without I/O, each with its unit in its type. Wh
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -458,6 +458,10 @@ class Estate:
     def buckets(self) -> dict[str, BucketDataset]:
         """The buckets among the datasets."""
         return {name: one for name, one in self.datasets.items() if isinstance(one, BucketDataset)}
+
+    def only(self, *names: str) -> "Estate":
+        """The same estate with no other datasets than these."""
+        return replace(self, datasets={name: self.datasets[name] for name in names})
 
     def key_envs(self) -> set[str]:
         """The variables that key-encryption keys, signing key and trust file are found by."""

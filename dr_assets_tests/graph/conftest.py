@@ -110,7 +110,7 @@ def filled() -> FilledVault:
 @pytest.fixture(scope="session")
 def estate() -> Estate:
     """The packaged estate."""
-    return load_estate(default_defs_dir())
+    return load_estate(default_defs_dir()).only("ledger")
 
 
 @pytest.fixture

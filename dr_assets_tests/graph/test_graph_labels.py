@@ -8,12 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dr_assets.components import coverage, drill, postgres_assets
+from dr_assets.components import bucket_erasures, bucket_parts, coverage, drill, postgres_assets, restore_test_asset
 from dr_assets.definitions import defs
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = defs().get_repository_def()
 GRAPH = REPOSITORY.asset_graph
+DATASETS = ("game_events", "kyc", "ledger")
 KEYS = sorted(GRAPH.get_all_asset_keys(), key=str)
 
 
@@ -36,6 +37,11 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
     assert [key.to_user_string() for key in KEYS] == [
         "estate/coverage",
         "estate/drill",
+        "game_events/kafka_export",
+        "game_events/restore_test",
+        "kyc/bucket_copy",
+        "kyc/erasures",
+        "kyc/restore_test",
         "ledger/reconciliation",
         "ledger/restore_test",
         "ledger/roll_up",
@@ -47,34 +53,51 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "vault/sampling",
         "vault/verification",
     ]
-    checks = {key.name: key.asset_key.to_user_string() for key in GRAPH.asset_check_keys}
+    checks = {f"{key.asset_key.to_user_string()}:{key.name}" for key in GRAPH.asset_check_keys}
     assert checks == {
-        "rpo": "ledger/wal_chain",
-        "contiguous": "ledger/wal_chain",
-        "timeline": "ledger/wal_chain",
-        "diverged": "ledger/wal_chain",
-        "backpressure": "ledger/wal_chain",
-        "verified": "ledger/snapshot",
-        "locked": "ledger/snapshot",
-        "rolled_up": "ledger/roll_up",
-        "restorable": "ledger/restore_test",
-        "money_adds_up": "ledger/reconciliation",
-        "coverage": "estate/coverage",
-        "within_objectives": "estate/drill",
-        "consistent_primary": "vault/checkpoint",
-        "complete_primary": "vault/checkpoint",
-        "replicated_primary_standby": "vault/replication",
-        "replication_lag_primary_standby": "vault/replication",
-        "sampled_ledger": "vault/sampling",
-        "locks_ledger": "vault/sampling",
-        "policy_unweakened": "vault/sampling",
-        "undamaged_primary": "vault/verification",
-        "overlays_primary": "vault/verification",
-        "covered_primary": "vault/verification",
-        "wrapped": "vault/key_rotation",
-        "key_age": "vault/key_rotation",
-        "retired_unused": "vault/key_rotation",
-        "escrowed": "vault/key_rotation",
+        "ledger/wal_chain:rpo",
+        "ledger/wal_chain:contiguous",
+        "ledger/wal_chain:timeline",
+        "ledger/wal_chain:diverged",
+        "ledger/wal_chain:backpressure",
+        "ledger/snapshot:verified",
+        "ledger/snapshot:locked",
+        "ledger/roll_up:rolled_up",
+        "ledger/restore_test:restorable",
+        "ledger/reconciliation:money_adds_up",
+        "estate/coverage:coverage",
+        "estate/drill:within_objectives",
+        "vault/checkpoint:consistent_primary",
+        "vault/checkpoint:complete_primary",
+        "vault/replication:replicated_primary_standby",
+        "vault/replication:replication_lag_primary_standby",
+        "vault/sampling:sampled_ledger",
+        "vault/sampling:locks_ledger",
+        "vault/sampling:policy_unweakened",
+        "vault/verification:undamaged_primary",
+        "vault/verification:overlays_primary",
+        "vault/verification:covered_primary",
+        "vault/key_rotation:wrapped",
+        "vault/key_rotation:key_age",
+        "vault/key_rotation:retired_unused",
+        "vault/key_rotation:escrowed",
+        "game_events/kafka_export:rpo",
+        "game_events/kafka_export:contiguous",
+        "game_events/kafka_export:topics_kept",
+        "game_events/kafka_export:groups_restorable",
+        "game_events/kafka_export:verified",
+        "game_events/kafka_export:locked",
+        "game_events/restore_test:restorable",
+        "kyc/bucket_copy:rpo",
+        "kyc/bucket_copy:complete",
+        "kyc/bucket_copy:verified",
+        "kyc/bucket_copy:locked",
+        "kyc/restore_test:restorable",
+        "kyc/erasures:erasures_applied",
+        "vault/sampling:sampled_game_events",
+        "vault/sampling:sampled_kyc",
+        "vault/sampling:locks_game_events",
+        "vault/sampling:locks_kyc",
     }
 
 
@@ -84,15 +107,15 @@ def test_every_check_says_what_it_promises(key: dg.AssetCheckKey) -> None:
     spec = GRAPH.get(key)
     assert spec.description
     blocking = {"contiguous", "verified", "locked", "restorable", "money_adds_up", "replicated_primary_standby"}
-    blocking |= {"consistent_primary", "undamaged_primary"}
+    blocking |= {"consistent_primary", "undamaged_primary", "complete"}
     assert spec.blocking is (key.name in blocking)
 
 
 def test_restores_share_one_host() -> None:
     """Whatever restores is in the same pool, so that two restores never share disks while they are timed."""
-    jobs = ("ledger_restore_test", "estate_drill", "ledger_snapshot")
+    jobs = ("ledger_restore_test", "estate_drill", "ledger_snapshot", "game_events_restore_test", "kyc_restore_test")
     pools = {job: {getattr(node.definition, "pool", None) for node in REPOSITORY.get_job(job).nodes} for job in jobs}
-    assert "restore_host" in pools["ledger_restore_test"]
+    assert all("restore_host" in pools[job] for job in jobs if job.endswith("restore_test"))
     assert pools["estate_drill"] == {"restore_host"}
     assert "restore_host" not in pools["ledger_snapshot"]
 
@@ -102,9 +125,19 @@ def test_everything_that_watches_is_switched_on() -> None:
     sensors = {sensor.name: sensor.default_status.value for sensor in REPOSITORY.sensor_defs}
     schedules = {schedule.name: schedule.default_status.value for schedule in REPOSITORY.schedule_defs}
     assert sensors == dict.fromkeys(
-        ["alerts", "drill_due", "ledger_lineage", "ledger_restore_when_stale", "ledger_rpo"], "RUNNING"
+        [
+            "alerts",
+            "drill_due",
+            "game_events_lineage",
+            "kyc_copy_due",
+            "ledger_lineage",
+            *(f"{dataset}_{what}" for dataset in DATASETS for what in ("restore_when_stale", "rpo")),
+        ],
+        "RUNNING",
     )
-    expected = ["estate_coverage", "ledger_drill", "ledger_restore_test", "ledger_roll_up", "ledger_snapshot"]
+    expected = ["estate_coverage", "ledger_roll_up", "ledger_snapshot"]
+    expected += [f"{dataset}_{what}" for dataset in DATASETS for what in ("drill", "restore_test")]
+    expected += ["game_events_kafka_export", "game_events_kafka_verify", "kyc_bucket_verify", "kyc_erasures"]
     expected += ["ledger_wal_chain", "vault_replication"]
     expected += ["vault_sampling", "vault_checkpoint"]
     expected += ["vault_key_rotation", "vault_key_checks"]
@@ -112,7 +145,11 @@ def test_everything_that_watches_is_switched_on() -> None:
     assert schedules == dict.fromkeys(expected, "RUNNING")
 
 
-@pytest.mark.parametrize("module", [postgres_assets, coverage, drill], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [postgres_assets, coverage, drill, restore_test_asset, bucket_parts, bucket_erasures],
+    ids=lambda module: module.__name__,
+)
 def test_asset_bodies_are_short(module: object) -> None:
     """An asset's body plans, acts and records: at most 25 lines; the work is elsewhere."""
     tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ Rows = dict[str, list[tuple[str, str]]]
 def place(region: SeaweedRegion, postgres_server: Any, tmp_path: Path) -> SimpleNamespace:
     """A declared estate of the test's own: a source, a bucket, keys. The replica is a bucket beside it."""
     folder, keys = tmp_path / "defs", tmp_path / "keys"
-    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__", "game_events", "kyc"))
     declared = folder / "estate" / "defs.yaml"
     text = declared.read_text()
     for name in ("primary", "standby"):

@@ -1,6 +1,7 @@
 """`dr-assets keys …` as a person runs it, against a real store: rotation, a stolen key, escrow, people's keys."""
 
 import json
+import re
 import secrets
 import shutil
 import sys
@@ -54,11 +55,10 @@ def defs(tmp_path: Path, env: dict[str, str]) -> Path:
     """The packaged declarations with buckets of their own, people's keys and one approver of two."""
     del env
     folder, bucket = tmp_path / "defs", f"keys-{secrets.token_hex(6)}"
-    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__", "game_events", "kyc"))
     declared = folder / "estate" / "defs.yaml"
-    text = (
-        declared.read_text().replace("dr-assets-vault", f"{bucket}-a", 1).replace("dr-assets-vault", f"{bucket}-b", 1)
-    )
+    text = re.sub(r"(?ms)^  subjects:.*?(?=^  \w)", "", declared.read_text())
+    text = text.replace("dr-assets-vault", f"{bucket}-a", 1).replace("dr-assets-vault", f"{bucket}-b", 1)
     text += f"  subjects: {{vaults: [primary, standby], bucket: {bucket}-people, id_key_env: DR_SUBJECT_ID_KEY}}\n"
     declared.write_text(text)
     return folder

@@ -34,7 +34,7 @@ REFUSED = 2
 @pytest.fixture(scope="module")
 def regions(engines_dir: Path, weed_programs: Programs) -> Iterator[tuple[SeaweedRegion, SeaweedRegion]]:
     """Two of them, each with the roles of a declared vault; nothing copies between them yet."""
-    estate, now = load_estate(default_defs_dir()), datetime.now(UTC)
+    estate, now = load_estate(default_defs_dir()).only("ledger"), datetime.now(UTC)
     made = []
     with ExitStack() as stack:
         for name in ("primary", "standby"):
@@ -50,7 +50,7 @@ def regions(engines_dir: Path, weed_programs: Programs) -> Iterator[tuple[Seawee
 def place(regions: tuple[SeaweedRegion, SeaweedRegion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The packaged estate's declarations over these regions, with keys; the commands get the roles' pairs alone."""
     folder, keys = tmp_path / "defs", tmp_path / "keys"
-    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(default_defs_dir(), folder, ignore=shutil.ignore_patterns("__pycache__", "game_events", "kyc"))
     files = {"DR_KEYS_DIR": str(keys), "DR_TRUST_FILE": str(keys / "trust.json")}
     files["DR_SIGNING_KEY"] = str(keys / "signing.pem")
     roles, admin = dict(files), dict(files)

@@ -3,18 +3,19 @@
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
+from botocore.exceptions import ClientError
 
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.seaweed import Identity, SeaweedRegion
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import ROLES, Role
+from dr_assets.estate.model import ROLES, Role, Subjects
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.expire_consent import remove_versions
 from dr_assets.stores.postgres.full_cut import Limits
@@ -29,15 +30,19 @@ from dr_assets.vault.roles.duties import scope_of
 from dr_assets.vault.signing import Signer
 from dr_assets.vault.storage import Lock
 from dr_assets.vault.storage.s3 import S3Store, make_client
+from dr_assets.vault.subjects.s3_shelf import S3Shelf
 from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("roles-seaweed")]
 
-ESTATE: Final = load_estate(default_defs_dir())
+ESTATE: Final = replace(
+    load_estate(default_defs_dir()).only("ledger"),
+    subjects=Subjects(("primary", "standby"), "people-keys", "DR_SUBJECT_ID_KEY"),
+)
 SCOPE: Final = scope_of(ESTATE, "primary")
-RULES: Final = {name: (dataset.retention, dataset.snapshot.every) for name, dataset in ESTATE.datasets.items()}
+RULES: Final = {name: (dataset.retention, dataset.base_every) for name, dataset in ESTATE.datasets.items()}
 SIZE: Final = 1000
 DAY: Final = timedelta(days=1)
 
@@ -111,7 +116,7 @@ def test_a_writers_retry_needs_no_right_to_lengthen(office: Office) -> None:
     writer = office.vault("writer")
     piece = sealed(writer, 100)
     first = writer.put(piece, writer.locks.lock("ledger", "wal", writer.clock()))
-    time.sleep(3)
+    time.sleep(2)  # stores tell whole seconds
     again = writer.put(piece, writer.locks.lock("ledger", "wal", writer.clock()))
     assert (again.version_id, again.lock) == (first.version_id, first.lock)
     with pytest.raises(VaultError, match="not_locked"):
@@ -198,3 +203,31 @@ def test_a_replicator_leaves_its_facts_in_the_first_region_and_nothing_else(offi
     ):
         with pytest.raises(VaultError, match="refused_credentials"):
             attempt()
+
+
+def test_a_capture_makes_peoples_keys_and_no_role_can_take_one_away(office: Office) -> None:
+    """Writer and roller add and read, the reader reads; nobody deletes or hides one, the others don't see them."""
+
+    def shelf(role: Role | None) -> S3Shelf:
+        return S3Shelf(office.store(role).client, "people-keys", "primary")
+
+    shelf(None).create_bucket()
+    name = f"{ESTATE.name}/ab/{'ab' * 16}/key"
+    writer = shelf("writer")
+    writer.require_fit()
+    assert writer.put_new(name, b"a record")
+    assert not shelf("roller").put_new(name, b"another")
+    for role in ("writer", "roller", "reader"):
+        assert shelf(role).get(name) == b"a record"
+        assert shelf(role).versions(name) == [b"a record"]
+        assert list(shelf(role).names(f"{ESTATE.name}/")) == [name]
+        with pytest.raises(VaultError, match="refused_credentials"):
+            shelf(role).erase(name)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            shelf(role).client.delete_object(Bucket="people-keys", Key=name)
+    with pytest.raises(VaultError, match="refused_credentials"):
+        shelf("reader").put_new(name.replace("ab", "cd"), b"a record")
+    for role in ("replicator", "expirer"):
+        with pytest.raises(VaultError, match="refused_credentials"):
+            shelf(role).get(name)
+    assert shelf(None).versions(name) == [b"a record"]

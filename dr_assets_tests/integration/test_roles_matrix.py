@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("roles-seaweed")]
 
-ESTATE: Final = load_estate(default_defs_dir())
+ESTATE: Final = load_estate(default_defs_dir()).only("ledger")
 SCOPE: Final = scope_of(ESTATE, "standby")
 NOW: Final = datetime.now(UTC).replace(microsecond=0)
 BEYOND: Final = NOW + cap_of(ESTATE) + RENEWED_EVERY + timedelta(days=30)

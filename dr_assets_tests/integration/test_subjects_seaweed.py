@@ -50,7 +50,7 @@ def opened(
 ) -> Callable[[], SubjectRing]:
     """The packaged estate's ring, as a new process opens it."""
     keys = bucket() + "-keys"
-    estate = load_estate(default_defs_dir())
+    estate = load_estate(default_defs_dir()).only("ledger")
     places = {name: replace(place, bucket=keys.removesuffix("-keys")) for name, place in estate.vaults.items()}
     subjects = Subjects(("primary", "standby"), keys, "DR_SUBJECT_ID_KEY")
     estate = replace(estate, vaults=places, subjects=subjects)

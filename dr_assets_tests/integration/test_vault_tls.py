@@ -41,7 +41,7 @@ def test_a_vault_works_over_tls_and_after_a_restart(tls_region: SeaweedRegion, t
     """The authority that the environment names is believed; a restarted region still shows the same certificate."""
     assert tls_region.endpoint.startswith("https://")
     assert tls_region.ca_file is not None
-    env, estate = environment(tls_region, tmp_path, tls_region.ca_file), load_estate(default_defs_dir())
+    env, estate = environment(tls_region, tmp_path, tls_region.ca_file), load_estate(default_defs_dir()).only("ledger")
     init_vault(estate, "primary", env)
     vault = open_vault(estate, "primary", env)
     put(vault, "wal", "wal", 0, 5, b"money")
@@ -57,6 +57,6 @@ def test_another_authority_is_not_believed(tls_region: SeaweedRegion, tmp_path: 
     write_authority(stranger, make_certificates("stranger")[0])
     env = environment(tls_region, tmp_path, stranger)
     with pytest.raises(VaultError) as caught:
-        init_vault(load_estate(default_defs_dir()), "primary", env)
+        init_vault(load_estate(default_defs_dir()).only("ledger"), "primary", env)
     assert caught.value.code == "vault.unreachable"
     assert "SSLError" in str(caught.value)

@@ -38,7 +38,7 @@ class Set(MemoryStore):
 @pytest.fixture
 def estate() -> Estate:
     """The packaged one: its ledger has the sample's name."""
-    return load_estate(default_defs_dir())
+    return load_estate(default_defs_dir()).only("ledger")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from dr_assets.estate.model import Spool, ZeroLoss
 from dr_assets.estate.rules import judge
 from dr_assets.estate.schema import ESTATE_TYPE, POSTGRES_TYPE
 
+DATASETS = ["game_events", "kyc", "ledger"]
 ESTATE = """\
 type: dr_assets.components.ProtectedEstate
 attributes:
@@ -73,13 +74,17 @@ def shown(findings: list[Finding]) -> list[tuple[str, int, str]]:
 def test_the_packaged_estate_is_accepted() -> None:
     """The declarations that ship with the package pass every rule and name no value, only variables."""
     estate = load_estate(default_defs_dir())
-    assert (estate.name, list(estate.vaults), list(estate.datasets)) == ("casino", ["primary", "standby"], ["ledger"])
+    assert (estate.name, list(estate.vaults), list(estate.datasets)) == ("casino", ["primary", "standby"], DATASETS)
     ledger = estate.datasets["ledger"]
     assert (ledger.rpo, ledger.rto) == (timedelta(seconds=30), timedelta(minutes=15))
     assert ledger.slot == "dr_assets_ledger"
     assert ledger.line == 4
     assert "LEDGER_DSN" in estate.env_names()
-    assert len(set(estate.env_names())) == 12 + 2 * 5 * 2  # two vaults, five roles each with a pair of keys
+    of_sources = {name for dataset in estate.datasets.values() for name in dataset.env_names()}
+    assert of_sources == {"LEDGER_DSN", "GAME_EVENTS_BOOTSTRAP", "KYC_ENDPOINT", "KYC_ACCESS_KEY", "KYC_SECRET_KEY"}
+    assert (
+        len(set(estate.env_names()) - of_sources) == 12 + 2 * 5 * 2
+    )  # two vaults, five roles each with a pair of keys
 
 
 def test_the_designs_example_is_accepted_with_the_tiers_defaults(tmp_path: Path) -> None:

@@ -40,8 +40,6 @@ attributes:
 SECURITY = (
     "{protocol: SASL_SSL, mechanism: SCRAM-SHA-512, username_env: USER_X, password_env: PASS_X, ca_file_env: CA_X}"
 )
-    "{protocol: SASL_SSL, mechanism: SCRAM-SHA-512, username_env: USER_X, password_env: PASS_X, ca_file_env: CA_X}"
-)
 TOPICS = f"""\
 type: dr_assets.components.ProtectedTopics
 attributes:

@@ -178,7 +178,7 @@ def test_a_lock_that_only_the_store_knows_is_told_from_a_missing_right() -> None
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
     """`dr-assets …` in this process over an aged vault in memory, in an estate that declares approvals."""
     aged = Aged()
-    estate = replace(load_estate(default_defs_dir()), approvals=RULE)
+    estate = replace(load_estate(default_defs_dir()).only("ledger"), approvals=RULE)
     for module in (approvals_command, expire_command):
         monkeypatch.setattr(module, "estate_of", lambda _: estate)
         monkeypatch.setattr(module, "vault_of", lambda *_, **__: aged.vault)

@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 @pytest.fixture(scope="module")
 def estate() -> Estate:
     """The one that ships."""
-    return load_estate(default_defs_dir())
+    return load_estate(default_defs_dir()).only("ledger")
 
 
 @pytest.fixture

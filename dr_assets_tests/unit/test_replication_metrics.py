@@ -46,7 +46,7 @@ def test_a_lag_grows_while_it_is_scraped() -> None:
 def test_a_resident_waits_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that a store cuts short is told and counted, and the next one does its work; its word is said seldom."""
     regions, stop, away = Regions(), threading.Event(), [True]
-    estate = load_estate(default_defs_dir())
+    estate = load_estate(default_defs_dir()).only("ledger")
 
     def opened(_: object, name: str, **__: object) -> Any:
         return regions.vault(regions.here if name == "primary" else regions.there, name)

@@ -21,7 +21,7 @@ WRITER = {"DR_VAULT_PRIMARY_WRITER_KEY": "writer", "DR_VAULT_PRIMARY_WRITER_SECR
 @pytest.fixture
 def estate() -> Estate:
     """The packaged one, which declares every role."""
-    return load_estate(default_defs_dir())
+    return load_estate(default_defs_dir()).only("ledger")
 
 
 def test_a_duty_is_done_with_its_own_keys(estate: Estate) -> None:

@@ -13,7 +13,7 @@ from dr_assets.vault.roles.calls import CALLS, Call
 from dr_assets.vault.roles.documents import Document, bucket_policy, document, documents
 from dr_assets.vault.roles.duties import DUTIES, Scope, cap_of, duty_of, is_source, scope_of
 
-ESTATE: Final = load_estate(default_defs_dir())
+ESTATE: Final = load_estate(default_defs_dir()).only("ledger")
 NOW: Final = datetime(2026, 11, 22, tzinfo=UTC)
 SCOPE: Final = scope_of(ESTATE, "standby")
 AWS: Final = documents(ESTATE, "standby", "aws", now=NOW)

@@ -16,7 +16,7 @@ Attempt = Callable[[dict[str, str]], object]
 @pytest.fixture
 def estate() -> Estate:
     """The packaged one."""
-    return load_estate(default_defs_dir())
+    return load_estate(default_defs_dir()).only("ledger")
 
 
 @pytest.fixture

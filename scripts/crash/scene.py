@@ -156,7 +156,7 @@ def standby_at(standby: PostgresServer) -> int:
 
 def one_region() -> Estate:
     """The packaged declarations without replicas: a new data key waits for every region, and here is one."""
-    estate = load_estate(default_defs_dir())
+    estate = load_estate(default_defs_dir()).only("ledger")
     alone = {name: replace(dataset, replicas=()) for name, dataset in estate.datasets.items()}
     return replace(estate, datasets=alone)
 

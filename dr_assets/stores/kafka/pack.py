@@ -7,14 +7,16 @@ index's form (vault/format/pack.py), fetching, sealing, which packs count.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dr_assets.stores.kafka.batches import split
-from dr_assets.stores.kafka.fetching import Fetched
 from dr_assets.stores.sealing.linked import Body
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.pack import Break, PackIndex, Row, Slice, Stream, index_length, parse_index
 from dr_assets.vault.vault import StoredObject, Vault
+
+if TYPE_CHECKING:  # whoever only reads packs needs none of Kafka's protocol, which takes a second to import
+    from dr_assets.stores.kafka.fetching import Fetched
 
 PACK_BYTES: Final = 8 << 20
 PACK_CAP_BYTES: Final = 16 << 20
@@ -40,7 +42,7 @@ class Part:
     broken: Break | None = None
 
 
-def part_of(stream: Stream, position: int, fetched: Fetched, broken: Break | None = None) -> Part | None:
+def part_of(stream: Stream, position: int, fetched: "Fetched", broken: Break | None = None) -> Part | None:
     """What of a fetch at `position` is new, every batch's CRC checked; None where it brought nothing.
 
     A broker answers with the whole batch that holds the position, and may answer with one before it: what ends at or

@@ -64,7 +64,7 @@ def witnesses(tmp_path: Path, logged: Any) -> Iterator[Witnesses]:
 
 
 def _key(logged: Any) -> str:
-    belief = belief_of(load_estate(default_defs_dir()), "throwaway", logged.vault.trust, Outsiders())
+    belief = belief_of(load_estate(default_defs_dir()).only("ledger"), "throwaway", logged.vault.trust, Outsiders())
     return str(next(iter(verifiers_of(belief.origin, belief.trust))).key)
 
 
@@ -191,7 +191,7 @@ def test_junk_beside_a_checkpoint_makes_no_quorum(logged: Any, witnesses: Witnes
 
 def test_the_declared_outsiders_come_from_the_environment(tmp_path: Path) -> None:
     """Addresses and files by variable; what lacks or would leave the host in clear is refused."""
-    estate = load_estate(default_defs_dir())
+    estate = load_estate(default_defs_dir()).only("ledger")
     key = str(_nobody().key)
     policy = LogPolicy((DeclaredWitness("w1", "W1", key),), 1)
     declared = replace(estate, log=policy)
