@@ -5,6 +5,7 @@ What belongs here: options, tables, JSON. What stays out: showing what is captur
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,10 @@ from dr_assets.stores.kafka.restore import Restored, RestoreProgress
 from dr_assets.stores.kafka.restore import restore as carry_out
 from dr_assets.stores.kafka.restore_export import ExportSource, export_source
 from dr_assets.stores.kafka.restore_plan import Cut, Limits, Options, RestorePlan, Wish, plan_restore
+from dr_assets.stores.kafka.restore_record import record_restore
 from dr_assets.stores.kafka.restore_rules import create_rules, register_subjects, rules_for
 from dr_assets.stores.kafka.restore_state import RestoreState
 from dr_assets.stores.kafka.wire import Cluster
-from dr_assets.vault.facts import record_fact
 
 # A broker that restarts, or another that takes over, is waited for: a restore is run when things are bad.
 _PATIENCE_S = 180.0
@@ -123,14 +124,23 @@ def restore(
         if plan_only:
             _show_plan(plan, as_json=as_json)
             return
-        restored = _carried_out(plan, cluster, path, throttle)
+        compared: list[Comparison] = []
+
+        def check(done: Restored) -> None:
+            compared.append(_compared(source, cluster, plan, done))
+            if not compared[0].is_equal:
+                _show_restored(done, compared[0], as_json=as_json)
+                typer.echo("the topics keep the settings for loading: nothing is deleted or compacted", err=True)
+                raise typer.Exit(_DIFFERENT)
+
+        restored = _carried_out(plan, cluster, path, throttle, check if verify else None)
         if with_acls:
             made = create_rules(cluster, rules_for(source.acls, plan.names))
             restored.notes.append(f"{made} access rules made")
         if registry_env:
             made = register_subjects(_url(registry_env), source.subjects)
             restored.notes.append(f"{made} versions of schemas registered")
-        found = _compared(source, cluster, plan, restored) if verify else None
+        found = compared[0] if compared else None
     if eraser is not None:
         done = eraser.blanked
         restored.notes.append(
@@ -138,11 +148,8 @@ def restore(
         )
     if record:
         record_blanked(vault_of(estate, vault or declared.vault, signing=True), dataset, eraser, purpose="restore")
-        body = {**restored.to_json(), "comparison": None if found is None else found.to_json()}
-        record_fact(vault_of(estate, vault or declared.vault, signing=True), dataset, "kafka_restore", body)
+        record_restore(vault_of(estate, vault or declared.vault, signing=True), dataset, restored, found)
     _show_restored(restored, found, as_json=as_json)
-    if found is not None and not found.is_equal:
-        raise typer.Exit(_DIFFERENT)
 
 
 def compare_command(
@@ -245,7 +252,13 @@ def _url(name: str) -> str:
     return url
 
 
-def _carried_out(plan: RestorePlan, cluster: Cluster, state: Path, throttle: float | None) -> Restored:
+def _carried_out(
+    plan: RestorePlan,
+    cluster: Cluster,
+    state: Path,
+    throttle: float | None,
+    check: Callable[[Restored], None] | None,
+) -> Restored:
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn()
     )  # fmt: skip
@@ -255,7 +268,8 @@ def _carried_out(plan: RestorePlan, cluster: Cluster, state: Path, throttle: flo
         def show(told: RestoreProgress) -> None:
             bar.update(task, description=told.phase, completed=told.done_bytes, total=told.total_bytes)
 
-        return carry_out(plan, cluster, state, throttle_bytes_s=throttle * 1e6 if throttle else None, progress=show)
+        bytes_s = throttle * 1e6 if throttle else None
+        return carry_out(plan, cluster, state, throttle_bytes_s=bytes_s, progress=show, check=check)
 
 
 def _compared(source: ExportSource, cluster: Cluster, plan: RestorePlan, restored: Restored) -> Comparison:

@@ -100,7 +100,7 @@ class Lanes:
         if not places:
             return []
         self._cluster.metadata(sorted({topic for topic, _ in places}))
-        ends = self._settled(places)
+        ends = settled_ends(self._cluster, places)
         left: list[Write] = []
         for write in open_:
             rest = _rest(write, ends[write.place])
@@ -114,14 +114,20 @@ class Lanes:
                 raise displaced(place, first.target, ends[place])
         return left
 
-    def _settled(self, places: list[Place]) -> dict[Place, int]:
-        before = self._cluster.list_offsets(places, LATEST)
-        while True:
-            time.sleep(_SETTLE_S)
-            now = self._cluster.list_offsets(places, LATEST)
-            if now == before:
-                return now
-            before = now
+
+def settled_ends(cluster: Cluster, places: list[Place]) -> dict[Place, int]:
+    """Where partitions end once that stands still: what a fallen connection had brought may still be worked off."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    before = cluster.list_offsets(places, LATEST)
+    while True:
+        time.sleep(_SETTLE_S)
+        now = cluster.list_offsets(places, LATEST)
+        if now == before:
+            return now
+        if time.monotonic() > deadline_s:
+            [place, *_] = [place for place in places if now[place] != before[place]]
+            raise displaced(place, before[place], now[place])
+        before = now
 
 
 def _passes(error: SourceError) -> bool:

@@ -20,8 +20,10 @@ from dr_assets.estate.errors import SourceError
 from dr_assets.stores.kafka.refusals import COORDINATOR_MOVED, BrokerError
 from dr_assets.stores.kafka.wire import LATEST, Cluster, Place
 
-# The longest that brokers allow as they come; a restore that stands still for so long loses its open transactions.
-TIMEOUT_MS: Final = 900_000
+# The longest that brokers allow as they come, and shorter ones for those that were told to allow less; a restore that
+# stands still for so long loses its open transactions.
+TIMEOUTS_MS: Final = (900_000, 300_000, 60_000, 10_000)
+_INVALID_TIMEOUT: Final = 50
 _ADD_VERSION, _END_VERSION, _INIT_VERSION = 3, 4, 5
 _CONCURRENT: Final = 51
 _TXN_ID_NOT_FOUND: Final = 105
@@ -53,20 +55,27 @@ def transactional_id(topic_id: str, partition: int, producer: int) -> str:
 
 def init_producer(cluster: Cluster, name: str | None) -> tuple[int, int]:
     """A producer id and epoch, under a transactional id or for itself; ends what is open under that id."""
-    response = _patiently(
-        cluster,
-        name,
-        lambda: InitProducerIdRequest(
-            transactional_id=name,
-            transaction_timeout_ms=TIMEOUT_MS,
-            producer_id=-1,
-            producer_epoch=-1,
-            max_version=_INIT_VERSION,
-        ),
-        lambda said: said.error_code,
-        "a producer id",
-    )
-    return response.producer_id, response.producer_epoch
+    for timeout_ms in TIMEOUTS_MS:
+        try:
+            response = _patiently(
+                cluster,
+                name,
+                lambda timeout_ms=timeout_ms: InitProducerIdRequest(  # type: ignore[misc]
+                    transactional_id=name,
+                    transaction_timeout_ms=timeout_ms,
+                    producer_id=-1,
+                    producer_epoch=-1,
+                    max_version=_INIT_VERSION,
+                ),
+                lambda said: said.error_code,
+                "a producer id",
+            )
+        except BrokerError as error:
+            if error.errno != _INVALID_TIMEOUT or timeout_ms == TIMEOUTS_MS[-1]:
+                raise
+        else:
+            return response.producer_id, response.producer_epoch
+    raise AssertionError  # the last one raises
 
 
 def begin(cluster: Cluster, producer: Producer, place: Place) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.kafka.groups import GroupPlan, commit_positions, translated
-from dr_assets.stores.kafka.lanes import Lanes
+from dr_assets.stores.kafka.lanes import Lanes, settled_ends
 from dr_assets.stores.kafka.offset_map import OffsetMap, maps_to_json
 from dr_assets.stores.kafka.produce import Write
 from dr_assets.stores.kafka.produce_txn import init_producer
@@ -29,11 +29,12 @@ from dr_assets.stores.kafka.restore_state import RestoreState
 from dr_assets.stores.kafka.restore_topics import make_for_loading, set_for_loading, set_real_configs, topic_id
 from dr_assets.stores.kafka.restore_write import Goal, PartitionWriter
 from dr_assets.stores.kafka.wire import Cluster, Place
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.vault.format.canonical import Json
 
 _THREADS: Final = 6
 # Slices that wait for one thread: each is at most a pack's part of one partition.
-_WAITING: Final = 4
+_WAITING: Final = 2
 _POLL_S: Final = 0.2
 
 
@@ -119,19 +120,22 @@ def restore(
     *,
     throttle_bytes_s: float | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
+    check: Callable[[Restored], None] | None = None,
 ) -> Restored:
     """Carry out `plan`. `state` is a file that this restore can be gone on with; it stays behind, finished.
 
+    `check` looks at the result while the target still deletes and compacts nothing; when it raises, that stays so.
     Raises PolicyError (`kafka.restore_state`, `kafka.restore_recreated`, `kafka.group_in_use`), SourceError for what
     the target refuses or loses, VaultError for what is missing or damaged in the export. After any of them, or a kill,
     the same call goes on.
     """
+    keep_freed_memory()
     begun = RestoreState.load(state)
     if begun is None:
         begun = RestoreState.of(state, plan)
         begun.save()
     begun.require_same(plan)
-    return _Restore(plan, cluster, begun, Throttle(throttle_bytes_s), progress).run()
+    return _Restore(plan, cluster, begun, Throttle(throttle_bytes_s), progress).run(check)
 
 
 class _Restore:
@@ -151,8 +155,9 @@ class _Restore:
         self._throttle = throttle
         self._progress = progress
         self._phases_s: dict[str, float] = {}
+        self._is_gone_on_with = state.phase != "begun"
 
-    def run(self) -> Restored:
+    def run(self, check: Callable[[Restored], None] | None) -> Restored:
         """Every phase, one line each."""
         with self._phase("topics"):
             ids = self._make_topics()
@@ -160,11 +165,15 @@ class _Restore:
             maps, size_bytes = self._write_records(ids)
         with self._phase("groups"):
             groups = self._commit_groups(maps)
-        with self._phase("configs"):
-            self._set_configs()
-        self._state.advance("finished")
         notes = [*self._plan.notes, *_left_out(groups)]
-        return Restored(self._plan, maps, groups, size_bytes, self._phases_s, notes)
+        restored = Restored(self._plan, maps, groups, size_bytes, self._phases_s, notes)
+        if check is not None:
+            with self._phase("check"):
+                check(restored)
+        with self._phase("configs"):
+            restored.notes += self._set_configs()
+        self._state.advance("finished")
+        return restored
 
     def _make_topics(self) -> dict[str, str]:
         ids: dict[str, str] = {}
@@ -183,7 +192,10 @@ class _Restore:
         return ids
 
     def _write_records(self, ids: Mapping[str, str]) -> tuple[dict[Place, OffsetMap], int]:
-        crew = _Crew(self._cluster, dict(self._plan.goals(ids)), self._throttle, self._tell)
+        goals = dict(self._plan.goals(ids))
+        if self._is_gone_on_with:
+            settled_ends(self._cluster, [goal.place for goal in goals.values()])
+        crew = _Crew(self._cluster, goals, self._throttle, self._tell)
         done_bytes = crew.run(self._plan.source.slices(self._plan.wanted))
         return crew.maps, done_bytes
 
@@ -206,9 +218,13 @@ class _Restore:
                 commit_positions(self._cluster, each.group, each.positions)
         return plans
 
-    def _set_configs(self) -> None:
-        for topic in self._plan.topics:
-            set_real_configs(self._cluster, topic.target, topic.source.configs, held=self._plan.options.held)
+    def _set_configs(self) -> list[str]:
+        held = self._plan.options.held
+        return [
+            f"topic {topic.target}: the target does not know the setting {name}"
+            for topic in self._plan.topics
+            for name in set_real_configs(self._cluster, topic.target, topic.source.configs, held=held)
+        ]
 
     def _tell(self, done_bytes: int) -> None:
         if self._progress is not None:

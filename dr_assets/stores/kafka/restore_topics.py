@@ -34,6 +34,11 @@ LOADING_NEWER: Final[Mapping[str, str]] = {
 }
 # What holds records back from being deleted, once the rest of the real configuration is there.
 HELD: Final = ("cleanup.policy", "retention.ms", "retention.bytes")
+_IN_SYNC: Final = "min.insync.replicas"
+_SEGMENT: Final = "segment.bytes"
+_SEGMENT_MIN_BYTES: Final = 64 << 20
+# These name brokers of the source's.
+_NOT_OURS: Final = frozenset({"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"})
 _TOPIC_RESOURCE: Final = 2
 _SET, _DELETE = 0, 1
 _TIMEOUT_MS: Final = 30_000
@@ -46,7 +51,10 @@ def make_for_loading(cluster: Cluster, name: str, partitions: int, replication: 
 
     `configs` is the real configuration; what of it bears on durability holds from the start. Raises BrokerError.
     """
-    durable = {key: configs[key] for key in ("min.insync.replicas", "segment.bytes") if key in configs}
+    durable = {key: configs[key] for key in (_IN_SYNC,) if key in configs}
+    # A segment must hold the largest batch, pads too; smaller ones come with the rest of the configuration.
+    if int(configs.get(_SEGMENT, 0)) >= _SEGMENT_MIN_BYTES:
+        durable[_SEGMENT] = configs[_SEGMENT]
     errno = _create(cluster, name, partitions, replication, {**durable, **LOADING, **LOADING_NEWER})
     if errno == _INVALID_CONFIG:
         errno = _create(cluster, name, partitions, replication, {**durable, **LOADING})
@@ -79,10 +87,14 @@ def topic_id(cluster: Cluster, name: str) -> str:
     return found[0]
 
 
-def set_real_configs(cluster: Cluster, name: str, configs: Mapping[str, str], *, held: bool) -> None:
-    """The topic's own configuration in place of the one for loading; `held`: but still nothing is deleted."""
+def set_real_configs(cluster: Cluster, name: str, configs: Mapping[str, str], *, held: bool) -> tuple[str, ...]:
+    """The topic's own configuration in place of the one for loading; `held`: but still nothing is deleted.
+
+    Settings that the target does not know (it may be of another version) are left out, and returned. Raises
+    BrokerError.
+    """
     changes: dict[str, str | None] = dict.fromkeys((*LOADING, *LOADING_NEWER), None)
-    changes |= configs
+    changes |= {key: value for key, value in configs.items() if key not in _NOT_OURS}
     if held:
         changes |= {key: LOADING[key] for key in HELD}
     try:
@@ -90,7 +102,18 @@ def set_real_configs(cluster: Cluster, name: str, configs: Mapping[str, str], *,
     except BrokerError as error:
         if error.errno != _INVALID_CONFIG:
             raise
-        change_configs(cluster, name, {key: value for key, value in changes.items() if key not in LOADING_NEWER})
+    else:
+        return ()
+    refused = []
+    for key, value in changes.items():
+        try:
+            change_configs(cluster, name, {key: value})
+        except BrokerError as error:
+            if error.errno != _INVALID_CONFIG:
+                raise
+            if value is not None:
+                refused.append(key)
+    return tuple(sorted(refused))
 
 
 def change_configs(cluster: Cluster, name: str, changes: Mapping[str, str | None]) -> None:

@@ -13,12 +13,16 @@ from confluent_kafka.admin import AdminClient
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
-from dr_assets.stores.kafka.admin import topic_configs
+from dr_assets.stores.kafka import restore_record
+from dr_assets.stores.kafka.admin import Acl, acls, topic_configs
 from dr_assets.stores.kafka.compare import compare
 from dr_assets.stores.kafka.restore_plan import Limits, Options, plan_restore
 from dr_assets.stores.kafka.restore_read import live_source
+from dr_assets.stores.kafka.restore_rules import create_rules
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import EARLIEST, LATEST
+from dr_assets.vault.facts import facts, latest_fact
+from dr_assets.vault.throwaway import throwaway_vault
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -221,6 +225,19 @@ def test_a_topic_is_loaded_before_it_may_forget(rig: Any) -> None:
         assert cluster.list_offsets([(f"held-{topic}", 0)], EARLIEST)[(f"held-{topic}", 0)] == 0
 
 
+def test_settings_that_the_target_does_not_know_are_told_the_others_hold(rig: Any) -> None:
+    """A source of another version has others: its restore ends all the same, and names what was left out."""
+    topic = rig.make("versions")
+    with rig.export(topic) as export:
+        configs = {"message.format.version": "3.0", "retention.ms": "777000000", "segment.bytes": "1048576"}
+        object.__setattr__(export.topics[topic], "configs", configs)
+        restored = rig.restore(export)
+    assert any("message.format.version" in note for note in restored.notes)
+    with rig.cluster() as cluster:
+        found = topic_configs(cluster, [topic])[topic].own
+    assert found == {"retention.ms": "777000000", "segment.bytes": "1048576"}
+
+
 def test_a_plan_touches_nothing_and_says_what_is_lost(rig: Any, compacted: str) -> None:
     """Methods, pads and holes are told, an unfitting wish is refused; the target has no topic afterwards."""
     with rig.export(compacted) as export, rig.cluster() as cluster:
@@ -257,6 +274,30 @@ def test_a_group_with_members_is_not_moved_beneath_them(rig: Any) -> None:
         assert restored.maps[(topic, 0)].position(1) == 2
 
 
+def test_an_offset_map_is_kept_as_evidence(rig: Any, compacted: str) -> None:
+    """Sealed in as many parts as it takes, named by the restore, and read back the same map."""
+    with rig.export(compacted) as export:
+        restored = rig.restore(export, Options(prefix="kept-", wish="mapped"))
+    vault = throwaway_vault()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restore_record, "_RUNS", 2)
+        restore_record.record_restore(vault, "ledger", restored, None)
+    fact = latest_fact(vault, "ledger", restore_record.RESTORE)
+    assert fact is not None
+    [said] = fact.body["maps"]
+    parts = {str(each.key): each for each in facts(vault, "ledger", restore_record.OFFSET_MAP)}
+    assert len(said["facts"]) > 1
+    assert restore_record.joined([parts[name] for name in said["facts"]]) == restored.maps[(f"kept-{compacted}", 0)]
+
+
+def test_access_rules_are_made_where_they_are_asked_for(rig: Any) -> None:
+    """A rule of the source's topic holds in the target for its new name; made twice, it is there once."""
+    wanted = Acl(2, f"rules-{time.time_ns()}", 3, "User:nobody", "*", 3, 3)
+    with rig.cluster() as cluster:
+        assert create_rules(cluster, [wanted]) == create_rules(cluster, [wanted]) == 1
+        assert (acls(cluster) or ()).count(wanted) == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
@@ -269,7 +310,7 @@ def test_a_group_with_members_is_not_moved_beneath_them(rig: Any) -> None:
 )
 def test_a_comparison_finds_what_differs(rig: Any, damage: str, what: str) -> None:
     """One byte, one record, one time or one group's position: each is found and told, and no record's text is."""
-    one, other = rig.make("one"), rig.make("other")
+    one, other = (rig.make(label, configs={"retention.ms": "-1"}) for label in ("one", "other"))
     producer = rig.producer()
     for topic in (one, other):
         for number in range(10):

@@ -10,7 +10,10 @@ from typing import Any
 
 import duckdb
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from dr_assets.cli import kafka_restore
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.kafka.compare import compare
@@ -21,6 +24,7 @@ from dr_assets.stores.kafka.restore_export import export_source
 from dr_assets.stores.kafka.restore_plan import Cut, Options, plan_restore
 from dr_assets.stores.kafka.restore_rules import rules_for
 from dr_assets.stores.kafka.restore_source import Commit
+from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.storage.memory import MemoryStore
 
 
@@ -139,6 +143,53 @@ def test_a_table_holds_what_a_reader_of_committed_transactions_sees(rig: Any, ca
     assert timed.records == 10
     with pytest.raises(PolicyError, match="parquet_exists"):
         to_parquet(source, committed.path, ranges)
+
+
+def test_the_verbs_plan_restore_compare_and_record(
+    rig: Any, captured: Any, capture_rig: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan touches nothing; then all is restored, compared and on record; what differs later ends with 1."""
+    topic = rig.make("verbs", 2)
+    producer = rig.producer()
+    for number in range(100):
+        producer.produce(topic, b"%d" % number)
+    producer.flush()
+    vault, dataset = captured(topic), capture_rig.make_dataset((topic,))
+    for name, value in (
+        ("vault_or_bundle", vault), ("vault_of", vault), ("estate_of", None), ("topics_of", dataset),
+        ("topic_eraser", None),
+    ):  # fmt: skip
+        monkeypatch.setattr(kafka_restore, name, lambda *_, value=value, **__: value)
+    monkeypatch.setattr(kafka_restore, "record_blanked", lambda *_, **__: None)
+    app = typer.Typer()
+    app.command("restore")(kafka_restore.restore)
+    app.command("compare")(kafka_restore.compare_command)
+    app.command("to-parquet")(kafka_restore.to_parquet_command)
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+    to = ("events", "--into", rig.target.bootstrap, "--topic", f"{topic}=new-{topic}")
+    state = ("--state", str(rig.folder / "s.json"))
+    planned = run("restore", *to, "--plan", "--json")
+    assert json.loads(planned.stdout)["offsets"] == 100
+    assert "identical" in run("restore", *to, "--plan").output
+    done = run("restore", *to, *state, "--record", "--throttle", "50")
+    assert done.exit_code == 0, done.output
+    assert "all equal, offsets too" in done.output
+    fact = latest_fact(vault, "events", "kafka_restore")
+    assert fact is not None
+    assert fact.body["identical"] is True
+    beside = ("events", "--with", rig.target.bootstrap, "--topic", f"{topic}=new-{topic}")
+    assert run("compare", *beside).exit_code == 0
+    more = rig.producer(**{"bootstrap.servers": rig.target.bootstrap})
+    more.produce(f"new-{topic}", b"one more")
+    more.flush()
+    differing = run("compare", *beside)
+    assert differing.exit_code == 1
+    assert "a record more" in differing.output
+    table = run("to-parquet", "events", str(rig.folder / "t.parquet"), "--topic", topic, "--json")
+    assert json.loads(table.stdout)["records"] == 100
 
 
 def test_access_rules_follow_a_topic_to_its_new_name() -> None:
