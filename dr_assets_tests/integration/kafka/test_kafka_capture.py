@@ -12,12 +12,23 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
+from dr_assets.engines.kafka.noida import NoidaServer
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.estate.errors import SourceError
+from dr_assets.stores.kafka import fetcher
 from dr_assets.stores.kafka.capture_facts import gaps, record_capture, recreated, settle, unsettled_gaps
 from dr_assets.stores.kafka.export import open_export
+from dr_assets.stores.kafka.fetching import fetch
 from dr_assets.stores.kafka.line import Security
 from dr_assets.stores.kafka.position import stored_recovery_point
 from dr_assets.stores.kafka.wire import EARLIEST, Cluster
@@ -254,10 +265,21 @@ def test_a_compacted_topic_is_exported_anew(
 def test_what_continues_a_cluster_is_kept_as_versions(
     rig: ModuleType, vaults: Vaults, kafka: KafkaServer, topic: Callable[..., str], registry: "Registry"
 ) -> None:
-    """Groups' offsets with metadata, topics' own configuration, a registry's subjects: now, and as of before."""
+    """Groups' offsets with metadata, topics' configuration, access rules, a registry's subjects: now, and as before."""
     name = topic(name="kept", partitions=2, configs={"retention.ms": "1234567890"})
     dataset = rig.make_dataset([name], groups=("kept-*",), schema_registry_env="REGISTRY")
     vault, group = vaults(dataset), f"kept-{secrets.token_hex(4)}"
+    rule = AclBinding(
+        ResourceType.TOPIC,
+        name,
+        ResourcePatternType.LITERAL,
+        "User:carol",
+        "*",
+        AclOperation.READ,
+        AclPermissionType.ALLOW,
+    )
+    admin = AdminClient(kafka.client_config())
+    admin.create_acls([rule])[rule].result(ANSWER_S)
     rig.produce(kafka.bootstrap, name, rig.random_values(30))
     with rig.CaptureThread(vault, dataset, kafka.bootstrap, registry=registry.url) as capture:
         capture.wait_stored()
@@ -279,6 +301,7 @@ def test_what_continues_a_cluster_is_kept_as_versions(
     assert [(each["subject"], each["version"]) for each in export.subjects] == [
         ("bets-value", 1), ("bets-value", 2), ("players/é-value", 1)
     ]  # fmt: skip
+    assert (name, "User:carol") in {(each["resource_name"], each["principal"]) for each in export.acls}
     assert not any(known.startswith("dr-assets.") for known in export.groups)
     early = open_export(vault, "events", as_of=before)
     assert (early.groups[group][(name, 0)].offset, early.groups[group][(name, 0)].metadata) == (7, "seven\0")
@@ -345,6 +368,34 @@ def test_a_kept_capture_fact_of_another_cluster_begins_a_chain_of_its_own(
     with rig.CaptureThread(vault, dataset, kafka.bootstrap) as capture:
         report = capture.wait_stored()
     assert (report.writer_epoch, rig.packs(vault)[0].header.first) == (1, 0)
+
+
+def test_the_emulator_is_captured_too_and_not_asked_without_end(
+    rig: ModuleType, vaults: Vaults, noida: NoidaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without long polls or, for some fetches, topic ids: the same bytes, and no more fetches than a broker would get."""
+    asked: list[float] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        asked.append(time.monotonic())
+        return fetch(*arguments, **named)
+
+    monkeypatch.setattr(fetcher, "fetch", counted)
+    admin = AdminClient({"bootstrap.servers": noida.bootstrap})
+    admin.create_topics([NewTopic("emulated", 2, 1)])["emulated"].result(ANSWER_S)
+    rig.produce(noida.bootstrap, "emulated", rig.random_values(100))
+    dataset = rig.make_dataset(["emulated"])
+    vault = vaults(dataset)
+    with rig.CaptureThread(vault, dataset, noida.bootstrap) as capture:
+        capture.wait_stored()
+        asked.clear()
+        capture.wait_stored()
+        capture.wait_stored()
+        waits = (asked[-1] - asked[0]) / (dataset.linger.total_seconds() / 2)
+        assert len(asked) <= waits + 2
+    with Cluster.connect(noida.bootstrap) as connected:
+        stored = rig.stored_bytes(vault, (_id(connected, "emulated"), 0, 0))
+        assert stored == rig.source_bytes(connected, "emulated")
 
 
 class Registry:
