@@ -62,10 +62,17 @@ def copy_command(
     if follow:
         _follow(estate, declared, work)
         return
-    _say_copied(take_copy(estate, declared, work, full=full), as_json=as_json)
+    copy_bucket(estate, declared, work, full=full, as_json=as_json)
 
 
-def take_copy(estate: Estate, declared: BucketDataset, work: Path | None, *, full: bool) -> "CopyResult":
+def copy_bucket(
+    estate: Estate, declared: BucketDataset, work: Path | None = None, *, full: bool = False, as_json: bool = False
+) -> None:
+    """One run, told."""
+    _say_copied(_take_copy(estate, declared, work, full=full), as_json=as_json)
+
+
+def _take_copy(estate: Estate, declared: BucketDataset, work: Path | None, *, full: bool) -> "CopyResult":
     """One run, its progress on standard error."""
     from dr_assets.stores.bucket.copy import Asked, CopyProgress, copy  # noqa: PLC0415 - other verbs don't wait for it
     from dr_assets.stores.bucket.site import open_source  # noqa: PLC0415 - as above

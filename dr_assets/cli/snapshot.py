@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from dr_assets.cli.bucket import copy_bucket
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, dsn_of, estate_of, postgres_of, vault_of
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lsn import format_lsn
@@ -29,9 +30,16 @@ def snapshot(
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well."""
+    """Stream a base backup straight into the vault; it becomes usable once the WAL it needs is stored as well.
+
+    Of a bucket: copy what is new, as `dr-assets bucket copy` does.
+    """
     keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
+    bucket = estate.buckets().get(dataset)
+    if bucket is not None:
+        copy_bucket(estate, bucket, as_json=as_json)
+        return
     declared = postgres_of(estate, dataset)
     dsn = dsn_of(declared)
     vault = vault_of(estate, declared.vault, signing=True, role="roller")

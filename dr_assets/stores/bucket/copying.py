@@ -66,6 +66,8 @@ class Copying:
 
     def markers(self) -> None:
         """Every delete marker, behind the versions: whose it is, the versions of its name may have to tell."""
+        if not self.reader.whose.is_by_name:
+            self._note(all_of_it=True)
         for todo in self.index.todo(markers=True):
             by_name = self.reader.whose.of(todo.row.name, {}, {}) if self.reader.whose.is_by_name else None
             row, sealed = self.reader.marker(todo, by_name or self.index.subject_of(todo.name_id))

@@ -46,13 +46,16 @@ class BucketPlanner(Planner):
         self._old_facts()
 
     def _kept_runs(self, runs: Sequence[Run]) -> list[Run]:
-        """Those of the window, what carries its begin, and all that they build on; all of them where nothing does."""
+        """Those of the window, what carries its begin, and all that they build on; all if nothing carries it."""
         begin = self._plan.window_begin
         by_name = {str(run.key): run for run in runs}
         kept = {str(run.key) for run in runs if run.manifest is None or run.manifest.listing_begin_at >= begin}
-        before = [run for run in reversed(runs) if str(run.key) not in kept]
-        carrier = next((run for run in before if self._is_sound(run)), None)
-        kept |= {str(run.key) for run in before} if carrier is None else {str(carrier.key)}
+        for run in reversed([run for run in runs if str(run.key) not in kept]):
+            kept.add(
+                str(run.key)
+            )  # also what is newer than the carrier and doesn't restore: nobody knows what it holds
+            if self._is_sound(run):
+                break
         for name in list(kept):
             kept |= {str(run.key) for run in _ancestors(by_name[name], by_name)}
         return [run for run in runs if str(run.key) in kept]

@@ -71,7 +71,8 @@ def open_site(
         return Site(vault, dataset, Names.of(dataset.name, None), Whose(dataset.subject, None), None, folder)
     id_key = subject_id_key(estate, env)
     names, whose = Names.of(dataset.name, id_key), Whose(dataset.subject, SubjectIds(id_key))
-    return Site(vault, dataset, names, whose, open_ring(estate, env, signing=signing), folder)
+    ring = open_ring(estate, env, signing=signing, role="writer" if signing else "reader")
+    return Site(vault, dataset, names, whose, ring, folder)
 
 
 def open_source(site: Site, env: Mapping[str, str]) -> Place:

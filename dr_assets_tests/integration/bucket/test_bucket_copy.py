@@ -19,7 +19,9 @@ from dr_assets.stores.bucket.plan import Wanted
 from dr_assets.stores.bucket.position import recovery_point
 from dr_assets.stores.bucket.runs import chain_to, newest_run, rows_of
 from dr_assets.stores.bucket.verify import verify_copy
+from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.retention.lock_check import check_locks
+from dr_assets.vault.storage.write_once import LOCK_TOLERANCE
 from dr_assets.vault.verify import verify
 from dr_assets_tests.integration.bucket.bucket_rig import NAME, World
 
@@ -82,13 +84,13 @@ def test_a_full_refers_to_what_is_stored_and_locks_it_as_long_as_itself(kyc: Wor
     assert run.manifest is not None
     assert len(chain_to(vault, run)) == 1
     assert run.manifest.refers
-    until = run.manifest.policy["retain_until"][:19]
+    until = parse_time(run.manifest.policy["retain_until"], "") - LOCK_TOLERANCE
     for obj in vault.objects(NAME):
         if str(obj.key) in run.manifest.refers:
             head = vault.store.head(str(obj.key), obj.version_id)
             assert head is not None
             assert head.lock is not None
-            assert head.lock.retain_until.isoformat()[:19] >= until
+            assert head.lock.retain_until >= until
     assert kyc.holds(kyc.restore(Wanted(versions="all"))[0]) == kyc.holds()
 
 
