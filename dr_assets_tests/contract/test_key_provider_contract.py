@@ -88,7 +88,7 @@ def in_kms(deaf_port: int) -> Case:
             endpoint=endpoint,
             access_key="AKIAEXAMPLE",
             secret_key="do-not-print-kms",
-            timeout_s=0.3 if endpoint else 5.0,
+            timeout_s=0.3 if endpoint else 60.0,
         )
 
     here, there = client_of("eu-central-1"), client_of("eu-west-1")
@@ -115,7 +115,7 @@ def in_openbao(server: BaoServer, other: BaoServer, silent: int) -> Case:
     wrong = Entry(role_id=role_id, secret_id="do-not-print-bao")
 
     def at(address: str, entry: Entry) -> OpenBaoKeyProvider:
-        return OpenBaoKeyProvider(BaoSession(address, entry, timeout_s=2.0), "dr-assets")
+        return OpenBaoKeyProvider(BaoSession(address, entry, timeout_s=60.0), "dr-assets")
 
     return Case(
         at(server.address, entry),

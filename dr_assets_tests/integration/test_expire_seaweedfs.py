@@ -46,8 +46,8 @@ def test_a_locked_object_stays_and_one_whose_lock_is_over_goes(
     """Compliance locks of a few seconds on half of the micros beneath fulls: those go, by version, and no other."""
     store = S3Store(make_client(region.endpoint, region.access_key, region.secret_key), bucket())
     vault = throwaway_vault(store=store)
-    soon = datetime.now(UTC) + timedelta(seconds=25)
-    put_pieces(vault, lambda number: soon if number % 2 else soon + timedelta(days=15))
+    put_pieces(vault, lambda number: datetime.now(UTC) + (timedelta(seconds=12) if number % 2 else timedelta(days=15)))
+    soon = datetime.now(UTC) + timedelta(seconds=12)
     assert roll_up(vault, "ledger", limits=Limits(size_bytes=8 * SIZE)).fulls == 2
     while store.now() <= soon + timedelta(seconds=1):
         time.sleep(0.5)

@@ -27,7 +27,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float | Non
 
 
 def _get(endpoint: Endpoint) -> str:
-    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=5)
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=60)
     try:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()

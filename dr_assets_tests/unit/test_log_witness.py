@@ -96,7 +96,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def _send(url: str, body: bytes, path: str = "/add-checkpoint", method: str = "POST") -> Answered:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     try:
         connection.request(method, path, body=body)
         answer = connection.getresponse()

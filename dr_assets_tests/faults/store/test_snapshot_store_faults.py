@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def dsn(engines_dir: Path, postgres_programs: Callable[[int], Any]) -> Iterator[str]:
     """A cluster of one database only: what a sweep copies some hundred times."""
-    settings = {"fsync": False, "autovacuum": False}
+    settings = {"fsync": False, "autovacuum": False, "wal_init_zero": False}
     with PostgresServer(engines_dir / "snapshot-faults", postgres_programs(17), settings=settings) as server:
         server.init()
         server.start()

@@ -29,7 +29,7 @@ from dr_assets_tests.faults.vault.sample import DATASET, Sample, build_sample
 BUCKET: Final = "adversary"
 WHOSE: Final = ("writer", "admin")
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
-LOOKS: Final = 5  # attacks pile up: the vault is opened after so many, unless after each
+LOOKS: Final = 10  # attacks pile up: the vault is opened after so many, unless after each
 FACTS: Final = ("capture", "snapshot", "drill", "inventory")
 _RULES: Final = {DATASET: (ThrowawayRetention("compliance"), timedelta(days=1))}
 

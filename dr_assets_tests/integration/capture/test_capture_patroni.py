@@ -119,7 +119,7 @@ def test_without_a_leader_nobody_is_gone_to(cluster: Any, patroni: Patroni) -> N
     """Patroni knows the servers and says that none leads: that is waited out, whatever the servers say themselves."""
     patroni.servers = [cluster.servers[0]]
     with pytest.raises(ConnectionLostError, match="no leader"):
-        Nodes(cluster.dsn(), [patroni.url]).open_primary(application_name="test", connect_timeout_s=3)
+        Nodes(cluster.dsn(), [patroni.url]).open_primary(application_name="test", connect_timeout_s=30)
 
 
 def test_while_patroni_is_silent_every_known_server_is_asked(cluster: Any, patroni: Patroni) -> None:
@@ -128,11 +128,11 @@ def test_while_patroni_is_silent_every_known_server_is_asked(cluster: Any, patro
     standby = cluster.standby(first)
     patroni.servers, patroni.leads = [first, standby], first
     nodes = Nodes(first.dsn(), [patroni.url])
-    nodes.open_primary(application_name="test", connect_timeout_s=3).close()
+    nodes.open_primary(application_name="test", connect_timeout_s=30).close()
     patroni.status = 503
     first.stop()
     standby.promote()
-    with nodes.open_primary(application_name="test", connect_timeout_s=3) as connection:
+    with nodes.open_primary(application_name="test", connect_timeout_s=30) as connection:
         assert str(standby.port) in connection.dsn
     assert nodes.trouble is not None
     assert "503" in nodes.trouble
@@ -156,12 +156,12 @@ def test_the_newest_of_two_primaries_is_chosen(cluster: Any) -> None:
     new.promote()
     nodes = zip(cluster.servers, node_dsns(cluster.dsn()), strict=True)
     assert all(str(server.port) in dsn for server, dsn in nodes)
-    with Nodes(cluster.dsn()).open_primary(application_name="test", connect_timeout_s=3) as connection:
+    with Nodes(cluster.dsn()).open_primary(application_name="test", connect_timeout_s=30) as connection:
         assert str(new.port) in connection.dsn
     new.stop()
     old.stop()
     with pytest.raises(ConnectionLostError, match="a standby"):
-        Nodes(cluster.dsn()).open_primary(application_name="test", connect_timeout_s=3)
+        Nodes(cluster.dsn()).open_primary(application_name="test", connect_timeout_s=30)
     third.stop()
 
 

@@ -142,13 +142,13 @@ def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
     own = rig.server_wal(server.data_dir, 1, segment, segment + 4096)
     with open_source(Nodes(dsn), "test") as connection:
         place = Place(dsn, dataset.slot, connection.identify_system(), rig.SEGMENT_BYTES)
-        assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=5)
+        assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=60)
         first = next(message for message in _received(connection) if isinstance(message, WalData))
         assert first.begin == segment + 4096
         connection.end_stream()
         other = own[:3000] + bytes([own[3000] ^ 1]) + own[3001:]
         with pytest.raises(DivergedError) as caught:
-            start_held_to(connection, place, Tail(segment + 4096, gone + other), patience_s=5)
+            start_held_to(connection, place, Tail(segment + 4096, gone + other), patience_s=60)
         assert caught.value.position == segment + 3000
         connection.end_stream()
         assert not caplog.records

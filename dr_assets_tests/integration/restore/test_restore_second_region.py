@@ -62,7 +62,7 @@ class World:
         bao.make_key("dr-assets")
         self.bao = bao
         role_id, secret_id = bao.make_role()
-        session = BaoSession(bao.address, Entry(role_id=role_id, secret_id=secret_id), timeout_s=2.0)
+        session = BaoSession(bao.address, Entry(role_id=role_id, secret_id=secret_id), timeout_s=60.0)
         keys = folder / "keys"
         keys.mkdir(mode=0o700)
         FileKeyProvider.create(keys)
