@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dr_assets.vault.log.checkpoint import malformed
@@ -20,6 +21,8 @@ ENTRY_LIMIT_BYTES: Final = 1024  # a leaf of ours; the format itself could hold 
 TILE_LIMIT_BYTES: Final = WIDTH * HASH_BYTES
 BUNDLE_LIMIT_BYTES: Final = WIDTH * (2 + ENTRY_LIMIT_BYTES)
 
+# Inner nodes that are remembered: of any two proofs the upper halves are nearly the same.
+_NODES_KEPT: Final = 1 << 14
 _LENGTH: Final = struct.Struct(">H")
 _PATH: Final = re.compile(
     r"tile/(?P<level>entries|[0-9]|[1-5][0-9]|6[0-3])/(?P<index>(?:x[0-9]{3}/)*[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?",
@@ -186,6 +189,7 @@ def bundles(size: int, entries: Sequence[bytes], held: Sequence[bytes]) -> dict[
 def range_root(size: int, read: Callable[[Tile], Sequence[bytes]]) -> RangeRoot:
     """The ranges of a tree of `size` whose hash tiles `read` hands out."""
 
+    @lru_cache(maxsize=_NODES_KEPT)
     def node(height: int, index: int) -> bytes:
         level, rest = divmod(height, HEIGHT)
         first = index << rest
