@@ -75,10 +75,12 @@ def register_subjects(url: str, subjects: Iterable[Mapping[str, Json]]) -> int:
     for name in dict.fromkeys(str(each["subject"]) for each in wanted):
         quoted = urllib.parse.quote(name, safe="")
         _send("PUT", f"{base}/mode/{quoted}", {"mode": "IMPORT"})
-        for each in (one for one in wanted if one["subject"] == name):
-            body = {key: each[key] for key in ("schema", "schemaType", "references", "id", "version")}
-            _send("POST", f"{base}/subjects/{quoted}/versions", body)
-        _send("PUT", f"{base}/mode/{quoted}", {"mode": "READWRITE"})
+        try:
+            for each in (one for one in wanted if one["subject"] == name):
+                body = {key: each[key] for key in ("schema", "schemaType", "references", "id", "version")}
+                _send("POST", f"{base}/subjects/{quoted}/versions", body)
+        finally:
+            _send("PUT", f"{base}/mode/{quoted}", {"mode": "READWRITE"})
     return len(wanted)
 
 
