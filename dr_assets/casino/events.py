@@ -69,7 +69,8 @@ def create_topics(bootstrap: str) -> None:
                 name: {"num_partitions": partitions, "replication_factor": 1} for name, partitions in TOPICS.items()
             }
             there = set(admin.list_topics())
-            admin.create_topics({name: how for name, how in wanted.items() if name not in there})
+            if lacking := {name: how for name, how in wanted.items() if name not in there}:
+                admin.create_topics(lacking)
         finally:
             admin.close()
     except KafkaError as error:

@@ -26,33 +26,34 @@ class Children:
     estate: EmbeddedEstate
 
     def workload(self, *, rate_per_s: float, reconnect: bool = False) -> Child:
-        """Money transactions at the offered rate until stopped; acknowledged commits go to `estate.ack_dir`."""
+        """Money transactions at the offered rate until stopped, published as events; `estate.ack_dir` has the acks."""
         args = ["-m", "dr_assets.casino", "--dsn-env", "CASINO_DSN", "--ack-dir", str(self.estate.ack_dir)]
-        args += ["--rate", str(rate_per_s), "--seed", "1"]
+        args += ["--rate", str(rate_per_s), "--seed", "1", "--brokers", self.estate.broker.bootstrap]
         return self._python("workload", [*args, "--reconnect"] if reconnect else args)
 
-    def capture(self, *, metrics_port: int) -> Child:
-        """`dr-assets capture ledger`, reporting to Dagster, with its metrics on loopback."""
-        args = ["-m", "dr_assets.cli", "capture", "ledger", "--report", "--metrics-port", str(metrics_port)]
-        return self._python("capture", args)
+    def capture(self, dataset: str, *, metrics_port: int) -> Child:
+        """`dr-assets capture` of a dataset, reporting to Dagster, with its metrics on loopback."""
+        args = ["-m", "dr_assets.cli", "capture", dataset, "--report", "--metrics-port", str(metrics_port)]
+        return self._python(f"capture-{dataset}", args)
 
     def webserver(self, *, port: int) -> Child:
         """The Dagster UI on loopback: it has no login, so nothing else may reach it."""
         workspace = str(ROOT / "workspace.yaml")
         args = ["-m", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
-        child = self._python("webserver", args)
+        child = self._python("webserver", args, minds_people=True)
         _wait_for_page(f"http://127.0.0.1:{port}/server_info", child)
         return child
 
     def daemon(self) -> Child:
         """Sensors, schedules, queues and freshness."""
-        return self._python("daemon", ["-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")])
+        args = ["-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")]
+        return self._python("daemon", args, minds_people=True)
 
     def materialize(self, selection: str) -> float:
         """Materializes assets as one Dagster run; returns how long that took, in seconds. Raises SourceError."""
         begin = time.monotonic()
         args = ["-m", "dagster", "asset", "materialize", "--select", selection, "-m", "dr_assets.definitions"]
-        child = self._python("materialize", args)
+        child = self._python("materialize", args, minds_people=True)
         if child.wait(_MATERIALIZE_TIMEOUT_S) != 0:
             raise SourceError(
                 "demo.materialize_failed",
@@ -61,9 +62,9 @@ class Children:
             )
         return time.monotonic() - begin
 
-    def _python(self, name: str, args: list[str]) -> Child:
-        log_path = self.estate.logs / f"{name}.log"
-        return start_child([sys.executable, *args], cwd=ROOT, env=self.estate.child_env(), log_path=log_path)
+    def _python(self, name: str, args: list[str], *, minds_people: bool = False) -> Child:
+        log_path, env = self.estate.logs / f"{name}.log", self.estate.child_env(minds_people=minds_people)
+        return start_child([sys.executable, *args], cwd=ROOT, env=env, log_path=log_path)
 
 
 def _wait_for_page(url: str, child: Child) -> None:

@@ -21,13 +21,17 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dr_assets.casino import schema
+from dr_assets.casino.events import create_topics
+from dr_assets.engines.kafka.find import find_broker
 from dr_assets.engines.placement import engine_home
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import FilerSync, Identity, SeaweedRegion
 from dr_assets.estate.model import Estate
+from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.vault.connect import init_vault
 from dr_assets.vault.roles.documents import documents
+from dr_assets.vault.subjects.connect import declared_of, init_ring
 
 PRIMARY_MAJOR = 17
 # A ledger's primary: durable, and with a slot that can't fill the disk unnoticed.
@@ -40,13 +44,13 @@ PRIMARY_SETTINGS: dict[str, str | int | float | bool] = {
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
 }
-_ENGINE_FOLDERS = ("primary", "region-a", "region-b", "dagster-db")
+_ENGINE_FOLDERS = ("primary", "broker", "documents", "region-a", "region-b", "dagster-db")
 _CASINO_DSN_ENV = "CASINO_DSN"
 
 
 @dataclass
 class EmbeddedEstate:
-    """Primary ledger, two regions with replication, and Dagster's own storage, under one folder.
+    """The casino's ledger, broker and documents, two regions with replication, and Dagster's own storage.
 
     `home` is where people look (`.demo/`); the data of engines lies elsewhere when an unprivileged child can't reach
     it, which `note` is then told. `env` holds what the declarations name, secrets included: give it to children,
@@ -82,11 +86,14 @@ class EmbeddedEstate:
         """Logs of the children that run as ourselves."""
         return self.home / "logs"
 
-    def child_env(self) -> dict[str, str]:
+    def child_env(self, *, minds_people: bool = False) -> dict[str, str]:
         """Our own environment plus the estate's: for children that run as ourselves.
 
-        Not the administrator's keys where duties have keys of their own: no child could do what isn't its duty.
+        Not the administrator's keys where duties have keys of their own: no child could do what isn't its duty. Who
+        `minds_people` has them all the same, for people's keys lie with no other right (docs/keys.md).
         """
+        if minds_people:
+            return {**os.environ, **self.env}
         places = [place for place in self.estate.vaults.values() if place.roles]
         own = {name for place in places for name in (place.access_key_env, place.secret_key_env)}
         return {name: value for name, value in {**os.environ, **self.env}.items() if name not in own}
@@ -96,7 +103,16 @@ class EmbeddedEstate:
         return {
             "postgres": _version(self.primary.programs.version, self.primary.programs.origin),
             "seaweedfs": _version(self.region_a.programs.version, self.region_a.programs.origin),
+            "kafka": self.broker.describe(),
         }
+
+    def kill_sources(self) -> None:
+        """The casino's servers die at once, and nothing of them is left: what comes back comes from the vault."""
+        sources = (self.primary, self.broker, self.documents)
+        for source in sources:
+            source.kill()
+        for source in sources:
+            shutil.rmtree(source.data_dir)
 
     def _start(self, stack: ExitStack) -> None:
         data = self._clean_home()
@@ -105,16 +121,21 @@ class EmbeddedEstate:
         self.region_b = SeaweedRegion(data / "region-b", "region-b", weed, identities=self._identities("standby"))
         self.primary = PostgresServer(data / "primary", programs, settings=PRIMARY_SETTINGS, name="ledger-primary")
         self.dagster_db = PostgresServer(data / "dagster-db", programs, name="dagster-storage")
-        for engine in (self.region_a, self.region_b, self.primary, self.dagster_db):
+        self.documents = SeaweedRegion(data / "documents", "documents", weed)
+        found = find_broker(resolve=False)
+        self.note(f"broker: {found.why}")
+        self.broker = found.server(data / "broker", name="game-events")
+        for engine in (self.region_a, self.region_b, self.primary, self.dagster_db, self.documents, self.broker):
             stack.enter_context(engine)
         with ThreadPoolExecutor() as pool:  # they wait for themselves, not for each other
             ready = [pool.submit(self._make_vaults), pool.submit(self._make_ledger)]
-            ready.append(pool.submit(self._make_dagster_storage))
+            ready += [pool.submit(self._make_dagster_storage), pool.submit(self._make_broker)]
+            ready.append(pool.submit(self._make_documents))
         for future in ready:
             future.result()
         self.sync = stack.enter_context(FilerSync(self.region_a, self.region_b))
         self._write_env_file()
-        for text in dict.fromkeys([*self.primary.notes, *self.region_a.notes]):
+        for text in dict.fromkeys([*self.primary.notes, *self.region_a.notes, *self.broker.notes]):
             self.note(text)
 
     def _clean_home(self) -> Path:
@@ -126,7 +147,7 @@ class EmbeddedEstate:
         for folder in {self.home, data}:
             for name in (*_ENGINE_FOLDERS, *(f"{name}.run" for name in _ENGINE_FOLDERS), "sandbox"):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("acks", "logs", "keys", "dagster_home", "spool"):
+        for name in ("acks", "logs", "keys", "dagster_home", "spool", "work"):
             shutil.rmtree(self.home / name, ignore_errors=True)
             (self.home / name).mkdir(mode=0o700)
         for name in ("env", "report.json"):
@@ -151,6 +172,8 @@ class EmbeddedEstate:
                 place.secret_key_env: region.secret_key,
             }
             init_vault(self.estate, vault, self.env)
+        self.env[declared_of(self.estate).id_key_env] = str(keys / "subject-ids")
+        init_ring(self.estate, self.env)
 
     def _identities(self, vault: str) -> list[Identity]:
         """New keys for each declared role of a vault, with the rights of that duty; the children find them in `env`."""
@@ -175,6 +198,23 @@ class EmbeddedEstate:
         self.env[_CASINO_DSN_ENV] = _dsn(target, "casino", owner)
         schema.create(self.env[_CASINO_DSN_ENV])
 
+    def _make_broker(self) -> None:
+        self.broker.start()
+        self.env[self.estate.topics()["game_events"].bootstrap_env] = self.broker.bootstrap
+        create_topics(self.broker.bootstrap)
+
+    def _make_documents(self) -> None:
+        """The casino's own store, with nothing locked: whoever loses it has lost it."""
+        self.documents.start()
+        kyc = self.estate.buckets()["kyc"]
+        self.documents.create_bucket(kyc.bucket, object_lock=False)
+        self.documents.client().put_bucket_versioning(Bucket=kyc.bucket, VersioningConfiguration={"Status": "Enabled"})
+        self.env |= {
+            kyc.endpoint_env: self.documents.endpoint,
+            kyc.access_key_env: self.documents.access_key,
+            kyc.secret_key_env: self.documents.secret_key,
+        }
+
     def _make_dagster_storage(self) -> None:
         self.dagster_db.init()
         self.dagster_db.start()
@@ -186,6 +226,7 @@ class EmbeddedEstate:
         shutil.copy(Path(__file__).parents[2] / "dagster.yaml", dagster_home)
         self.env |= {
             "DAGSTER_HOME": str(dagster_home),
+            WORK_DIR_ENV: str(self.home / "work"),
             "DAGSTER_PG_HOST": str(target["host"]),
             "DAGSTER_PG_PORT": str(target["port"]),
             "DAGSTER_PG_DB": "dagster",

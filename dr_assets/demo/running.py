@@ -4,12 +4,14 @@ What belongs here: the order of starting, what is printed, watching the children
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from dr_assets.demo.children import Children
+from dr_assets.demo.documents_story import DocumentsStory
 from dr_assets.demo.embedded import EmbeddedEstate
 from dr_assets.demo.lock import run_lock
 from dr_assets.demo.progress import Steps
@@ -29,24 +31,28 @@ def keep_running(home: Path, console: Console, *, rate_per_s: float, port: int) 
             step.says = ", ".join(f"{name} {version}" for name, version in estate.describe_engines().items())
         children = Children(estate)
         running: list[Child] = []
-        with steps.step("start the casino's workload and the capture"):
-            metrics_port = free_port()
+        metrics_ports = {"ledger": free_port(), "game_events": free_port()}
+        with steps.step("start the casino's workload and the captures") as step:
             running.append(stack.enter_context(children.workload(rate_per_s=rate_per_s, reconnect=True)))
-            running.append(stack.enter_context(children.capture(metrics_port=metrics_port)))
-        with steps.step("take the first base backup through Dagster") as step:
-            step.says = f"{children.materialize('key:ledger/snapshot'):.1f} s"
+            for dataset, metrics_port in metrics_ports.items():
+                running.append(stack.enter_context(children.capture(dataset, metrics_port=metrics_port)))
+            step.says = f"{DocumentsStory(estate).put()} documents put"
+        with steps.step("take the first copies through Dagster (ledger/snapshot, kyc/bucket_copy)") as step:
+            step.says = f"{children.materialize('key:ledger/snapshot or key:kyc/bucket_copy'):.1f} s"
         with steps.step("start Dagster's daemon and UI"):
             ui_port = port or free_port()
             running.append(stack.enter_context(children.daemon()))
             running.append(stack.enter_context(children.webserver(port=ui_port)))
-        _say_where(console, estate, ui_port, metrics_port)
+        _say_where(console, estate, ui_port, metrics_ports)
         _watch(running, steps)
 
 
-def _say_where(console: Console, estate: EmbeddedEstate, ui_port: int, metrics_port: int) -> None:
+def _say_where(console: Console, estate: EmbeddedEstate, ui_port: int, metrics_ports: Mapping[str, int]) -> None:
     lines = {
         "Dagster UI": f"http://127.0.0.1:{ui_port}",
-        "capture's metrics": f"http://127.0.0.1:{metrics_port}/metrics",
+        **{f"metrics of {name}": f"http://127.0.0.1:{port}/metrics" for name, port in metrics_ports.items()},
+        "broker": f"{estate.broker.bootstrap} ({estate.broker.describe()})",
+        "documents": estate.documents.endpoint,
         "logs": str(estate.logs),
         "environment for dr-assets": f"set -a; . {estate.home / 'env'}; set +a",
     }

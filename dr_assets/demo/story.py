@@ -1,13 +1,14 @@
-"""The story of `make demo`: a ledger under load loses its primary, and comes back from the vault alone.
+"""The story of `make demo`: a casino under load loses its servers, and comes back from the vault alone.
 
-What belongs here: the order of events and what is measured. What stays out: how anything is done (stores/, proving/,
-reconciliation/), and what counts as a kept promise (report.py).
+What belongs here: the order of events, the ledger's own, and what is measured. What stays out: topics and documents
+(events_story.py, documents_story.py), how anything is done (stores/, proving/, reconciliation/), and what counts as a
+kept promise (report.py).
 """
 
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,13 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from dr_assets.casino.acks import read_acks
+from dr_assets.casino.events import Place
 from dr_assets.casino.incident import Planted, has_transfer, plant_bad_transaction
 from dr_assets.casino.loss import Loss, measure_loss
 from dr_assets.demo.children import Children
+from dr_assets.demo.documents_story import DocumentsBack, DocumentsStory
 from dr_assets.demo.embedded import EmbeddedEstate
+from dr_assets.demo.events_story import EventsBack, bring_events_back, commit_place
 from dr_assets.demo.lock import run_lock
 from dr_assets.demo.progress import Step, Steps
 from dr_assets.demo.report import DemoReport, NegativeControls, judge, show
@@ -27,17 +31,18 @@ from dr_assets.drills.controls import plant_and_catch
 from dr_assets.engines.supervise import Child
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import SourceError
-from dr_assets.estate.model import PostgresDataset
+from dr_assets.estate.model import Dataset, PostgresDataset
+from dr_assets.proving.erasures import erasures_for
 from dr_assets.reconciliation.run import Reconciliation, reconcile
-from dr_assets.stores.postgres.plan import plan_restore
+from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
 from dr_assets.stores.postgres.restore import Restored, RestoreProgress, restore
 from dr_assets.stores.postgres.target import Target
 from dr_assets.vault.connect import open_vault
-from dr_assets.vault.facts import latest_fact
+from dr_assets.vault.facts import Fact, latest_fact
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import VerifyReport, verify
 
-_STEPS = 8
+_STEPS = 12
 _CAPTURE_STOP_S = 60.0
 _SETTLE_S = 3.0
 
@@ -69,6 +74,21 @@ class Recovery:
     books: Reconciliation
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run came to."""
+
+    incident: Incident
+    loss: Loss
+    latest: Recovery
+    before: Recovery
+    reached: bool
+    controls: NegativeControls
+    events: EventsBack
+    documents: DocumentsBack
+    verified: VerifyReport
+
+
 def tell(home: Path, console: Console, pace: Pace) -> DemoReport:
     """Runs the whole story under `home`, prints and writes the report, and stops everything it started.
 
@@ -95,64 +115,90 @@ class _Story:
 
     def run(self) -> DemoReport:
         self._start_estate()
-        workload, capture = self._start_traffic()
-        self._take_snapshot()
+        workload, captures = self._start_traffic()
+        self._take_copies()
+        self._forget_somebody()
+        committed = self._commit_a_place()
         incident = self._let_it_go_wrong(workload)
-        self._stop_capture(capture)
-        vault = open_vault(self._estate.estate, self._dataset.vault, self._estate.env, role="writer")
+        self._stop_captures(captures)
+        vault = self._opened()
         latest, loss = self._restore_latest(vault, incident)
         before, reached, controls = self._restore_before(vault, incident)
+        events = self._restore_events(vault, committed)
+        back = self._restore_documents(vault)
         verified = self._verify(vault)
-        return self._report(incident, loss, (latest, before), reached, controls, verified, vault)
+        outcome = Outcome(incident, loss, latest, before, reached, controls, events, back, verified)
+        return self._report(outcome, latest_fact(vault, self._dataset.name, "snapshot"))
 
     def _start_estate(self) -> None:
         with self._steps.step("start the embedded estate") as step:
             declared = load_estate(default_defs_dir())
             self._dataset: PostgresDataset = declared.postgres()["ledger"]
+            self._topics = declared.topics()["game_events"]
             self._estate = self._stack.enter_context(EmbeddedEstate(declared, self._home, self._steps.note))
             self._children = Children(self._estate)
+            self._documents = DocumentsStory(self._estate)
             step.says = ", ".join(f"{name} {version}" for name, version in self._estate.describe_engines().items())
 
-    def _start_traffic(self) -> tuple[Child, Child]:
-        with self._steps.step("start the casino's workload and the capture") as step:
+    def _start_traffic(self) -> tuple[Child, list[Child]]:
+        with self._steps.step("start the casino's workload and the captures") as step:
             workload = self._stack.enter_context(self._children.workload(rate_per_s=self._pace.rate_per_s))
-            capture = self._stack.enter_context(self._children.capture(metrics_port=0))
-            self._watch_load(step, self._pace.load_s, workload, capture)
-        return workload, capture
+            captures = [
+                self._stack.enter_context(self._children.capture(dataset.name, metrics_port=0))
+                for dataset in (self._dataset, self._topics)
+            ]
+            step.says = f"{self._documents.put()} documents put"
+            self._watch_load(step, self._pace.load_s, workload, *captures)
+        return workload, captures
 
-    def _take_snapshot(self) -> None:
-        with self._steps.step("take a base backup through Dagster (ledger/snapshot)") as step:
-            took_s = self._children.materialize("key:ledger/snapshot")
+    def _take_copies(self) -> None:
+        with self._steps.step("copy through Dagster (ledger/snapshot, kyc/bucket_copy)") as step:
+            took_s = self._children.materialize("key:ledger/snapshot or key:kyc/bucket_copy")
             step.says = f"run of {took_s:.1f} s"
 
+    def _forget_somebody(self) -> None:
+        with self._steps.step("erase a player, behind the copies") as step:
+            step.says = self._documents.forget()
+
+    def _commit_a_place(self) -> dict[Place, int]:
+        with self._steps.step("let a consumer group read, and commit its place") as step:
+            committed = commit_place(self._estate.broker.bootstrap, self._opened(), self._topics)
+            step.says = f"{sum(committed.values()):,} events in {len(committed)} partitions"
+        return committed
+
     def _let_it_go_wrong(self, workload: Child) -> Incident:
-        with self._steps.step("plant a bad transaction, then kill the primary with SIGKILL mid-load") as step:
+        with self._steps.step("plant a bad transaction, then kill primary, broker and documents mid-load") as step:
             self._watch_load(step, self._pace.load_s, workload)
             planted = plant_bad_transaction(self._estate.env["CASINO_DSN"])
             self._watch_load(step, _SETTLE_S, workload)
             crashed_at = datetime.now(UTC)
-            self._estate.primary.kill()
+            self._estate.kill_sources()
             workload.wait(_CAPTURE_STOP_S)
-            # Gone for good: whatever comes back now comes from the vault.
-            shutil.rmtree(self._estate.primary.data_dir)
-            step.says = f"at {crashed_at:%H:%M:%S.%f}Z; its data directory is deleted as well"
+            step.says = f"SIGKILL at {crashed_at:%H:%M:%S.%f}Z; their data directories are deleted as well"
         return Incident(planted, crashed_at)
 
-    def _stop_capture(self, capture: Child) -> None:
-        with self._steps.step("let the capture store what it had received"):
-            code = capture.stop(grace_s=_CAPTURE_STOP_S)
-            if code != 0:
-                raise SourceError(
-                    "demo.capture_failed",
-                    f"the capture ended with return code {code}; its log ends:\n{capture.log_tail(15)}",
-                    f"the whole log is {capture.log_path}",
-                )
+    def _stop_captures(self, captures: list[Child]) -> None:
+        with (
+            self._steps.step("let the captures store what they had received"),
+            ThreadPoolExecutor(len(captures)) as pool,
+        ):
+            codes = list(pool.map(lambda capture: capture.stop(grace_s=_CAPTURE_STOP_S), captures))
+            for capture, code in zip(captures, codes, strict=True):
+                if code != 0:
+                    raise SourceError(
+                        "demo.capture_failed",
+                        f"{capture.name} ended with return code {code}; its log ends:\n{capture.log_tail(15)}",
+                        f"the whole log is {capture.log_path}",
+                    )
+
+    def _opened(self) -> Vault:
+        return open_vault(self._estate.estate, self._dataset.vault, self._estate.env, role="writer")
 
     def _restore_latest(self, vault: Vault, incident: Incident) -> tuple[Recovery, Loss]:
         with self._steps.step("restore from the vault alone, to the end of what is stored") as step:
             begin_s = time.monotonic()
             plan = plan_restore(vault, self._dataset.name, Target.parse("latest"))
-            with restore(plan, vault, self._sandbox("latest"), progress=_shower(step)) as restored:
+            with self._restored(plan, vault, "latest", step) as restored:
                 recovery = _judge_books(restored, self._dataset, begin_s, step)
                 loss = measure_loss(self._estate.ack_dir, restored.dsn(), crashed_at=incident.crashed_at)
             step.says = f"{loss.acknowledged:,} acknowledged, {loss.lost} lost, {recovery.books.breaks_total} breaks"
@@ -163,7 +209,7 @@ class _Story:
             begin_s = time.monotonic()
             planted = incident.planted
             plan = plan_restore(vault, self._dataset.name, Target("time", at=planted.good_at))
-            with restore(plan, vault, self._sandbox("before"), progress=_shower(step)) as restored:
+            with self._restored(plan, vault, "before", step) as restored:
                 recovery = _judge_books(restored, self._dataset, begin_s, step)
                 stopped = restored.stopped is not None
                 good = has_transfer(restored.dsn(), planted.good_transfer_id)
@@ -175,52 +221,79 @@ class _Story:
             planted=controls.planted, caught=controls.caught, missed=list(controls.missed)
         )  # fmt: skip
 
+    def _restored(self, plan: RestorePlan, vault: Vault, name: str, step: Step) -> AbstractContextManager[Restored]:
+        erasures = erasures_for(self._estate.estate, self._dataset, vault, self._estate.env)
+        return restore(plan, vault, self._sandbox(name), progress=_shower(step), erasures=erasures)
+
+    def _restore_events(self, vault: Vault, committed: dict[Place, int]) -> EventsBack:
+        with self._steps.step("restore the topics into a new cluster") as step:
+            back = bring_events_back(
+                vault, self._topics, self._sandbox("events"), self._estate.ack_dir, committed, step.show
+            )
+            step.says = f"{back.records:,} records at their offsets, {back.lost} of {back.acknowledged:,} lost"
+        return back
+
+    def _restore_documents(self, vault: Vault) -> DocumentsBack:
+        with self._steps.step("restore the documents into a new bucket") as step:
+            back = self._documents.bring_back(vault, self._sandbox("documents"), step.show)
+            step.says = f"{back.restored} of {back.due}; {back.gone} of {back.erased} erased is gone"
+        return back
+
     def _verify(self, vault: Vault) -> VerifyReport:
         with self._steps.step("re-read and verify every object in the vault") as step:
             report = verify(vault, progress=lambda done, total, _: step.show(f"{done} objects", done, total))
             step.says = f"{report.objects_total} objects, {report.objects_locked} locked, {len(report.errors)} damaged"
         return report
 
-    def _report(
-        self,
-        incident: Incident,
-        loss: Loss,
-        recoveries: tuple[Recovery, Recovery],
-        reached: bool,  # noqa: FBT001 - a fact among facts
-        controls: NegativeControls,
-        verified: VerifyReport,
-        vault: Vault,
-    ) -> DemoReport:
-        latest, _ = recoveries
-        snapshot = latest_fact(vault, self._dataset.name, "snapshot")
+    def _report(self, outcome: Outcome, snapshot: Fact | None) -> DemoReport:
         body = snapshot.body if snapshot else {}
-        age_s = self._dataset.rpo.total_seconds() * 10  # nothing recovered is as bad as it gets
-        if latest.last_commit_at is not None:
-            age_s = max(0.0, (incident.crashed_at - latest.last_commit_at).total_seconds())
+        loss, latest, both = outcome.loss, outcome.latest, (outcome.latest, outcome.before)
+        events, documents, verified = outcome.events, outcome.documents, outcome.verified
+        kyc = self._estate.estate.buckets()["kyc"]
         return DemoReport(
             ok=False,
             broken_promises=[],
-            crashed_at=incident.crashed_at,
+            crashed_at=outcome.incident.crashed_at,
             commits_acknowledged=loss.acknowledged,
             commits_lost=loss.lost,
             commits_per_s=_commits_per_s(self._estate.ack_dir),
             loss_window_ms=loss.loss_window_ms,
-            recovery_point_age_s=age_s,
+            recovery_point_age_s=_age_s(outcome, self._dataset, latest.last_commit_at),
             recovery_duration_s=latest.duration_s,
             recovery_phases_s=latest.phases_s,
             rpo_s=self._dataset.rpo.total_seconds(),
             rto_s=self._dataset.rto.total_seconds(),
-            ledger_breaks=sum(recovery.books.breaks_total for recovery in recoveries),
-            rows_reconciled=sum(recovery.books.rows_examined for recovery in recoveries),
-            pitr_target=incident.planted.good_at,
-            pitr_reached=reached,
-            negative_controls=controls,
+            ledger_breaks=sum(recovery.books.breaks_total for recovery in both),
+            rows_reconciled=sum(recovery.books.rows_examined for recovery in both),
+            pitr_target=outcome.incident.planted.good_at,
+            pitr_reached=outcome.reached,
+            negative_controls=outcome.controls,
             objects_total=verified.objects_total,
             objects_locked=verified.objects_locked,
             objects_damaged=len(verified.errors),
             snapshot_mb=float(str(body.get("size_bytes", 0))) / 1e6,
             snapshot_mb_s=float(str(body.get("mb_s", 0))),
             restore_mb_s=latest.mb_s,
+            kafka_broker=events.broker,
+            kafka_rpo_s=self._topics.rpo.total_seconds(),
+            kafka_rto_s=self._topics.rto.total_seconds(),
+            kafka_acknowledged=events.acknowledged,
+            kafka_lost=events.lost,
+            kafka_records=events.records,
+            kafka_offsets_identical=events.offsets_identical,
+            kafka_groups_identical=events.groups_identical,
+            kafka_recovery_point_age_s=_age_s(outcome, self._topics, events.recovery_point_at),
+            kafka_recovery_duration_s=events.duration_s,
+            kyc_rpo_s=kyc.rpo.total_seconds(),
+            kyc_rto_s=kyc.rto.total_seconds(),
+            kyc_documents=documents.put,
+            kyc_documents_due=documents.due,
+            kyc_documents_restored=documents.restored,
+            kyc_documents_identical=documents.identical,
+            kyc_persons_erased=documents.erased,
+            kyc_persons_gone=documents.gone,
+            kyc_recovery_point_age_s=_age_s(outcome, kyc, documents.recovery_point_at),
+            kyc_recovery_duration_s=documents.duration_s,
             engines=self._estate.describe_engines(),
         )
 
@@ -254,6 +327,13 @@ def _judge_books(restored: Restored, dataset: PostgresDataset, begin_s: float, s
         last_commit_at=restored.last_commit_at,
         books=books,
     )
+
+
+def _age_s(outcome: Outcome, dataset: Dataset, recovered_at: datetime | None) -> float:
+    """How old at the crash what came back is; nothing recovered is as bad as it gets."""
+    if recovered_at is None:
+        return dataset.rpo.total_seconds() * 10
+    return max(0.0, (outcome.incident.crashed_at - recovered_at).total_seconds())
 
 
 def _shower(step: Step) -> Callable[[RestoreProgress], None]:

@@ -37,6 +37,7 @@ def brokers(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "noida":
         emulator: NoidaServer = request.getfixturevalue("noida")
         create_topics(emulator.bootstrap)
+        create_topics(emulator.bootstrap)  # whoever comes second finds them
         yield emulator.bootstrap
         return
     server: KafkaServer = request.getfixturevalue("kafka")
