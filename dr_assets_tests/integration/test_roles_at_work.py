@@ -217,7 +217,8 @@ def test_a_capture_makes_peoples_keys_and_no_role_can_take_one_away(office: Offi
     writer.require_fit()
     assert writer.put_new(name, b"a record")
     assert not shelf("roller").put_new(name, b"another")
-    for role in ("writer", "roller", "reader"):
+    users: tuple[Role, ...] = ("writer", "roller", "reader")
+    for role in users:
         assert shelf(role).get(name) == b"a record"
         assert shelf(role).versions(name) == [b"a record"]
         assert list(shelf(role).names(f"{ESTATE.name}/")) == [name]
@@ -227,7 +228,8 @@ def test_a_capture_makes_peoples_keys_and_no_role_can_take_one_away(office: Offi
             shelf(role).client.delete_object(Bucket="people-keys", Key=name)
     with pytest.raises(VaultError, match="refused_credentials"):
         shelf("reader").put_new(name.replace("ab", "cd"), b"a record")
-    for role in ("replicator", "expirer"):
+    others: tuple[Role, ...] = ("replicator", "expirer")
+    for other in others:
         with pytest.raises(VaultError, match="refused_credentials"):
-            shelf(role).get(name)
+            shelf(other).get(name)
     assert shelf(None).versions(name) == [b"a record"]

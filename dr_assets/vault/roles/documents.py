@@ -13,7 +13,21 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from dr_assets.estate.model import ROLES, Estate, Role
-from dr_assets.vault.roles.duties import DELETE, HOLD, PUT, Duty, Scope, cap_of, duty_of, is_source, scope_of
+from dr_assets.vault.roles.duties import (
+    DELETE,
+    HOLD,
+    LIST,
+    PEOPLE,
+    PEOPLE_STAY,
+    PUT,
+    STATE,
+    Duty,
+    Scope,
+    cap_of,
+    duty_of,
+    is_source,
+    scope_of,
+)
 
 Dialect = Literal["aws", "seaweedfs"]
 VERSION: Final = "2012-10-17"
@@ -47,7 +61,21 @@ def documents(estate: Estate, vault_name: str, dialect: Dialect, *, now: datetim
     """All five for a declared vault, by role. Raises as `duties.cap_of`."""
     scope, at_source = scope_of(estate, vault_name), is_source(estate, vault_name)
     latest = now + cap_of(estate) + RENEWED_EVERY
-    return {role: document(duty_of(role, at_source=at_source), scope, dialect, latest=latest) for role in ROLES}
+    made = {role: document(duty_of(role, at_source=at_source), scope, dialect, latest=latest) for role in ROLES}
+    if estate.subjects is not None and vault_name in estate.subjects.vaults:
+        for role, rights in PEOPLE.items():
+            made[role]["Statement"] += _people(estate.subjects.bucket, scope.estate, rights)
+    return made
+
+
+def _people(bucket: str, estate: str, rights: tuple[str, ...]) -> list[Document]:
+    """In the bucket of people's keys beside the vault: who seals may add a key, and nobody may take one away."""
+    whole = f"arn:aws:s3:::{bucket}"
+    return [
+        _statement("PeopleBucket", "Allow", LIST + STATE, whole),
+        _statement("People", "Allow", rights, f"{whole}/{estate}/*"),
+        _statement("PeopleStay", "Deny", PEOPLE_STAY, [whole, f"{whole}/*"]),
+    ]
 
 
 def bucket_policy(scope: Scope) -> Document:

@@ -35,6 +35,13 @@ NEVER: Final = (
     "s3:PutObjectAcl",
     "s3:PutReplicationConfiguration",
 )
+# What roles may do to people's keys: make one, open. Deleting one is for the vault's own pair (docs/keys.md).
+PEOPLE: Final[dict[Role, tuple[str, ...]]] = {
+    "writer": ("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"),
+    "roller": ("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"),
+    "reader": ("s3:GetObject", "s3:GetObjectVersion"),
+}
+PEOPLE_STAY: Final = ("s3:DeleteBucket", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketVersioning")
 SKEW_DAYS: Final = 2  # of the cap: whole days are compared, by the store's clock
 
 

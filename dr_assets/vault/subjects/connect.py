@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.estate.model import Estate, Subjects
+from dr_assets.estate.model import Estate, Role, Subjects
 from dr_assets.vault.connect import open_store, open_vault
 from dr_assets.vault.keys.age_provider import AgeProvider
 from dr_assets.vault.keys.life.escrow import parse_identity
@@ -29,17 +29,20 @@ def open_ring(
     signing: bool = True,
     identity: str | None = None,
     patient: bool = False,
+    role: Role | None = None,
 ) -> SubjectRing:
     """The declared ring; every bucket is asked whether it is fit, of which without `signing` one may be away.
 
-    `patient`: one may be away though something is signed, for what goes on in the others (`finish`).
+    `role` is the duty it is opened for: a capture adds keys as the writer, a restore opens them as the reader; to
+    delete, back up and wrap anew is for the vaults' own pairs. `patient`: one may be away though something is signed,
+    for what goes on in the others (`finish`).
     `identity` is the text of the offline age identity, for the day on which no other provider opens anything.
 
     Raises PolicyError `subjects.undeclared`, `subjects.bucket_unfit`, and what `open_vault` raises.
     """
     declared = declared_of(estate)
-    stores = [(name, open_store(estate, name, env)) for name in declared.vaults]
-    vaults = tuple(open_vault(estate, name, env, store=store, signing=signing) for name, store in stores)
+    stores = [(name, open_store(estate, name, env, role=role)) for name in declared.vaults]
+    vaults = tuple(open_vault(estate, name, env, store=store, signing=signing, role=role) for name, store in stores)
     shelves = tuple(S3Shelf(store.client, declared.bucket, name) for name, store in stores)
     require_fit(shelves, signing=signing and not patient)
     policy = ErasurePolicy(declared.erasure_grace, declared.most_at_once, declared.most_a_day)
