@@ -40,7 +40,7 @@ def bucket_parts(estate: Estate, dataset: BucketDataset) -> Parts:
     name, key = dataset.name, artefact_key(dataset, "bucket_copy")
     tested = restore_test_parts(
         dataset,
-        lambda vault: _prove(vault, estate, dataset),
+        lambda _, vault: _prove(vault, estate, dataset),
         "The newest copy, restored into a throwaway bucket: every document's bytes compared, erasures applied.",
         {"s3"},
     )

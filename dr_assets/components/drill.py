@@ -99,7 +99,7 @@ def _drill(estate: Estate, dataset: Dataset, resource: VaultResource, vault: Vau
 
     match dataset:
         case TopicsDataset():
-            drill_topics(vault, dataset)
+            drill_topics(vault, dataset, eraser=resource.topic_eraser(dataset, vault))
         case BucketDataset():
             drill_bucket(vault, estate, dataset)
         case PostgresDataset():

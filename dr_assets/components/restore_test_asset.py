@@ -14,14 +14,16 @@ from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.labels import RESTORE_HOST, STORING, artefact_key, cadence_window, dataset_labels
 from dr_assets.components.parts import Parts, job_of, restore_test_schedule
 from dr_assets.components.proofs import judge_proofs, proof_check_specs
-from dr_assets.components.vault_resource import resource_key
+from dr_assets.components.vault_resource import VaultResource, resource_key
 from dr_assets.estate import cadence
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import Dataset
 from dr_assets.vault.vault import Vault
 
 
-def restore_test_parts(dataset: Dataset, prove: Callable[[Vault], object], description: str, kinds: set[str]) -> Parts:
+def restore_test_parts(
+    dataset: Dataset, prove: Callable[[VaultResource, Vault], object], description: str, kinds: set[str]
+) -> Parts:
     """Asset, job and schedule. `prove` restores, compares and seals the fact `restore_test`, also when it fails."""
     key, labels = artefact_key(dataset, "restore_test"), dataset_labels(dataset)
 
@@ -46,9 +48,10 @@ def restore_test_parts(dataset: Dataset, prove: Callable[[Vault], object], descr
     def restore_test(context: dg.AssetExecutionContext) -> Iterator[Any]:
         failed: DrError | None = None
         with shown_as_failure():
-            vault = getattr(context.resources, resource_key(dataset.vault)).open_vault(signing=True)
+            resource = getattr(context.resources, resource_key(dataset.vault))
+            vault = resource.open_vault(signing=True)
             try:
-                prove(vault)
+                prove(resource, vault)
             except DrError as error:  # it is on record in the vault, and so the check can be judged
                 failed = error
             judged = judge_proofs(vault, dataset)

@@ -35,7 +35,7 @@ def topics_parts(dataset: TopicsDataset) -> Parts:
     """Everything about this dataset."""
     tested = restore_test_parts(
         dataset,
-        lambda vault: _prove(vault, dataset),
+        lambda resource, vault: _prove(resource, vault, dataset),
         "The newest export, restored into a throwaway broker: every record, offset, header and group compared.",
         {"kafka"},
     )
@@ -67,11 +67,11 @@ def topics_parts(dataset: TopicsDataset) -> Parts:
     return own + tested
 
 
-def _prove(vault: Vault, dataset: TopicsDataset) -> None:
+def _prove(resource: VaultResource, vault: Vault, dataset: TopicsDataset) -> None:
     # Kafka's protocol takes a second to import, which no other process of Dagster's should pay.
     from dr_assets.proving.kafka_test import run_kafka_restore_test  # noqa: PLC0415 - see above
 
-    run_kafka_restore_test(vault, dataset)
+    run_kafka_restore_test(vault, dataset, eraser=resource.topic_eraser(dataset, vault))
 
 
 def export_spec(dataset: TopicsDataset) -> dg.AssetSpec:

@@ -13,9 +13,10 @@ from dagster_aws.s3 import S3Resource
 
 from dr_assets.estate.declarations import load_estate
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import PostgresDataset, Role, VaultPlace
+from dr_assets.estate.model import PostgresDataset, Role, TopicsDataset, VaultPlace
 from dr_assets.estate.transport import require_tls
-from dr_assets.proving.erasures import erasures_for
+from dr_assets.proving.erasures import erasures_for, topic_eraser
+from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.vault.connect import ca_file, client_of, open_vault
 from dr_assets.vault.storage.s3 import make_client
@@ -57,6 +58,10 @@ class VaultResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # a res
     def erasures(self, dataset: PostgresDataset, vault: Vault) -> Erasures:
         """What a restore of `dataset` from `vault` has to erase, by all regions that answer; raises as `gather`."""
         return erasures_for(load_estate(Path(self.defs_dir)), dataset, vault, os.environ)
+
+    def topic_eraser(self, dataset: TopicsDataset, vault: Vault) -> TopicEraser | None:
+        """The same for topics; None where nobody is erased or the dataset doesn't say whose a record is."""
+        return topic_eraser(load_estate(Path(self.defs_dir)), dataset, vault, os.environ)
 
 
 def resource_key(vault_name: str) -> str:

@@ -15,10 +15,17 @@ from dr_assets.estate.model import BucketDataset, Dataset, Estate, TopicsDataset
 from dr_assets.proving.attempt import Attempt
 from dr_assets.proving.bucket_test import run_bucket_restore_test
 from dr_assets.proving.kafka_test import run_kafka_restore_test
+from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.vault.vault import Vault
 
 
-def drill_topics(vault: Vault, dataset: TopicsDataset, *, env: Mapping[str, str] | None = None) -> Attempt:
+def drill_topics(
+    vault: Vault,
+    dataset: TopicsDataset,
+    *,
+    env: Mapping[str, str] | None = None,
+    eraser: TopicEraser | None = None,
+) -> Attempt:
     """Recovers the topics from the vault alone and seals the fact `drill`, also when it fails; raises as a restore."""
     ruined: list[Controls] = []
     return _drilled(
@@ -27,7 +34,7 @@ def drill_topics(vault: Vault, dataset: TopicsDataset, *, env: Mapping[str, str]
         ruined,
         "cluster lost; topics and groups restored to latest",
         lambda: run_kafka_restore_test(
-            vault, dataset, env=env, inspect=lambda *sandbox: ruined.append(plant_in_topics(*sandbox))
+            vault, dataset, env=env, inspect=lambda *sandbox: ruined.append(plant_in_topics(*sandbox)), eraser=eraser
         ),
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import VaultError
-from dr_assets.estate.model import Estate, PostgresDataset, Role
+from dr_assets.estate.model import Estate, PostgresDataset, Role, TopicsDataset
 from dr_assets.stores.postgres.capture_facts import Anchor, record_capture
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.vault.facts import record_fact
@@ -50,6 +50,10 @@ class FilledVault:
         return self.vault
 
     def erasures(self, dataset: PostgresDataset, vault: Vault) -> None:
+        """As the resource does; nobody was ever erased."""
+        del dataset, vault
+
+    def topic_eraser(self, dataset: TopicsDataset, vault: Vault) -> None:
         """As the resource does; nobody was ever erased."""
         del dataset, vault
 
