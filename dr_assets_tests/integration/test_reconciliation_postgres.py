@@ -20,7 +20,7 @@ from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.reconciliation.run import check_contract, reconcile
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("reconciled")]
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,16 @@ from dr_assets_tests.integration.capture.rig import wait_one_more_heartbeat
 
 ESTATE = "house"
 PIECE_BYTES = 256 * 1024
+# Each is made once a session, in seconds: tests that share one run in the same worker.
+SHARED = ("lived_casino", "lives", "history")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests by what they share; no other folder has fixtures of these names."""
+    for item in items:
+        shared = next((name for name in SHARED if name in getattr(item, "fixturenames", ())), None)
+        if shared is not None:
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def make_dataset(name: str = "ledger") -> PostgresDataset:

@@ -30,7 +30,7 @@ from dr_assets_tests.faults.vault.adversary import ATTACKS, Thief
 if TYPE_CHECKING:
     from conftest import History
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("restore-adversary")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROWS = sql.SQL("SELECT count(*), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM {} x")
 TABLES = ("t", "noise", "in_one", "in_two")
