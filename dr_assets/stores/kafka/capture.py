@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from dr_assets.estate.errors import PolicyError, SourceError
@@ -24,7 +25,7 @@ from dr_assets.stores.kafka.keeper import Keeper
 from dr_assets.stores.kafka.owner import Owner, group_of
 from dr_assets.stores.kafka.pack import Pack
 from dr_assets.stores.kafka.registry import Registry
-from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, NoMetrics
+from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, KafkaState, NoMetrics
 from dr_assets.stores.kafka.resume import StoredEnd, find_stored_end
 from dr_assets.stores.kafka.survey import Survey
 from dr_assets.stores.kafka.wire import Cluster
@@ -51,12 +52,12 @@ class KafkaCapture:
     ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset
-        self._cluster = cluster
+        self._options = options or KafkaCaptureOptions()
+        self._cluster = cluster.with_patience(self._options.patience_s)
         self._registry = registry
         self._clock = clock or vault.clock
         self._listener = listener
         self._metrics = metrics or NoMetrics()
-        self._options = options or KafkaCaptureOptions()
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop` is set; then everything fetched is stored and on record.
@@ -150,9 +151,12 @@ class KafkaCapture:
         )  # fmt: skip
         return survey, keeper
 
-    def _tell_standby(self) -> None:
+    def _tell_standby(self, trouble: str | None) -> None:
+        """No loop runs that could report."""
         if self._listener is not None:
-            self._listener(_standby(self._dataset, self._cluster.system_id, self._clock()))
+            report = _standby(self._dataset, self._cluster.system_id, self._clock())
+            state: KafkaState = "standby" if trouble is None else "reconnecting"
+            self._listener(replace(report, state=state, trouble=trouble))
 
 
 def _standby(dataset: TopicsDataset, system_id: str, now: datetime) -> KafkaCaptureReport:

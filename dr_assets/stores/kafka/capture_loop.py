@@ -47,7 +47,8 @@ class KafkaCaptureOptions:
 
     `in_flight_cap_bytes` bounds what is fetched and not yet stored. `heartbeat_every_s` is how often an idle dataset
     says that it is up to date. `give_up_s` is how long a put is tried before the capture ends with the vault's error.
-    `stand_by`: wait while another capture owns the dataset; else that is refused.
+    `patience_s` is how long one question is put to brokers that are away; all of them are put again. `stand_by`: wait
+    while another capture owns the dataset; else that is refused.
     """
 
     report_every_s: float = 5.0
@@ -58,7 +59,7 @@ class KafkaCaptureOptions:
     in_flight_cap_bytes: int = 96 << 20
     give_up_s: float = 3600.0
     stop_within_s: float = 30.0
-    patience_s: float = 30.0
+    patience_s: float = 3.0
     session_s: float = 10.0
     stand_by: bool = True
 

@@ -69,8 +69,8 @@ class Owner:
         self.trouble: str | None = None
         self.error: BaseException | None = None
 
-    def take(self, stopped: Callable[[], bool], waiting: Callable[[], None], *, stand_by: bool) -> bool:
-        """Become the owner; False when a stop came first. `waiting` is called while another one is.
+    def take(self, stopped: Callable[[], bool], waiting: Callable[[str | None], None], *, stand_by: bool) -> bool:
+        """Become the owner; False when a stop came first. `waiting` is called while another one is, or with a trouble.
 
         Raises SourceError: `kafka.owned` unless we may `stand_by`, and what the cluster refuses.
         """
@@ -84,7 +84,7 @@ class Owner:
                 if not stand_by:
                     self._leave()
                     raise _owned(self._group)
-                waiting()
+                waiting(None)
                 self._stop.wait(self._session_s / _BEATS_A_SESSION)
                 self._beat()
             except _LostError:
@@ -94,7 +94,7 @@ class Owner:
                 transient = isinstance(error, BrokerError) and error.is_transient
                 if error.code not in {"kafka.unreachable", "kafka.timeout"} and not transient:
                     raise
-                waiting()
+                waiting(f"{error.code}: {error.found}")
                 self._stop.wait(1.0)
         self._leave()
         return False

@@ -9,6 +9,7 @@ Decision 0140 says why connections are our own and which part of kafka-python is
 
 import base64
 import binascii
+import copy
 import hashlib
 import random
 import threading
@@ -152,6 +153,12 @@ class Cluster:
             lines, self._lines = list(self._lines.values()), {}
         for line in lines:
             line.close()
+
+    def with_patience(self, patience_s: float) -> "Cluster":
+        """The same cluster over the same lines, for who asks again anyway and must be able to stop soon."""
+        other = copy.copy(self)
+        other.patience_s = patience_s
+        return other
 
     def own_line(self, node: int, *, timeout_s: float = 30.0) -> Line:
         """A new connection to a broker for whoever waits there, or keeps an order; the caller closes it."""

@@ -373,7 +373,7 @@ def test_a_kept_capture_fact_of_another_cluster_begins_a_chain_of_its_own(
 def test_the_emulator_is_captured_too_and_not_asked_without_end(
     rig: ModuleType, vaults: Vaults, noida: NoidaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without long polls or, for some fetches, topic ids: the same bytes, and no more fetches than a broker would get."""
+    """Without long polls or, at times, topic ids: the same bytes, and no more fetches than a broker would get."""
     asked: list[float] = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
