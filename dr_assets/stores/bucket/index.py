@@ -66,17 +66,16 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.executescript(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON;"
-            "PRAGMA cache_size = -16384; PRAGMA temp_store = FILE;" + _SCHEMA
-        )
         self._part_keys: dict[int, str] = {}
         self._part_ids: dict[str, int] = {}
-        if self.meta("version") not in {None, _VERSION}:
-            raise sqlite3.DatabaseError(f"{path} is of another release")
-        self.set_meta("version", _VERSION)
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise  # locked, or the disk is full: not the file's fault
+            for left in path.parent.glob(f"{path.name}*"):
+                left.unlink()
+            self._db = _opened(path)
 
     def __enter__(self) -> Self:
         return self
@@ -377,6 +376,29 @@ class Index:
             tuple(Spot(self._part_key(number), offset, size) for number, offset, size in json.loads(pieces or "[]")),
             gone_at,
         )  # fmt: skip
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The file's connection; raises DatabaseError for what is damaged, or another release's."""
+    path.touch(mode=0o600)
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.executescript(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON;"
+            "PRAGMA cache_size = -16384; PRAGMA temp_store = FILE;" + _SCHEMA
+        )
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (_VERSION,))
+        _require_release(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _require_release(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    if version != _VERSION:
+        raise sqlite3.DatabaseError(f"an index of release {version}")
 
 
 class _Transaction:
