@@ -12,13 +12,17 @@ from collections.abc import Callable
 from typing import Final
 
 from dr_assets.estate.errors import SourceError
+from dr_assets.stores.kafka.batches import CRC_FROM
 from dr_assets.stores.kafka.produce import Lane, Write, displaced
 from dr_assets.stores.kafka.refusals import BrokerError
+from dr_assets.stores.kafka.restore_read import batch_at
 from dr_assets.stores.kafka.wire import LATEST, Cluster, Place
 
 _AWAY: Final = frozenset({"kafka.unreachable", "kafka.timeout"})
 _PATIENCE_S: Final = 180.0
-_SETTLE_S: Final = 0.3
+# A busy broker may take its time for what it has read off a connection that fell.
+_SETTLE_S: Final = 0.5
+_SETTLE_TIMES: Final = 4
 _PAUSE_S: Final = 0.5
 
 
@@ -68,6 +72,8 @@ class Lanes:
     def _recover(self, error: SourceError, unsent: Write | None) -> None:
         """Go on after `error`: everything under way is looked after, and what was not done is sent again."""
         deadline_s = time.monotonic() + _PATIENCE_S
+        if isinstance(error, BrokerError) and error.is_transient:
+            self._quiesce()
         open_ = self._taken_down(unsent)
         while True:
             if not _passes(error) or time.monotonic() > deadline_s:
@@ -85,6 +91,16 @@ class Lanes:
                 self._taken_down(None)
             else:
                 return
+
+    def _quiesce(self) -> None:
+        """What was sent behind a refused write may yet be worked off: its answers say where it came to lie."""
+        for lane in self._lanes.values():
+            try:
+                for write in lane.quiesce():
+                    self._written(write)
+            except SourceError as error:
+                if error.code not in _AWAY:
+                    raise
 
     def _taken_down(self, unsent: Write | None) -> list[Write]:
         """Everything that may not have been written, by partition in order; all lanes are closed."""
@@ -104,10 +120,12 @@ class Lanes:
         left: list[Write] = []
         for write in open_:
             rest = _rest(write, ends[write.place])
-            if rest is None:
-                self._written(write)
-            else:
+            if rest is not None:
                 left.append(rest)
+            elif write.batch is not None and not holds(self._cluster, write):
+                raise displaced(write.place, write.target, ends[write.place])
+            else:
+                self._written(write)
         for place in places:
             first = next((write for write in left if write.place == place), None)
             if first is not None and first.target != ends[place]:
@@ -118,16 +136,23 @@ class Lanes:
 def settled_ends(cluster: Cluster, places: list[Place]) -> dict[Place, int]:
     """Where partitions end once that stands still: what a fallen connection had brought may still be worked off."""
     deadline_s = time.monotonic() + _PATIENCE_S
-    before = cluster.list_offsets(places, LATEST)
+    before, still = cluster.list_offsets(places, LATEST), 0
     while True:
         time.sleep(_SETTLE_S)
         now = cluster.list_offsets(places, LATEST)
-        if now == before:
+        still = still + 1 if now == before else 0
+        if still == _SETTLE_TIMES:
             return now
         if time.monotonic() > deadline_s:
             [place, *_] = [place for place in places if now[place] != before[place]]
             raise displaced(place, before[place], now[place])
         before = now
+
+
+def holds(cluster: Cluster, write: Write) -> bool:
+    """Whether the batch that lies where this one belongs is this one; only its offset and leader are the broker's."""
+    found = batch_at(cluster, write.place, write.topic_id, write.target)
+    return found is not None and write.batch is not None and found[CRC_FROM:] == write.batch[CRC_FROM:]
 
 
 def _passes(error: SourceError) -> bool:

@@ -9,6 +9,7 @@ must name the offset that was expected. A batch goes alone in its request, as br
 
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -66,12 +67,13 @@ class Lane:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._sent: deque[Write] = deque()
+        self._refused: list[Write] = []
         self._bytes = 0
 
     @property
     def under_way(self) -> tuple[Write, ...]:
-        """What was sent and not answered yet, oldest first; after an error nobody knows whether it was done."""
-        return tuple(self._sent)
+        """What was refused, or sent and not answered yet, oldest first; nobody knows whether the latter was done."""
+        return (*self._refused, *self._sent)
 
     @property
     def is_full(self) -> bool:
@@ -93,18 +95,34 @@ class Lane:
         """
         write = self._sent[0]
         response = self._line.take(timeout_s=_ANSWER_S)
-        if write.batch is None:
-            _check_markers(response, write)
-        else:
-            _check_produced(response, write)
         self._sent.popleft()
         self._bytes -= write.size_bytes
+        try:
+            if write.batch is None:
+                _check_markers(response, write)
+            else:
+                _check_produced(response, write)
+        except SourceError:
+            self._refused.append(write)
+            raise
         return write
+
+    def quiesce(self) -> Iterator[Write]:
+        """After a refusal: every answer that is still to come, so that nothing is worked off behind our back.
+
+        What was written all the same is handed out. Raises as `take`, but for further refusals.
+        """
+        while self._sent:
+            try:
+                yield self.take()
+            except BrokerError:
+                continue
 
     def close(self) -> None:
         """End the connection and forget what was under way."""
         self._line.close()
         self._sent.clear()
+        self._refused.clear()
         self._bytes = 0
 
     def _append(self, write: Write) -> ProduceRequest:

@@ -219,12 +219,16 @@ class _Restore:
         return plans
 
     def _set_configs(self) -> list[str]:
-        held = self._plan.options.held
-        return [
-            f"topic {topic.target}: the target does not know the setting {name}"
-            for topic in self._plan.topics
-            for name in set_real_configs(self._cluster, topic.target, topic.source.configs, held=held)
-        ]
+        notes = []
+        for topic in self._plan.topics:
+            configs = dict(topic.source.configs)
+            if int(configs.get("min.insync.replicas", 0)) > topic.replication:
+                # Nobody could write to it otherwise.
+                configs["min.insync.replicas"] = str(topic.replication)
+                notes.append(f"topic {topic.target}: min.insync.replicas is {topic.replication}, as many as there are")
+            unknown = set_real_configs(self._cluster, topic.target, configs, held=self._plan.options.held)
+            notes += [f"topic {topic.target}: the target does not know the setting {name}" for name in unknown]
+        return notes
 
     def _tell(self, done_bytes: int) -> None:
         if self._progress is not None:

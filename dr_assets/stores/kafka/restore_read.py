@@ -65,6 +65,14 @@ def partition_slices(cluster: Cluster, place: Place, topic_id: str, begin: int, 
             line.close()
 
 
+def batch_at(cluster: Cluster, place: Place, topic_id: str, offset: int) -> memoryview | None:
+    """The batch that begins at this very offset, of a partition that is known to hold it; None if none does."""
+    for header, batch in partition_batches(cluster, place, topic_id, offset, offset + 1):
+        if header.base_offset == offset:
+            return batch
+    return None
+
+
 def partition_batches(
     cluster: Cluster, place: Place, topic_id: str, begin: int, end: int
 ) -> Iterator[tuple[BatchHeader, memoryview]]:

@@ -51,7 +51,8 @@ def make_for_loading(cluster: Cluster, name: str, partitions: int, replication: 
 
     `configs` is the real configuration; what of it bears on durability holds from the start. Raises BrokerError.
     """
-    durable = {key: configs[key] for key in (_IN_SYNC,) if key in configs}
+    # More in-sync replicas than there are would refuse every write, here and later.
+    durable = {_IN_SYNC: str(min(int(configs[_IN_SYNC]), replication))} if _IN_SYNC in configs else {}
     # A segment must hold the largest batch, pads too; smaller ones come with the rest of the configuration.
     if int(configs.get(_SEGMENT, 0)) >= _SEGMENT_MIN_BYTES:
         durable[_SEGMENT] = configs[_SEGMENT]

@@ -16,10 +16,8 @@ from dr_assets.stores.kafka.batches import (
     BatchHeader,
     marker,
     parse_header,
-    split,
     with_producer,
 )
-from dr_assets.stores.kafka.fetching import Want, fetch
 from dr_assets.stores.kafka.lanes import Lanes
 from dr_assets.stores.kafka.offset_map import OffsetMap
 from dr_assets.stores.kafka.produce import FILL_MAX, Write, delete_records
@@ -34,11 +32,10 @@ from dr_assets.stores.kafka.produce_txn import (
     wait_for_end,
 )
 from dr_assets.stores.kafka.restore_pads import pads
+from dr_assets.stores.kafka.restore_read import batch_at
 from dr_assets.stores.kafka.restore_steps import Append, Course, End, Fill, Method, Step
 from dr_assets.stores.kafka.wire import LATEST, Cluster, Place
 
-_FETCH_BYTES: Final = 1 << 20
-_FETCH_WAIT_MS: Final = 10_000
 # Lost meanwhile: the coordinator ended a transaction that stood open for too long.
 _LOST_HINT: Final = "delete the topic in the target and restore it anew; a throttled restore needs shorter transactions"
 
@@ -72,6 +69,7 @@ class PartitionWriter:
         self._done = cluster.list_offsets([goal.place], LATEST)[goal.place]
         self._last_skipped: Step | None = None
         self._is_writing = False
+        self._has_sent = False
 
     @property
     def map(self) -> OffsetMap:
@@ -117,7 +115,7 @@ class PartitionWriter:
         if self._done >= start:
             return
         for batch, count in pads(start - self._done):
-            self._lanes.send(Write(place, self._goal.topic_id, self._done, count, batch))
+            self._send(Write(place, self._goal.topic_id, self._done, count, batch))
             self._done += count
         self._lanes.drain()
         delete_records(self._cluster, {place: start})
@@ -131,6 +129,13 @@ class PartitionWriter:
             else:
                 self._begin_writing()
                 self._write(self._rest_of(step))
+
+    def _send(self, write: Write) -> None:
+        """Several may be under way, but not behind the first: a broker may not lead yet, and refuse that one alone."""
+        self._lanes.send(write)
+        if not self._has_sent:
+            self._has_sent = True
+            self._lanes.drain()
 
     def _write(self, step: Step) -> None:
         if isinstance(step, Append):
@@ -157,18 +162,18 @@ class PartitionWriter:
     def _append(self, step: Append) -> None:
         goal = self._goal
         if step.producer is None:
-            self._lanes.send(Write(goal.place, goal.topic_id, step.target, step.count, step.batch))
+            self._send(Write(goal.place, goal.topic_id, step.target, step.count, step.batch))
             return
         producer = self._producer(step.producer)
         batch = with_producer(step.batch, producer.producer_id, producer.epoch, producer.sequence)
         producer.advance(step.count)
-        self._lanes.send(Write(goal.place, goal.topic_id, step.target, step.count, batch, producer.transactional_id))
+        self._send(Write(goal.place, goal.topic_id, step.target, step.count, batch, producer.transactional_id))
 
     def _fill(self, step: Fill) -> None:
         at, left = step.target, step.count
         while left:
             count = min(left, FILL_MAX)
-            self._lanes.send(Write(self._goal.place, self._goal.topic_id, at, count, None, producer_id=self._filler))
+            self._send(Write(self._goal.place, self._goal.topic_id, at, count, None, producer_id=self._filler))
             at, left = at + count, left - count
 
     def _end(self, step: End) -> None:
@@ -212,17 +217,9 @@ class PartitionWriter:
 
     def _check_tail(self, step: Append | End) -> None:
         """The newest batch or marker that a run before has written is this one."""
-        place, topic_id = self._goal.place, self._goal.topic_id
-        line = self._cluster.own_line(self._cluster.leader_of(*place))
-        try:
-            want = Want(place[0], topic_id, place[1], step.target, max_bytes=_FETCH_BYTES)
-            answer = fetch(line, [want], max_wait_ms=_FETCH_WAIT_MS, min_bytes=1, max_bytes=_FETCH_BYTES)
-        finally:
-            line.close()
-        for header, batch in split(answer[0].records if answer else b""):
-            if header.base_offset == step.target and _is_same(step, header, batch):
-                return
-        raise self._foreign(step.target)
+        batch = batch_at(self._cluster, self._goal.place, self._goal.topic_id, step.target)
+        if batch is None or not _is_same(step, parse_header(batch), batch):
+            raise self._foreign(step.target)
 
     def _foreign(self, target: int) -> SourceError:
         topic, partition = self._goal.place
