@@ -32,6 +32,10 @@ ANSWER_S = 60.0
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _PREFIX_BYTES = 12  # base offset and length: what the length does not count
 _CONTROL, _TRANSACTIONAL, _LOG_APPEND = 0x20, 0x10, 0x08
+# The one record of a control batch: length, attributes, time delta, offset delta, key length, each one byte; then the
+# key: version and kind, two bytes each.
+_MARKER_KIND = 8
+_MARKERS = {0: "abort", 1: "commit"}
 _SHOWN = 20
 
 
@@ -55,7 +59,7 @@ class Batch(NamedTuple):
     base_timestamp: int
     max_timestamp: int
     count: int
-    payload: str  # a digest of everything behind the header: the records, compressed as they were
+    payload: str  # a digest of everything behind the header, the records compressed as they were; of a marker its kind
     producer: tuple[int, int, int]
 
     @property
@@ -156,6 +160,10 @@ def _batch(raw: bytes) -> Batch:
     base, _, _, magic, _, attributes, delta, first, newest, pid, epoch, sequence, count = _HEADER.unpack_from(raw)
     assert magic == 2
     payload = hashlib.sha256(raw[_HEADER.size :]).hexdigest()
+    if attributes & _CONTROL:
+        # When a marker was written and by which coordinator's epoch is not the transaction's; how it ended is.
+        first = newest = 0
+        payload = _MARKERS[raw[_HEADER.size :][_MARKER_KIND]]
     return Batch(base, base + delta, attributes, first, newest, count, payload, (pid, epoch, sequence))
 
 

@@ -95,6 +95,12 @@ def kafka(engines_dir: Path, kafka_jars: KafkaJars) -> Iterator[KafkaServer]:
 
 
 @pytest.fixture(scope="session")
+def foreign_topics(kafka: KafkaServer, kcat: Path, foreign: ModuleType) -> Any:
+    """Other clients' topics and groups in the session's broker, made once; nobody writes to them any more."""
+    return foreign.make_foreign(kafka, f"foreign-{secrets.token_hex(4)}", kcat)
+
+
+@pytest.fixture(scope="session")
 def kafka_target(engines_dir: Path, kafka_jars: KafkaJars) -> Iterator[KafkaServer]:
     """A second cluster for the session, to restore into: it has no topic but those restored. Don't stop it."""
     with KafkaServer(engines_dir / "kafka-target", kafka_jars) as server:

@@ -7,13 +7,15 @@ anything of ours; nothing in this file may go through dr_assets/stores.
 import random
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, NewTopic, ResourceType
 from confluent_kafka.admin import ResourcePatternType as Pattern
+from kafka import KafkaAdminClient
 
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
@@ -70,12 +72,18 @@ def make_foreign(server: KafkaServer, prefix: str, kcat: Path) -> Foreign:
     for future in admin.create_topics(wanted).values():
         future.result(ANSWER_S)
     made.topics = {label: made.name(label) for label in TOPICS}
-    _by_kcat(made, kcat)
-    _by_java(made)
-    _by_librdkafka(made)
-    _transactions(made)
-    _behead(made, admin)
-    _groups(made, admin, kcat)
+    with ThreadPoolExecutor(2) as pool:
+        # Each Java program takes seconds to start, and most of them are waiting.
+        java = [pool.submit(_by_java_snappy, made), pool.submit(_by_java_zstd, made)]
+        _by_kcat(made, kcat)
+        _by_librdkafka(made)
+        _transactions(made)
+        _behead(made, admin)
+        reading = pool.submit(_group_by_java, made)
+        for each in java:
+            each.result()
+        _groups(made, kcat)
+        reading.result()
     _acls(made, admin)
     _wait_compacted(made)
     return made
@@ -94,11 +102,15 @@ def _by_kcat(made: Foreign, kcat: Path) -> None:
     )
 
 
-def _by_java(made: Foreign) -> None:
-    """The Java producer's snappy (framed) and zstd, with headers as its console tool writes them."""
+def _by_java_snappy(made: Foreign) -> None:
+    """The Java producer's framed snappy, with keys and headers as its console tool reads them."""
     keyed = "".join(f"h1:v{n},h2:w\tkey{n % 11}\tsnappy value {n}\n" for n in range(800))
     options = ["--reader-property", "parse.key=true", "--reader-property", "parse.headers=true"]
     _java(made, "snappy", keyed, "--compression-codec", "snappy", *options)
+
+
+def _by_java_zstd(made: Foreign) -> None:
+    """And its zstd."""
     _java(made, "zstd", "".join(f"a zstd line {n}\n" for n in range(1500)), "--compression-codec", "zstd")
 
 
@@ -214,9 +226,8 @@ def _behead(made: Foreign, admin: AdminClient) -> None:
         future.result(ANSWER_S)
 
 
-def _groups(made: Foreign, admin: AdminClient, kcat: Path) -> None:
-    """Groups of each client, at heads, ends and in the midst, with metadata; the last one has read nothing."""
-    del admin
+def _groups(made: Foreign, kcat: Path) -> None:
+    """Groups by librdkafka and kcat: at heads, ends and in the midst, in holes, with metadata."""
     offsets = {
         "group-ends": [("plain", 0, 17, "seventeen"), ("beheaded", 0, 333, ""), ("beheaded", 1, 1000, "at the end")],
         "group-mixed": [("transactional", 0, 101, "näm"), ("compacted", 1, 3, "in a hole"), ("sparse", 0, 0, "")],
@@ -238,6 +249,10 @@ def _groups(made: Foreign, admin: AdminClient, kcat: Path) -> None:
         b"",
     )
     made.groups.append(made.name("group-kcat"))
+
+
+def _group_by_java(made: Foreign) -> None:
+    """One that has read the first fifty records."""
     made.server.run_tool(
         CONSOLE_CONSUMER,
         *("--bootstrap-server", made.server.bootstrap, "--topic", made.name("headers"), "--from-beginning"),
@@ -294,11 +309,15 @@ def _run(command: list[str], text: bytes) -> None:
 
 
 def committed(server: KafkaServer, groups: Iterable[str]) -> dict[str, dict[tuple[str, int], tuple[int, str]]]:
-    """What groups have committed: topic and partition -> offset and metadata."""
-    admin = AdminClient(server.client_config())
-    found: dict[str, dict[tuple[str, int], tuple[int, str]]] = {}
-    for group in groups:
-        answers = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        places = answers[group].result(ANSWER_S).topic_partitions or []
-        found[group] = {(one.topic, one.partition): (one.offset, one.metadata or "") for one in places}
-    return found
+    """What groups have committed: topic and partition -> offset and metadata, by kafka-python.
+
+    confluent-kafka would do for offsets only: it commits metadata with a NUL behind it, and reads on to the next one.
+    """
+    admin = KafkaAdminClient(bootstrap_servers=server.bootstrap)
+    try:
+        return {
+            group: {(place.topic, place.partition): (one.offset, one.metadata) for place, one in places.items()}
+            for group, places in admin.list_group_offsets(list(groups)).items()
+        }
+    finally:
+        admin.close()

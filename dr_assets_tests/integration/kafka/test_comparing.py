@@ -1,58 +1,54 @@
 """The comparison that the acceptance test rests on: silent about equal clusters, loud about each kind of difference."""
 
-import secrets
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from dr_assets.engines.kafka.server import KafkaServer
-
 
 @pytest.fixture(scope="module")
-def made(kafka: KafkaServer, kcat: Path, foreign: ModuleType) -> Any:
-    """The foreign topics, made once for this file."""
-    return foreign.make_foreign(kafka, f"seen-{secrets.token_hex(4)}", kcat)
-
-
-@pytest.fixture(scope="module")
-def seen(made: Any, comparing: ModuleType) -> Any:
+def seen(foreign_topics: Any, comparing: ModuleType) -> Any:
     """What a consumer reads of them."""
-    return comparing.consumed(made.server, made.topics.values())
+    return comparing.consumed(foreign_topics.server, foreign_topics.topics.values())
 
 
-def test_the_topics_are_as_odd_as_they_should_be(made: Any, seen: Any, comparing: ModuleType) -> None:
+def test_the_topics_are_as_odd_as_they_should_be(foreign_topics: Any, seen: Any, comparing: ModuleType) -> None:
     """Holes, aborted records, a deleted head, null headers, an empty partition, old times: all of it is there."""
-    compacted = seen[made.name("compacted"), 0]
+    compacted = seen[foreign_topics.name("compacted"), 0]
     assert len(compacted.uncommitted) < compacted.end
-    transactional = seen[made.name("transactional"), 0]
+    transactional = seen[foreign_topics.name("transactional"), 0]
     assert 0 < len(transactional.committed) < len(transactional.uncommitted) < transactional.end
-    beheaded = [seen[made.name("beheaded"), index] for index in range(3)]
+    beheaded = [seen[foreign_topics.name("beheaded"), index] for index in range(3)]
     assert [(one.begin, one.end) for one in beheaded] == [(333, 1000), (1000, 1000), (0, 1000)]
     assert (beheaded[0].uncommitted[0].offset, beheaded[1].uncommitted) == (333, [])
-    first = comparing.on_disk(made.server, made.name("beheaded"), 0, 333)[0]
+    first = comparing.on_disk(foreign_topics.server, foreign_topics.name("beheaded"), 0, 333)[0]
     assert first.base_offset < 333, "the new head is to lie within a batch"
-    headers = [one.headers for one in seen[made.name("headers"), 0].uncommitted]
+    headers = [one.headers for one in seen[foreign_topics.name("headers"), 0].uncommitted]
     assert (("twice", b"one"), ("twice", b"two"), ("twice", None)) in headers
-    assert {(one.key, one.value) for one in seen[made.name("tombstones"), 0].uncommitted} >= {(None, None), (b"", None)}
-    times = [one.timestamp for one in seen[made.name("timespan"), 0].uncommitted]
+    assert {(one.key, one.value) for one in seen[foreign_topics.name("tombstones"), 0].uncommitted} >= {
+        (None, None),
+        (b"", None),
+    }
+    times = [one.timestamp for one in seen[foreign_topics.name("timespan"), 0].uncommitted]
     assert max(times) - min(times) > 24 * 86_400_000
-    assert [seen[made.name("sparse"), index].end for index in range(5)] == [0, 0, 300, 0, 0]
-    assert {one.timestamp_type for one in seen[made.name("appended"), 0].uncommitted} == {2}
+    assert [seen[foreign_topics.name("sparse"), index].end for index in range(5)] == [0, 0, 300, 0, 0]
+    assert {one.timestamp_type for one in seen[foreign_topics.name("appended"), 0].uncommitted} == {2}
     kinds = {
-        label: comparing.on_disk(made.server, made.name(label), 0)[0].attributes & 7
-        for label in made.topics
+        label: comparing.on_disk(foreign_topics.server, foreign_topics.name(label), 0)[0].attributes & 7
+        for label in foreign_topics.topics
         if label not in {"sparse", "nothing", "beheaded"}
     }
     assert {kinds[label] for label in ("gzip", "snappy", "lz4", "zstd")} == {1, 2, 3, 4}
 
 
-def test_a_cluster_equals_itself(made: Any, seen: Any, comparing: ModuleType) -> None:
+def test_a_cluster_equals_itself(foreign_topics: Any, seen: Any, comparing: ModuleType) -> None:
     """Reading the same topics again finds no difference, by a consumer and on disk."""
-    assert comparing.record_differences(seen, comparing.consumed(made.server, made.topics.values())) == []
-    batches = comparing.on_disk(made.server, made.name("transactional"), 0)
+    assert (
+        comparing.record_differences(seen, comparing.consumed(foreign_topics.server, foreign_topics.topics.values()))
+        == []
+    )
+    batches = comparing.on_disk(foreign_topics.server, foreign_topics.name("transactional"), 0)
     plain = [one._replace(producer=(-1, -1, -1)) if not one.attributes & 0x10 else one for one in batches]
     assert comparing.batch_differences(batches, plain) == []
 
@@ -69,9 +65,11 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("what", CHANGES)
 @pytest.mark.parametrize("level", ["uncommitted", "committed"])
-def test_one_changed_record_is_a_difference(made: Any, seen: Any, comparing: ModuleType, what: str, level: str) -> None:
+def test_one_changed_record_is_a_difference(
+    foreign_topics: Any, seen: Any, comparing: ModuleType, what: str, level: str
+) -> None:
     """Any field of any one record that differs is named."""
-    place = (made.name("headers"), 0)
+    place = (foreign_topics.name("headers"), 0)
     records = list(getattr(seen[place], level))
     records[7] = CHANGES[what](records[7])
     other = comparing.Partition(seen[place].begin, seen[place].end, seen[place].uncommitted, seen[place].committed)
@@ -79,9 +77,9 @@ def test_one_changed_record_is_a_difference(made: Any, seen: Any, comparing: Mod
     assert len(comparing.record_differences(seen, {**seen, place: other})) == 1
 
 
-def test_missing_and_added_are_differences(made: Any, seen: Any, comparing: ModuleType) -> None:
+def test_missing_and_added_are_differences(foreign_topics: Any, seen: Any, comparing: ModuleType) -> None:
     """A lost or doubled record, another end, a lost partition: each is named."""
-    place = (made.name("lz4"), 1)
+    place = (foreign_topics.name("lz4"), 1)
     one = seen[place]
     for records in (one.uncommitted[:-1], [*one.uncommitted, one.uncommitted[-1]]):
         other = comparing.Partition(one.begin, one.end, records, one.committed)
@@ -91,9 +89,9 @@ def test_missing_and_added_are_differences(made: Any, seen: Any, comparing: Modu
     assert comparing.record_differences(seen, {key: value for key, value in seen.items() if key != place})
 
 
-def test_changed_batches_are_differences(made: Any, comparing: ModuleType) -> None:
+def test_changed_batches_are_differences(foreign_topics: Any, comparing: ModuleType) -> None:
     """A batch whose payload, time or count changed, is missing, overlaps, or keeps a producer id, is named."""
-    batches = comparing.on_disk(made.server, made.name("keyed"), 0)
+    batches = comparing.on_disk(foreign_topics.server, foreign_topics.name("keyed"), 0)
     for change in (
         {"payload": "other"}, {"base_timestamp": 1}, {"count": 1}, {"attributes": 1}, {"producer": (5, 0, 0)},
         {"base_offset": batches[1].base_offset + 1},
