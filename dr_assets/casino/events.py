@@ -58,6 +58,15 @@ class Published:
     idempotency_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as a cluster holds it: where, whose it is by its key, and whether it says anything."""
+
+    event: Published
+    player_id: int | None
+    says: bool
+
+
 def create_topics(bootstrap: str) -> None:
     """Every topic that is not there yet. Raises SourceError (`casino.broker`)."""
     try:
@@ -171,12 +180,12 @@ def consume_some(bootstrap: str, *, at_least: int) -> dict[Place, int]:
     return {(place.topic, place.partition): offset for place, offset in places.items() if offset is not None}
 
 
-def stored_events(bootstrap: str) -> list[Published]:
+def stored_events(bootstrap: str) -> list[Stored]:
     """Every event that a cluster holds, with its place, read from the first offset to the last.
 
     Raises SourceError (`casino.broker`).
     """
-    found: list[Published] = []
+    found: list[Stored] = []
     try:
         with _consumer(bootstrap, enable_auto_commit=False) as consumer:
             places = [
@@ -191,7 +200,7 @@ def stored_events(bootstrap: str) -> list[Published]:
                 if time.monotonic() > deadline_s:
                     raise SourceError("casino.broker", "the records up to the end don't come", "see the broker's log")
                 for place, records in consumer.poll(timeout_ms=500, max_records=5000).items():
-                    found += [Published(place.topic, place.partition, each.offset, _key_of(each)) for each in records]
+                    found += [_stored(place, each) for each in records]
     except KafkaError as error:
         raise _away(error) from None
     return found
@@ -228,6 +237,14 @@ def _polled(consumer: KafkaConsumer, at_least: int) -> int:
     while read < at_least and time.monotonic() < deadline_s:
         read += sum(len(records) for records in consumer.poll(timeout_ms=500).values())
     return read
+
+
+def _stored(place: TopicPartition, record: Any) -> Stored:
+    return Stored(
+        Published(place.topic, place.partition, record.offset, _key_of(record)),
+        None if record.key is None else int(record.key),
+        bool(record.value is not None or record.headers),
+    )
 
 
 def _key_of(record: Any) -> str:

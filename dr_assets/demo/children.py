@@ -53,7 +53,7 @@ class Children:
         """Materializes assets as one Dagster run; returns how long that took, in seconds. Raises SourceError."""
         begin = time.monotonic()
         args = ["-m", "dagster", "asset", "materialize", "--select", selection, "-m", "dr_assets.definitions"]
-        child = self._python("materialize", args, minds_people=True)
+        child = self._python("materialize", args)
         if child.wait(_MATERIALIZE_TIMEOUT_S) != 0:
             raise SourceError(
                 "demo.materialize_failed",

@@ -90,7 +90,7 @@ class EmbeddedEstate:
         """Our own environment plus the estate's: for children that run as ourselves.
 
         Not the administrator's keys where duties have keys of their own: no child could do what isn't its duty. Who
-        `minds_people` has them all the same, for people's keys lie with no other right (docs/keys.md).
+        `minds_people` has them all the same: what is done daily for the ring of their keys is nobody else's right.
         """
         if minds_people:
             return {**os.environ, **self.env}

@@ -15,14 +15,18 @@ from dr_assets.casino.events import (
     GROUP,
     Place,
     Published,
+    Stored,
     acknowledged_events,
     committed_places,
     consume_some,
     stored_events,
 )
+from dr_assets.demo.documents_story import FORGOTTEN
+from dr_assets.demo.embedded import EmbeddedEstate
 from dr_assets.engines.kafka.find import find_broker
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.model import TopicsDataset
+from dr_assets.proving.erasures import topic_eraser
 from dr_assets.stores.kafka.export import open_export
 from dr_assets.stores.kafka.line import Security
 from dr_assets.stores.kafka.restore import restore
@@ -37,12 +41,16 @@ _KNOWN_S: Final = 120.0
 
 @dataclass(frozen=True)
 class EventsBack:
-    """What came back of the topics, held to the casino's own record of what the broker had acknowledged."""
+    """What came back of the topics, held to the casino's own record of what the broker had acknowledged.
+
+    `erased` records are of the player who was forgotten, and say nothing any more.
+    """
 
     broker: str
     acknowledged: int
     lost: int
     records: int
+    erased: int
     offsets_identical: bool
     groups_identical: bool
     recovery_point_at: datetime | None
@@ -59,7 +67,7 @@ def commit_place(bootstrap: str, vault: Vault, dataset: TopicsDataset) -> dict[P
 
 
 def bring_events_back(
-    vault: Vault, dataset: TopicsDataset, folder: Path, ack_dir: Path, committed: dict[Place, int],
+    estate: EmbeddedEstate, vault: Vault, dataset: TopicsDataset, folder: Path, committed: dict[Place, int],
     show: Callable[[str], None],
 ) -> EventsBack:  # fmt: skip
     """Restore into a new broker from the vault alone, and compare it with the record of what was acknowledged."""
@@ -69,20 +77,22 @@ def bring_events_back(
         show("start a broker")
         server.start()
         with Cluster.connect(server.bootstrap, Security()) as cluster:
-            source = export_source(vault, dataset.name)
+            eraser = topic_eraser(estate.estate, dataset, vault, estate.env)
+            source = export_source(vault, dataset.name, eraser=eraser)
             plan = plan_restore(source, cluster, Options(), ends=source.ends)
             show("restore")
             restored = restore(plan, cluster, folder / "restore.state")
         duration_s = time.monotonic() - begin_s
         show("compare")
         stored = stored_events(server.bootstrap)
-        promised = acknowledged_events(ack_dir)
-        lost, kept_places = compared(promised, stored)
+        promised = acknowledged_events(estate.ack_dir)
+        lost, kept_places = compared(promised, stored, FORGOTTEN)
         return EventsBack(
             broker=server.describe(),
             acknowledged=len(promised),
             lost=lost,
             records=len(stored),
+            erased=sum(each.player_id == FORGOTTEN for each in stored),
             offsets_identical=kept_places and restored.is_identical,
             groups_identical=bool(committed) and committed_places(server.bootstrap) == committed,
             recovery_point_at=source.export.recovery_point_at,
@@ -90,23 +100,25 @@ def bring_events_back(
         )
 
 
-def compared(promised: list[Published], stored: list[Published]) -> tuple[int, bool]:
+def compared(promised: list[Published], stored: list[Stored], forgotten: int) -> tuple[int, bool]:
     """How many acknowledged events are gone, and whether each that is there lies where the broker had said.
 
-    What is gone may only be the end of its partition: a hole before something that came back is a moved offset.
+    What is gone may only be the end of its partition: a hole before something that came back is a moved offset. Who was
+    forgotten has records in their places, which say nothing.
     """
-    by_place = {(each.topic, each.partition, each.offset): each.idempotency_key for each in stored}
+    by_place = {(each.event.topic, each.event.partition, each.event.offset): each for each in stored}
     ends: dict[Place, int] = {}
-    for each in stored:
-        place = (each.topic, each.partition)
-        ends[place] = max(ends.get(place, 0), each.offset + 1)
-    lost, in_place = 0, bool(promised)
+    for topic, partition, offset in by_place:
+        ends[(topic, partition)] = max(ends.get((topic, partition), 0), offset + 1)
+    lost = 0
+    in_place = bool(promised) and not any(each.says for each in stored if each.player_id == forgotten)
     for each in promised:
         found = by_place.get((each.topic, each.partition, each.offset))
-        if found is None and each.offset >= ends.get((each.topic, each.partition), 0):
-            lost += 1
-        elif found != each.idempotency_key:
-            in_place = False
+        if found is None:
+            is_end = each.offset >= ends.get((each.topic, each.partition), 0)
+            lost, in_place = lost + is_end, in_place and is_end
+        elif found.player_id != forgotten:
+            in_place = in_place and found.event.idempotency_key == each.idempotency_key
     return lost, in_place
 
 

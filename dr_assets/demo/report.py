@@ -64,6 +64,7 @@ class DemoReport(BaseModel):
     kafka_acknowledged: Count = Field(description="events that the broker acknowledged to the casino")
     kafka_lost: Count = Field(description="of those, how many are absent after the restore, all at the very end")
     kafka_records: Count = Field(description="records in the restored cluster, read by the casino's own client")
+    kafka_records_erased: Count = Field(description="of those, how many are of the erased player, and say nothing")
     kafka_offsets_identical: bool = Field(description="each restored event lies at the offset it was acknowledged with")
     kafka_groups_identical: bool = Field(description="the consumer group stands where it had committed")
     kafka_recovery_point_age_s: NonNegative = Field(
@@ -128,6 +129,8 @@ def _of_the_events(report: DemoReport) -> list[Promise]:
         ("events back at their offsets",
          f"{offsets}; {report.kafka_lost} of {report.kafka_acknowledged:,} lost", "all but the last seconds'",
          report.kafka_offsets_identical and 0 < kept <= report.kafka_records),
+        ("events of the erased player", f"{report.kafka_records_erased} silent", "all, at their offsets",
+         report.kafka_records_erased > 0),
         ("consumer group's place", _said(report.kafka_groups_identical), "identical", report.kafka_groups_identical),
     ]  # fmt: skip
 

@@ -227,10 +227,10 @@ class _Story:
 
     def _restore_events(self, vault: Vault, committed: dict[Place, int]) -> EventsBack:
         with self._steps.step("restore the topics into a new cluster") as step:
-            back = bring_events_back(
-                vault, self._topics, self._sandbox("events"), self._estate.ack_dir, committed, step.show
+            back = bring_events_back(self._estate, vault, self._topics, self._sandbox("events"), committed, step.show)
+            step.says = (
+                f"{back.records:,} records, {back.lost} of {back.acknowledged:,} lost, {back.erased} made silent"
             )
-            step.says = f"{back.records:,} records at their offsets, {back.lost} of {back.acknowledged:,} lost"
         return back
 
     def _restore_documents(self, vault: Vault) -> DocumentsBack:
@@ -280,6 +280,7 @@ class _Story:
             kafka_acknowledged=events.acknowledged,
             kafka_lost=events.lost,
             kafka_records=events.records,
+            kafka_records_erased=events.erased,
             kafka_offsets_identical=events.offsets_identical,
             kafka_groups_identical=events.groups_identical,
             kafka_recovery_point_age_s=_age_s(outcome, self._topics, events.recovery_point_at),

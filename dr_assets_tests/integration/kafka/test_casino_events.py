@@ -81,7 +81,7 @@ def test_every_row_is_published_once_and_on_record(brokers: str, dsn: str, tmp_p
         ).fetchall()
         assert ledger.execute("SELECT count(*) FROM casino.wallets").fetchone() == (len(rows),)
     assert relay.published == len(rows) >= PLAYERS
-    stored = stored_events(brokers)
+    stored = [each.event for each in stored_events(brokers)]
     assert sorted((each.topic, each.idempotency_key) for each in stored) == sorted(rows)
     assert set(acknowledged_events(tmp_path)) == set(stored)
 
@@ -129,7 +129,7 @@ def test_a_row_whose_mark_is_lost_is_published_again_under_its_key(brokers: str,
             publisher.close()
 
     relay = relayed(dsn, Forgetful())
-    stored = [each.idempotency_key for each in stored_events(brokers)]
+    stored = [each.event.idempotency_key for each in stored_events(brokers)]
     assert len(set(stored)) == relay.published
     assert len(stored) == relay.published + 20
 
