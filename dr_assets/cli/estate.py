@@ -3,19 +3,19 @@
 import json
 import os
 from dataclasses import asdict
+from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dr_assets.cli import policy
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.declarations import check_estate, default_defs_dir
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.key_rules import demo_only
 from dr_assets.estate.model import Regime
 from dr_assets.estate.regimes import UNCONFIRMED
-from dr_assets.stores.postgres.discover import undeclared_databases
 
 app = typer.Typer(no_args_is_help=True, help="The policy as data: check it, and find what it doesn't cover.")
 FAILED = 1
@@ -62,21 +62,31 @@ def _told(regime: Regime) -> str:
 
 @app.command("discover")
 def discover(defs: DefsOption = None, as_json: JsonOption = False) -> None:
-    """List databases that the credentials can see and no dataset declares; exit 1 if there are any."""
-    found = undeclared_databases(estate_of(defs), os.environ)
+    """List databases, topics and buckets that the credentials can see and no dataset declares; exit 1 if any."""
+    from dr_assets.stores.discover import undeclared  # noqa: PLC0415 - drivers of every kind: `check` needs none
+
+    found = undeclared(estate_of(defs), os.environ)
+    tables = (
+        ("database", ("server", "database", "size_bytes"), [asdict(one) for one in found.databases]),
+        ("topic", ("cluster_id", "topic", "partitions"), [asdict(one) for one in found.topics]),
+        ("bucket", ("endpoint", "bucket", "prefix"), [asdict(one) for one in found.places]),
+    )
     if as_json:
-        typer.echo(json.dumps([asdict(database) for database in found], indent=2))
-    elif found:
-        table = Table(title="databases that no dataset declares", title_justify="left")
-        for column in ("server", "database", "MB"):
-            table.add_column(column)
-        for database in found:
-            table.add_row(database.server, database.database, f"{database.size_bytes / 1e6:.1f}")
-        Console().print(table)
+        typer.echo(json.dumps([{"kind": kind} | row for kind, _, rows in tables for row in rows], indent=2))
     else:
-        typer.echo("every database that the credentials can see is declared")
+        for kind, columns, rows in tables:
+            if rows:
+                _show(f"{kind}s that no dataset declares", columns, rows)
+        if not found:
+            typer.echo("every database, topic and bucket that the credentials can see is declared")
     if found:
         raise typer.Exit(FAILED)
 
 
-policy.add_to(app)
+def _show(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(str(row[column])) for column in columns))
+    Console().print(table)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.cli.status_stores import store_status_of, store_table
 from dr_assets.cli.times import iso
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.stores.postgres.backlog import backlogs
@@ -75,15 +76,25 @@ def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
     rows = [
         status_of(vault_of(estate, dataset.vault, signing=False), dataset) for dataset in estate.postgres().values()
     ]
+    others = [
+        store_status_of(vault_of(estate, dataset.vault, signing=False), dataset)
+        for dataset in (*estate.topics().values(), *estate.buckets().values())
+    ]
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        printed = [{"kind": "postgres"} | asdict(row) for row in rows]
+        typer.echo(json.dumps(printed + [asdict(other) for other in others], indent=2))
     else:
         Console().print(_table(rows))
         Console().print(_window_table(rows))
         for row in rows:
             if row.trouble:
                 typer.echo(f"{row.dataset}: {row.trouble}")
-    if not all(row.within_rpo for row in rows):
+        if others:
+            Console().print(store_table(others))
+        for other in others:
+            for told in ([other.trouble] if other.trouble else []) + other.open:
+                typer.echo(f"{other.dataset}: {told}")
+    if not all([row.within_rpo for row in rows] + [other.within_rpo for other in others]):
         raise typer.Exit(BROKEN)
 
 

@@ -1,6 +1,6 @@
-"""The asset `estate/coverage`: databases that our credentials see and no dataset declares.
+"""The asset `estate/coverage`: databases, topics and buckets that our credentials see and no dataset declares.
 
-What belongs here: the asset, its check and its daily schedule. What stays out: looking (stores/postgres/discover.py).
+What belongs here: the asset, its check and its daily schedule. What stays out: looking (stores/discover.py).
 """
 
 import os
@@ -13,9 +13,10 @@ from dr_assets.components.failures import shown_as_failure
 from dr_assets.components.labels import cadence_window, estate_labels
 from dr_assets.components.parts import schedule_of
 from dr_assets.estate.model import Estate
-from dr_assets.stores.postgres.discover import UndeclaredDatabase, undeclared_databases
+from dr_assets.stores.discover import Undeclared, undeclared
 
 CRON: Final = "30 5 * * *"
+SHOWN: Final = 10
 KEY: Final = dg.AssetKey(["estate", "coverage"])
 
 
@@ -25,11 +26,13 @@ def coverage_asset(estate: Estate) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=KEY,
-        description="Databases that the estate's credentials can see, compared with those that a dataset declares.",
-        kinds={"postgres"},
+        description="Databases, topics and buckets that the credentials can see, against those that are declared.",
+        kinds={"postgres", "kafka", "s3"},
         freshness_policy=cadence_window(timedelta(days=1)),
         check_specs=[
-            dg.AssetCheckSpec("coverage", asset=KEY, description="Every database that can be seen is declared.")
+            dg.AssetCheckSpec(
+                "coverage", asset=KEY, description="Every database, topic and bucket that can be seen is declared."
+            )
         ],
         owners=labels.owners,
         group_name=labels.group,
@@ -37,14 +40,16 @@ def coverage_asset(estate: Estate) -> dg.AssetsDefinition:
     )
     def coverage() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster reads the bare class
         with shown_as_failure():
-            undeclared = undeclared_databases(estate, os.environ)
+            found = undeclared(estate, os.environ)
         result = dg.AssetCheckResult(
-            passed=not undeclared,
-            check_name="coverage",
-            description=_sentence(undeclared),
-            metadata=_listed(undeclared),
+            passed=not found, check_name="coverage", description=_sentence(found), metadata=_listed(found)
         )
-        counts = {"declared_datasets": len(estate.datasets), "undeclared_databases": len(undeclared)}
+        counts = {
+            "declared_datasets": len(estate.datasets),
+            "undeclared_databases": len(found.databases),
+            "undeclared_topics": len(found.topics),
+            "undeclared_buckets": len(found.places),
+        }
         return dg.MaterializeResult(metadata=counts, check_results=[result])
 
     return coverage
@@ -56,26 +61,20 @@ def coverage_schedule(job: Any) -> dg.ScheduleDefinition:
     return schedule_of("estate_coverage", job, CRON, told)
 
 
-def _sentence(undeclared: list[UndeclaredDatabase]) -> str:
-    if not undeclared:
-        return "every database that the credentials see is declared"
-    names = ", ".join(f"{database.server}/{database.database}" for database in undeclared)
-    return f"declared by no dataset: {names}"
+def _sentence(found: Undeclared) -> str:
+    if not found:
+        return "every database, topic and bucket that the credentials see is declared"
+    names = [f"{database.server}/{database.database}" for database in found.databases]
+    names += [f"topic {topic.topic}" for topic in found.topics]
+    names += [f"bucket {place.bucket}/{place.prefix}" for place in found.places]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"declared by no dataset: {', '.join(names[:SHOWN])}{more}"
 
 
-def _listed(undeclared: list[UndeclaredDatabase]) -> dict[str, Any]:
-    columns = [dg.TableColumn("server"), dg.TableColumn("database"), dg.TableColumn("owner")]
-    columns += [dg.TableColumn("size_bytes", type="int"), dg.TableColumn("seen_by")]
-    records = [
-        dg.TableRecord(
-            {
-                "server": database.server,
-                "database": database.database,
-                "owner": database.owner,
-                "size_bytes": database.size_bytes,
-                "seen_by": database.seen_by,
-            }
-        )
-        for database in undeclared
-    ]
+def _listed(found: Undeclared) -> dict[str, Any]:
+    columns = [dg.TableColumn(name) for name in ("kind", "where", "name", "size", "seen_by")]
+    rows = [("database", one.server, one.database, f"{one.size_bytes} bytes", one.seen_by) for one in found.databases]
+    rows += [("topic", one.cluster_id, one.topic, f"{one.partitions} partitions", one.seen_by) for one in found.topics]
+    rows += [("bucket", one.endpoint, f"{one.bucket}/{one.prefix}", "", one.seen_by) for one in found.places]
+    records = [dg.TableRecord(dict(zip((column.name for column in columns), row, strict=True))) for row in rows]
     return {"undeclared": dg.MetadataValue.table(records, dg.TableSchema(columns=columns))}

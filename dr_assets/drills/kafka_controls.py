@@ -4,6 +4,7 @@ What belongs here: planting one kind after the other. What stays out: comparing 
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from dr_assets.drills.planted import Controls, plant_each
 from dr_assets.proving.kafka_test import Recheck
@@ -13,6 +14,8 @@ from dr_assets.stores.kafka.produce import Lane, Write, delete_records
 from dr_assets.stores.kafka.restore_plan import PartitionPlan, RestorePlan, TopicPlan
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import EARLIEST, LATEST, Cluster
+
+PLANTED_MS: Final = 1_700_000_000_000
 
 
 def plant_in_topics(cluster: Cluster, plan: RestorePlan, recheck: Recheck) -> Controls:
@@ -36,7 +39,7 @@ def _append(cluster: Cluster, plan: RestorePlan) -> bool:
         there = cluster.metadata([topic.target]).topics[topic.target]
         lane = Lane(cluster.own_line(cluster.leader_of(*place)))
         try:
-            batch = encode([Record(end, 0, None, b"planted by a drill", ())])
+            batch = encode([Record(0, PLANTED_MS, b"planted", b"planted by a drill", ())], base_offset=0)
             lane.send(Write(place, there.topic_id, end, 1, batch))
             lane.take()
         finally:

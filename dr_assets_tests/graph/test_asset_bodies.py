@@ -10,6 +10,7 @@ from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.definitions import defs
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.stores.discover import Undeclared
 from dr_assets.stores.postgres.discover import UndeclaredDatabase
 
 RESTORED = {"recovery_duration_s": 12.5, "recovery_point_age_s": 0.8, "phases_s": {"fetch": 3.5}}
@@ -130,7 +131,7 @@ def test_an_undeclared_database_is_named(
 ) -> None:
     """What nobody declared is a failed check that names it; the look itself succeeded."""
     found = UndeclaredDatabase("127.0.0.1:5432", "1", "sportsbook", "owner", 4096, "ledger")
-    monkeypatch.setattr(coverage, "undeclared_databases", lambda *_: [found])
+    monkeypatch.setattr(coverage, "undeclared", lambda *_: Undeclared([found], [], []))
     assert run(coverage.coverage_asset(estate))
     assert verdicts(instance)["coverage"] == (False, "declared by no dataset: 127.0.0.1:5432/sportsbook")
     assert measures(instance, "estate", "coverage")["undeclared_databases"] == 1

@@ -143,8 +143,10 @@ def test_nothing_set_is_told_by_name_and_no_probe_crashes(run: Run, estate: Esta
     said = run("--json")
     rows = json.loads(said.out)["checks"]
     assert said.code == 2
-    lacking = next(row["found"] for row in rows if row["check"] == "environment")
-    assert all(name in lacking for name in ("LEDGER_DSN", estate.keys_dir_env, "DR_VAULT_PRIMARY_READER_SECRET"))
+    lacking = "\n".join(row["found"] for row in rows if row["check"] == "environment")
+    names = ("LEDGER_DSN", "GAME_EVENTS_BOOTSTRAP", "KYC_SECRET_KEY", estate.keys_dir_env)
+    assert all(name in lacking for name in (*names, "DR_VAULT_PRIMARY_READER_SECRET"))
+    assert {"cluster", "bucket", "gaps"} <= {row["check"] for row in rows}
     assert {"source", "vault", "replica standby", "recovery point", "base backup"} <= {row["check"] for row in rows}
     told = [row["found"] for row in rows if row["found"].startswith("vault.setting_missing: DR_VAULT_PRIMARY")]
     assert len(told) == 1
@@ -159,6 +161,10 @@ def test_no_secret_is_ever_shown(run: Run, estate: Estate, key_files: dict[str, 
         "LEDGER_DSN": f"host=127.0.0.1 port={port} user=u dbname=d password='{secret} quoted'",
         "DR_VAULT_PRIMARY_ENDPOINT": f"http://127.0.0.1:{port}",
         "DR_VAULT_STANDBY_ENDPOINT": f"http://127.0.0.1:{port}",
+        "GAME_EVENTS_BOOTSTRAP": f"127.0.0.1:{port}",
+        "KYC_ENDPOINT": f"http://127.0.0.1:{port}",
+        "KYC_ACCESS_KEY": f"{secret}-key",
+        "KYC_SECRET_KEY": f"{secret}-secret",
     }
     for options in (("--within", "3s"), ("--within", "3s", "--json")):
         said = run(*options, env=env)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of
-from dr_assets.cli.doctor import backups, keys, orchestration, roles, settings, source, standing, vaults
+from dr_assets.cli.doctor import backups, keys, orchestration, roles, settings, source, standing, stores, vaults
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, worst
 from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
@@ -86,7 +86,7 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
         looks: dict[str, Look] = {
             "environment": settings.environment,
             "keys": keys.keys,
-            **(_DATABASE if is_postgres else {}),
+            **(_DATABASE if is_postgres else stores.SOURCES[patient.dataset.kind]),
             "vault": vaults.vault,
             **{f"replica {each}": partial(vaults.replica, name=each) for each in patient.dataset.replicas},
             "transit": standing.transit,
@@ -98,7 +98,7 @@ def probes_of(estate: Estate, names: list[str], env: Mapping[str, str], *, write
             "witness": standing.witness,
             "verification": standing.verification,
             **({"write probe": vaults.write_once} if write_probe else {}),
-            **(_STORED_DATABASE if is_postgres else {}),
+            **(_STORED_DATABASE if is_postgres else stores.STORED[patient.dataset.kind]),
         }
         probes += [Probe(name, check, partial(look, patient)) for check, look in looks.items()]
     probes.append(Probe(ESTATE, "dagster", partial(orchestration.dagster, env)))

@@ -11,7 +11,10 @@ from typing import Final
 from dr_assets.cli.doctor.line import Line
 from dr_assets.cli.doctor.patient import Patient
 from dr_assets.estate.errors import VaultError
-from dr_assets.stores.objective import age_text, age_trouble
+from dr_assets.estate.model import BucketDataset, Dataset, PostgresDataset, TopicsDataset
+from dr_assets.stores.bucket.position import recovery_point as stored_bucket
+from dr_assets.stores.kafka.position import stored_recovery_point as stored_topics
+from dr_assets.stores.objective import StoredPoint, age_text, age_trouble
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.facts import latest_fact, record_fact
@@ -32,13 +35,25 @@ def replica(patient: Patient, name: str) -> Iterator[Line]:
     check = f"replica {name}"
     opened = patient.vault(name)
     yield from _store(check, opened)
-    point = stored_recovery_point(opened, patient.database)
-    trouble = age_trouble(patient.database, point, opened.clock())
+    point = _point(opened, patient.dataset)
+    trouble = age_trouble(patient.dataset, point, opened.clock())
     if trouble is None and point is not None and point.at is not None:
         yield Line(check, "ok", f"in the copy {age_text(opened.clock(), point.at)}")
     else:
         hint = "see the store's replication: should the first vault be gone, this is all there is"
         yield Line(check, "warn", f"in the copy {trouble}", hint)
+
+
+def _point(opened: Vault, dataset: Dataset) -> StoredPoint | None:
+    match dataset:
+        case TopicsDataset():
+            return stored_topics(opened, dataset)
+        case BucketDataset():
+            return stored_bucket(opened, dataset.name)
+        case PostgresDataset():
+            return stored_recovery_point(opened, dataset)
+        case _:
+            raise TypeError(dataset.kind)
 
 
 def write_once(patient: Patient) -> Iterator[Line]:
@@ -95,7 +110,8 @@ def _store(check: str, opened: Vault) -> Iterator[Line]:
 
 def _openable(opened: Vault, dataset: str) -> Line:
     """Opening the newest fact takes the trust file, the key-encryption key and the data key."""
-    newest = latest_fact(opened, dataset, "capture") or latest_fact(opened, dataset, "snapshot")
+    kinds = ("capture", "snapshot", "kafka_capture", "bucket_copy")
+    newest = next((fact for kind in kinds if (fact := latest_fact(opened, dataset, kind)) is not None), None)
     if newest is None:
         hint = f"start `dr-assets capture {dataset}`, then take a base backup"
         return Line("data key", "bad", "the vault holds nothing of this dataset yet", hint)
