@@ -83,7 +83,9 @@ def _serving(folder: Path, env: dict[str, str]) -> Iterator[str]:
 
 
 def _declare(tmp_path: Path, key: str) -> None:
-    shutil.copytree(default_defs_dir(), tmp_path / "defs", ignore=shutil.ignore_patterns("__pycache__", "game_events", "kyc"))
+    shutil.copytree(
+        default_defs_dir(), tmp_path / "defs", ignore=shutil.ignore_patterns("__pycache__", "game_events", "kyc")
+    )
     declared = tmp_path / "defs" / "estate" / "defs.yaml"
     bucket = f"log-{secrets.token_hex(6)}"
     text = (
