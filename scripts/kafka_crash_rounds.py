@@ -184,8 +184,11 @@ def restored_numbers(scene: Scene) -> dict[str, int]:
     return {"restored": sum(counts.values()), "lacking": len(wanted - counts.keys()), "duplicates": twice}
 
 
-def run(rounds: int, rate: float, seed: int, folder: Path) -> dict[str, Any]:
-    """All rounds and the last look; raises what keeps a round from its end."""
+def run(rounds: int, rate: float, seed: int, folder: Path, output: Path) -> dict[str, Any]:
+    """All rounds and the last look; raises what keeps a round from its end.
+
+    What is done is in `output` after every round, so that a run which is stopped has told something.
+    """
     with ExitStack() as stack:
         region = stack.enter_context(SeaweedRegion(folder / "region", "crash", find_programs("weed")))
         region.start()
@@ -207,6 +210,7 @@ def run(rounds: int, rate: float, seed: int, folder: Path) -> dict[str, Any]:
         for number in range(rounds):
             rows.append(run_round(scene, number + 1, KINDS[number % len(KINDS)]))
             print(json.dumps({**asdict(rows[-1]), "ok": rows[-1].ok}), flush=True)
+            output.write_text(json.dumps(_result(rows, rate, seed, server.describe(), None, feeder, []), indent=2))
         feeder.stop()
         scene.capture.wait_stored(datetime.now(UTC), _WAIT_S)
         scene.capture.stop()
@@ -217,9 +221,12 @@ def run(rounds: int, rate: float, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def _result(
-    rows: list[Round], rate: float, seed: int, broker: str, final: dict[str, int], feeder: Feeder, found: list[str]
-) -> dict[str, Any]:
-    ok = all(row.ok for row in rows) and not final["lacking"] and not final["duplicates"] and not found
+    rows: list[Round], rate: float, seed: int, broker: str, final: dict[str, int] | None, feeder: Feeder,
+    found: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """`final` is None while the restore at the end has not been made: then nothing is `ok` yet."""
+    restored = final is not None and not final["lacking"] and not final["duplicates"]
+    ok = all(row.ok for row in rows) and restored and not found
     about = {
         "broker": broker, "rounds": len(rows), "rate_per_s": rate, "record_bytes": 300, "linger_ms": 500, "seed": seed,
         "began_at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(),
@@ -250,7 +257,7 @@ def main() -> int:
     given = asked.parse_args()
     with tempfile.TemporaryDirectory(prefix="dr-assets-kafka-crash-", dir="/var/tmp") as folder:
         Path(folder).chmod(0o711)
-        result = run(given.rounds, given.rate, given.seed, Path(folder))
+        result = run(given.rounds, given.rate, given.seed, Path(folder), given.output)
     given.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({key: result[key] for key in ("ok", "summary", "final")}, indent=2))
     return 0 if result["ok"] else 1
