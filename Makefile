@@ -41,7 +41,7 @@ lock: ## compile requirements.lock anew (wants uv)
 		--generate-hashes --no-emit-index-url --no-header -o infra/image/requirements.lock
 	rm build-pins.txt
 
-bench: bench-crash bench-postgres bench-day bench-vault damage ## every measurement of this release
+bench: bench-crash bench-postgres bench-day bench-vault bench-kafka damage ## every measurement of this release
 
 bench-crash: $(STAMP) ## 100 kill -9 rounds, loss counted from acknowledged ids; goes on where it was stopped
 	@$(BIN)/python scripts/crash_rounds.py --rounds 100 --output benchmarks/results/crash.json
@@ -61,6 +61,9 @@ bench-vault: $(STAMP) ## 2 GB verified, a million leaves appended and proven: MB
 
 bench-bucket: $(STAMP) ## 100,000 documents copied through two kills and restored; a million listed: objects/s, MB/s, memory
 	@$(BIN)/python -m benchmarks.bucket
+
+bench-kafka: $(STAMP) ## 1M records of 300 B on Apache Kafka: export, live capture, restore, pads: MB/s, CPU, lag
+	@$(BIN)/python -m benchmarks.kafka
 
 bench-outage: $(STAMP) ## the object store hung, then slow, for ten minutes each: memory, spool, slot, alarms, catching up
 	@$(BIN)/python scripts/outage.py --how hung --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json
