@@ -29,6 +29,7 @@ from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, Kafk
 from dr_assets.stores.kafka.resume import StoredEnd, find_stored_end
 from dr_assets.stores.kafka.survey import Survey
 from dr_assets.stores.kafka.wire import Cluster
+from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.vault import Vault
@@ -69,6 +70,7 @@ class KafkaCapture:
             raise PolicyError(
                 "vault.read_only", "this vault was opened without a signing key", "a capture needs one: signing=True"
             )
+        keep_freed_memory()
         self._vault.check_clock()
         self._vault.keys.for_writing(self._dataset.name)
         while not stop.is_set():
