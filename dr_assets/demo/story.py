@@ -43,7 +43,7 @@ from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import VerifyReport, verify
 
 _STEPS = 12
-_CAPTURE_STOP_S = 60.0
+_CAPTURE_STOP_S = 180.0
 _SETTLE_S = 3.0
 
 

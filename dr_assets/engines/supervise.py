@@ -20,7 +20,7 @@ from dr_assets.engines.errors import EngineError
 from dr_assets.engines.placement import RunAs
 
 _GUARD = Path(__file__).with_name("guard.py")
-_KILL_TIMEOUT_S = 30.0
+_KILL_TIMEOUT_S = 120.0  # the kernel is quick, a machine that is short of time may not be
 
 
 class Child:
