@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.stores.kafka import restore_write
+from dr_assets.stores.kafka import produce, restore_write
 from dr_assets.stores.kafka.compare import compare
 from dr_assets.stores.kafka.produce import Lane, Write
+from dr_assets.stores.kafka.refusals import BrokerError
 from dr_assets.stores.kafka.restore import restore
 from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.restore_source import Commit
@@ -214,3 +216,63 @@ def test_a_broker_that_is_killed_in_the_middle_is_waited_for(
         found = compare(export, cluster, plan.names, maps=result[0].maps)
     assert found.differences == []
     assert found.is_identical
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_write_that_is_refused_alone_is_written_again_or_the_restore_ends(
+    rig: Any, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused for a moment (a broker that does not lead yet): nothing ever comes to lie in its place unseen.
+
+    The first write of a partition goes alone, so that nothing can; behind a later one others are under way, and the
+    broker has appended them: then the restore says so and ends.
+    """
+    topic = rig.make("refused")
+    producer = rig.producer(**{"batch.num.messages": 5, "linger.ms": 0})
+    for number in range(200):
+        producer.produce(topic, b"%d" % number)
+        if number % 5 == 4:
+            producer.flush()
+    sent: list[Write] = []
+    real = Lane._append
+
+    def append(lane: Lane, write: Write) -> Any:
+        sent.append(write)
+        strange = replace(write, topic_id="0" * 31 + "7") if len(sent) == at + 1 else write
+        return real(lane, strange)
+
+    monkeypatch.setattr(Lane, "_append", append)
+    with rig.export(topic) as export:
+        if at == 0:
+            _require_equal(rig, export, rig.restore(export, Options(prefix="first-")))
+            return
+        with pytest.raises(SourceError) as caught:
+            rig.restore(export, Options(prefix="later-"))
+    assert caught.value.code == "kafka.restore_displaced"
+
+
+def test_a_write_whose_good_answer_was_lost_is_not_written_again(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of loss: the broker says that it refused though it appended, or the connection falls behind it."""
+    topic = rig.make("lost")
+    producer = rig.producer(**{"batch.num.messages": 5, "linger.ms": 0})
+    for number in range(200):
+        producer.produce(topic, b"%d" % number)
+        if number % 5 == 4:
+            producer.flush()
+    real = produce._check_produced
+    for case, error in (
+        ("said", BrokerError(6, "a refusal that isn't one")),
+        ("fell", SourceError("kafka.unreachable", "the connection fell", "")),
+    ):
+        seen: list[Write] = []
+
+        def check(response: Any, write: Write, error: SourceError = error, seen: list[Write] = seen) -> None:
+            real(response, write)
+            seen.append(write)
+            if len(seen) in {1, 7, 20}:
+                raise error
+
+        monkeypatch.setattr(produce, "_check_produced", check)
+        with rig.export(topic) as export:
+            _require_equal(rig, export, rig.restore(export, Options(prefix=f"{case}-")))
+        assert len(seen) > 20
