@@ -28,10 +28,12 @@ from dr_assets.stores.kafka.registry import Registry
 from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, KafkaState, NoMetrics
 from dr_assets.stores.kafka.resume import StoredEnd, find_stored_end
 from dr_assets.stores.kafka.survey import Survey
+from dr_assets.stores.kafka.surveyed import surveyed
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.putters import Putters
+from dr_assets.vault.format.pack import Row
 from dr_assets.vault.vault import Vault
 
 log = logging.getLogger("dr_assets.capture")
@@ -94,6 +96,7 @@ class KafkaCapture:
     def _stream(self, owner: Owner, stop: threading.Event) -> None:
         system_id, name = self._cluster.system_id, self._dataset.name
         end = find_stored_end(self._vault, name, system_id) or StoredEnd(0, 0, None, None, 0, None, {}, {})
+        end = replace(end, rows={key: row for key, row in end.rows.items() if self._covers(end, row)})
         epoch = end.writer_epoch + 1
         with self._parts(owner, end) as parts:
             started = Anchor(system_id, end.begin, end.end, end.header, end.segment, epoch, end.recovery_point_at)
@@ -101,6 +104,10 @@ class KafkaCapture:
             parts.keeper.start()
             parts.survey.start()
             CaptureLoop(parts, end, epoch).run(stop)
+
+    def _covers(self, end: StoredEnd, row: Row) -> bool:
+        """Whether a stream is still declared: one that is left out holds the recovery point back no more."""
+        return self._dataset.covers(end.topics[row.topic_id])
 
     @contextmanager
     def _parts(self, owner: Owner, end: StoredEnd) -> Iterator[LoopParts]:
@@ -114,11 +121,7 @@ class KafkaCapture:
             stack.callback(putters.close)
             inbox = Inbox(options.in_flight_cap_bytes, putters.wake)
             stack.callback(inbox.close)
-            book = Book(
-                Cursor.of(row, end.topics[row.topic_id])
-                for row in end.rows.values()
-                if self._dataset.covers(end.topics[row.topic_id])
-            )
+            book = Book(Cursor.of(row, end.topics[row.topic_id]) for row in end.rows.values())
             survey, keeper = self._watchers(book, inbox, end)
             stack.callback(survey.stop)
             stack.callback(keeper.stop)
@@ -148,6 +151,7 @@ class KafkaCapture:
         keeper = Keeper(
             self._cluster, self._vault, self._dataset.name, book, covers=self._dataset.covers,
             topics={row.topic_id: end.topics[row.topic_id] for row in end.rows.values()},
+            before=surveyed(self._vault, self._dataset.name).topics.keys() | end.topics.keys(),
             compacted_every=self._dataset.compacted_every, is_compacted=survey.is_compacted, fetcher=fetcher,
             tell=inbox.tell, clock=self._clock,
         )  # fmt: skip

@@ -10,6 +10,7 @@ is another one than that which was fetched.
 import threading
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -26,6 +27,7 @@ from dr_assets.vault.vault import Vault
 LOOK_EVERY_S: Final = 2.0
 _LOOK_AT_MOST_EVERY_S: Final = 0.2
 _TRY_AGAIN_S: Final = 5.0
+_GENERATION_S: Final = 4
 _GONE_AFTER: Final = 3  # looks: a broker that has just started doesn't know all topics yet
 
 
@@ -57,13 +59,15 @@ Kept = Begun | Ended | Looked
 class Keeper:
     """Keeps a book until it is stopped. `tell` takes what the loop has to know, in order, and does not block.
 
-    `is_compacted` tells of a topic's name whether compaction takes records away. `fetcher` makes one for a node.
+    `before` are ids of topics that were ever captured. `is_compacted` tells of a topic's name whether compaction takes
+    records away. `fetcher` makes one for a node.
     """
 
     def __init__(
         self, cluster: Cluster, vault: Vault, dataset: str, book: Book, *, covers: Callable[[str], bool],
-        topics: Mapping[str, str], compacted_every: timedelta, is_compacted: Callable[[str], bool],
-        fetcher: Callable[[int], Fetcher], tell: Callable[[Kept], None], clock: Callable[[], datetime],
+        topics: Mapping[str, str], before: AbstractSet[str], compacted_every: timedelta,
+        is_compacted: Callable[[str], bool], fetcher: Callable[[int], Fetcher], tell: Callable[[Kept], None],
+        clock: Callable[[], datetime],
     ) -> None:  # fmt: skip
         self._cluster = cluster
         self._vault = vault
@@ -71,6 +75,7 @@ class Keeper:
         self._book = book
         self._covers = covers
         self._ids = {name: topic_id for topic_id, name in topics.items()}
+        self._before = set(before)
         self._compacted_every = compacted_every
         self._is_compacted = is_compacted
         self._fetcher = fetcher
@@ -187,8 +192,12 @@ class Keeper:
         if not new:
             return
         begins = self._cluster.list_offsets([(topic.name, index) for topic, index in new], EARLIEST)
+        later = int(self._clock().timestamp()) // _GENERATION_S
         for topic, index in new:
-            self._begin(topic, index, 0, begins[(topic.name, index)])
+            # What was captured before, and then was gone or left out, is another export: offsets begin anew in it.
+            generation = later if topic.topic_id in self._before else 0
+            self._begin(topic, index, generation, begins[(topic.name, index)])
+        self._before |= {topic.topic_id for topic, _ in new}
 
     def _begin(self, topic: Topic, index: int, generation: int, begin: int) -> None:
         began_at = self._clock()
