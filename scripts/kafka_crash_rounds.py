@@ -31,13 +31,15 @@ from dr_assets.engines.kafka.jars import find_jars
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
-from dr_assets.estate.errors import VaultError
 from dr_assets.stores.kafka.batches import split
-from dr_assets.stores.kafka.export import open_export
+from dr_assets.stores.kafka.capture_facts import TIMELINE, latest_anchor
+from dr_assets.stores.kafka.pack import open_pack
 from dr_assets.stores.kafka.restore import restore
 from dr_assets.stores.kafka.restore_export import export_source
 from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.wire import Cluster
+from dr_assets.vault.chain import resolve
+from dr_assets.vault.format.keys import PACKS
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.verify import verify
 from scripts.kafka_crash.scene import DATASET, LINGER, PARTITIONS, TOPIC, Acknowledged, CaptureProcess, Feeder, Place
@@ -76,27 +78,32 @@ class Stored:
     ends: dict[int, int]
     duplicates: int = 0
     holes: int = 0
+    packs: int = 0
+    header: str | None = None
 
     def look(self, vault: Vault) -> None:
         """Read what is new. Batches hold every offset of theirs: nothing is compacted here, nothing transactional."""
-        try:
-            export = open_export(vault, DATASET)
-        except VaultError as error:
-            if error.code == "kafka.nothing_stored":
-                return
-            raise
-        [topic] = export.topics.values()
-        wanted = {
-            (topic.topic_id, part.index): (self.ends.get(part.index, 0), part.next)
-            for part in topic.partitions.values()
-        }
-        for each in export.slices(wanted):
-            end = self.ends.get(each.partition, 0)
-            for header, _ in split(each.batches):
-                self.duplicates += max(0, end - header.base_offset)
-                self.holes += max(0, header.base_offset - end)
-                end = max(end, header.next_offset)
-            self.ends[each.partition] = end
+        anchor = latest_anchor(vault, DATASET)
+        if anchor is None:
+            return
+        listed = vault.objects(
+            DATASET, PACKS, system_id=anchor.system_id, timeline=TIMELINE, start_after_position=self.packs
+        )
+        for obj in resolve(listed, vault.header, self.packs, strict=True).segments:
+            opened = open_pack(vault, obj)
+            if opened.header.previous != self.header:
+                raise RuntimeError(f"{obj.key} continues another pack than the one before it")
+            for each in opened.index.slices:
+                self._take(each.partition, opened.batches(each))
+            self.packs, self.header = obj.key.last, opened.header.digest
+
+    def _take(self, partition: int, batches: memoryview) -> None:
+        end = self.ends.get(partition, 0)
+        for header, _ in split(batches):
+            self.duplicates += max(0, end - header.base_offset)
+            self.holes += max(0, header.base_offset - end)
+            end = max(end, header.next_offset)
+        self.ends[partition] = end
 
     def has(self, each: Acknowledged) -> bool:
         """Whether the vault holds that record, if there are no `holes`."""
