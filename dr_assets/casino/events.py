@@ -31,7 +31,7 @@ TOPICS: Final[Mapping[str, int]] = {
     "ledger.adjustment": 1,
 }
 _ANSWER_MS = 10_000
-_DELIVERY_MS: Final = 10_000
+_DELIVERY_MS = 60_000
 _PATIENCE_S: Final = 60.0
 
 Place = tuple[str, int]
@@ -94,19 +94,8 @@ class Publisher:
     """
 
     def __init__(self, bootstrap: str, log_path: Path) -> None:
-        try:
-            self._producer = KafkaProducer(
-                bootstrap_servers=bootstrap,
-                bootstrap_timeout_ms=_ANSWER_MS,
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=5,
-                max_block_ms=_ANSWER_MS,
-                request_timeout_ms=_ANSWER_MS // 2,
-                delivery_timeout_ms=_DELIVERY_MS,
-            )
-        except KafkaError as error:
-            raise _away(error) from None
+        self._bootstrap = bootstrap
+        self._producer: KafkaProducer | None = self._connected()
         self._log = os.open(log_path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
 
     def __enter__(self) -> Self:
@@ -117,7 +106,7 @@ class Publisher:
 
     def close(self) -> None:
         """End it; what is not acknowledged by now may be there or not."""
-        self._producer.close(timeout=1)
+        self._let_go()
         os.close(self._log)
 
     def publish(self, events: Sequence[Event]) -> list[Published]:
@@ -126,9 +115,12 @@ class Publisher:
         Then it isn't known which of the others are there: publish all of them again, their keys tell.
         """
         try:
-            waiting = [self._send(event) for event in events]
+            self._producer = producer = self._producer or self._connected()
+            waiting = [_send(producer, event) for event in events]
             told = [future.get(timeout=_DELIVERY_MS / 1000) for future in waiting]
         except KafkaError as error:
+            # Its sequence has a gap now, and whatever it sends next would wait for what was given up.
+            self._let_go()
             raise _away(error) from None
         published = [
             Published(event.topic, said.partition, said.offset, event.idempotency_key)
@@ -138,13 +130,34 @@ class Publisher:
         os.write(self._log, "".join(lines).encode())
         return published
 
-    def _send(self, event: Event) -> Any:
-        return self._producer.send(
-            event.topic,
-            key=None if event.player_id is None else str(event.player_id).encode(),
-            value=event.payload.encode(),
-            headers=[(KEY_HEADER, event.idempotency_key.encode())],
-        )
+    def _connected(self) -> KafkaProducer:
+        try:
+            return KafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                bootstrap_timeout_ms=_ANSWER_MS,
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=5,
+                max_block_ms=_ANSWER_MS,
+                request_timeout_ms=_DELIVERY_MS // 2,
+                delivery_timeout_ms=_DELIVERY_MS,
+            )
+        except KafkaError as error:
+            raise _away(error) from None
+
+    def _let_go(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1)
+
+
+def _send(producer: KafkaProducer, event: Event) -> Any:
+    return producer.send(
+        event.topic,
+        key=None if event.player_id is None else str(event.player_id).encode(),
+        value=event.payload.encode(),
+        headers=[(KEY_HEADER, event.idempotency_key.encode())],
+    )
 
 
 def acknowledged_events(ack_dir: Path) -> list[Published]:
