@@ -134,6 +134,29 @@ def test_a_row_whose_mark_is_lost_is_published_again_under_its_key(brokers: str,
     assert len(stored) == relay.published + 20
 
 
+def test_a_broker_that_was_away_is_published_to_again(
+    kafka_server: Callable[..., KafkaServer], dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the relay publishes: refused meanwhile, and all of the outbox is out once it is back."""
+    monkeypatch.setattr(events, "_DELIVERY_MS", 4000)
+    monkeypatch.setattr(events, "_ANSWER_MS", 4000)
+    server = kafka_server()
+    create_topics(server.bootstrap)
+    publisher = Publisher(server.bootstrap, tmp_path / "run.events")
+    first = [events.Event(-1, "ledger.bet", "before", 1, "{}")]
+    assert len(publisher.publish(first)) == 1
+    server.kill()
+    with pytest.raises(SourceError, match=r"casino\.broker"):
+        publisher.publish([events.Event(-2, "ledger.bet", "meanwhile", 1, "{}")])
+    server.start()
+    monkeypatch.undo()
+    relay = relayed(dsn, publisher)
+    assert relay.published >= PLAYERS
+    told = {each.idempotency_key for each in acknowledged_events(tmp_path)}
+    assert "meanwhile" not in told
+    assert told <= {each.event.idempotency_key for each in stored_events(server.bootstrap)}
+
+
 def test_a_group_remembers_its_place(brokers: str, dsn: str, tmp_path: Path) -> None:
     """What the bonus engine committed is what the broker says of its group afterwards."""
     relayed(dsn, Publisher(brokers, tmp_path / "run.events"))
