@@ -161,4 +161,5 @@ def _live_run(bench: Bench, place: Place) -> tuple[float, list[float], float]:
 
 
 def _delete(bench: Bench, topic: str) -> None:
-    AdminClient(dict(bench.rig.broker.client_config())).delete_topics([topic])[topic].result(_ANSWER_S)
+    admin = AdminClient(dict(bench.rig.broker.client_config()))  # has to live until the answer is there
+    admin.delete_topics([topic])[topic].result(_ANSWER_S)
