@@ -28,6 +28,7 @@ TOPICS: Final[Mapping[str, int]] = {
     "ledger.withdrawal_approved": 1,
     "ledger.withdrawal_paid": 1,
     "ledger.withdrawal_rejected": 1,
+    "ledger.withdrawal_cancelled": 1,
     "ledger.adjustment": 1,
 }
 _ANSWER_MS = 10_000
