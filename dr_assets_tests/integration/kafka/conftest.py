@@ -31,6 +31,7 @@ ANSWER_S = 60.0
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test below this folder: it starts a real engine, and one worker runs them all."""
     for item in items:

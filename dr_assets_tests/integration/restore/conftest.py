@@ -49,6 +49,7 @@ PIECE_BYTES = 256 * 1024
 SHARED = ("lived_casino", "lives", "history")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests by what they share; no other folder has fixtures of these names."""
     for item in items:
