@@ -1,5 +1,6 @@
 """Packs: what a fetch brings is checked and held to its position, gathered, cut, and accounted for."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -198,6 +199,28 @@ def test_two_generations_of_a_partition_are_fetched_by_turns() -> None:
     assert all(set(wants) == {(TOPIC, 0), (TOPIC, 1)} for wants in asked)
     assert sorted(wants[(TOPIC, 0)][0].generation for wants in asked) == [0, 0, 0, 1, 1, 1]
     assert set(book.wants(2, 1000)) == {(TOPIC, 3)}
+
+
+def test_every_topic_is_asked_for_first_now_and_then() -> None:
+    """A broker fills an answer from its front: a topic with a backlog must not keep the others' records away."""
+    book = Book([cursor(0), cursor(1)])
+    for topic in ("ff" * 16, "00" * 16):
+        other = Cursor("other", topic, 0, 0, 0, AT, 0)
+        other.leader = 1
+        book.add(other)
+    first = [next(iter(book.wants(1, 1000))) for _ in range(8)]
+    assert Counter(first) == {(TOPIC, 0): 2, (TOPIC, 1): 2, ("ff" * 16, 0): 2, ("00" * 16, 0): 2}
+
+
+def test_brokers_that_are_asked_alternately_each_turn_by_themselves() -> None:
+    """Two brokers' long polls end one after the other for hours: each still gets both generations."""
+    book = Book([cursor(0), cursor(0, 1), cursor(1, leader=2), cursor(1, 1, leader=2)])
+    for node, partition in ((1, 0), (2, 1)):
+        chosen = []
+        for _ in range(4):
+            chosen.append(book.wants(node, 1000)[(TOPIC, partition)][0].generation)
+            book.wants(3 - node, 1000)
+        assert sorted(chosen) == [0, 0, 1, 1]
 
 
 def test_a_jump_is_told_by_the_next_slice_only() -> None:

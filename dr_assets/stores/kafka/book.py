@@ -62,7 +62,7 @@ class Book:
     def __init__(self, cursors: Iterable[Cursor] = ()) -> None:
         self._mutex = threading.Lock()
         self._cursors = {cursor.stream: cursor for cursor in cursors}
-        self._turn = 0
+        self._turns: dict[int, int] = {}
 
     def streams(self) -> dict[Stream, Cursor]:
         """The cursors by stream, as they are now; only who keeps a stream may change what it holds."""
@@ -115,15 +115,22 @@ class Book:
             return {cursor.leader for cursor in self._cursors.values() if cursor.leader >= 0}
 
     def wants(self, node: int, max_bytes: int) -> dict[tuple[str, int], tuple[Cursor, Want]]:
-        """What to ask a broker for now; of two generations of a partition one, by turns. The order turns, too."""
+        """What to ask a broker for now; of two generations of a partition one, by turns.
+
+        A broker fills its answer from the front, and gives a batch larger than the rest of it to the first alone: so
+        topics take turns at the front, and the partitions within them, each broker's by a count of its own.
+        """
         with self._mutex:
-            self._turn += 1
+            turn = self._turns[node] = self._turns.get(node, 0) + 1
             own = [each for each in self._cursors.values() if each.leader == node and each.held is None]
-            at = self._turn % len(own) if own else 0
+            at = turn % len(own) if own else 0
+            turned = own[at:] + own[:at]
+            # A topic's partitions stay together, so that a request names it once.
+            order = {topic_id: index for index, topic_id in enumerate(dict.fromkeys(each.topic_id for each in turned))}
             chosen: dict[tuple[str, int], tuple[Cursor, Want]] = {}
-            for cursor in sorted(own[at:] + own[:at], key=lambda each: each.topic_id) if len(own) > 1 else own:
+            for cursor in sorted(turned, key=lambda each: order[each.topic_id]):
                 place = cursor.topic_id, cursor.partition
-                if place in chosen and (cursor.generation + self._turn) % 2:
+                if place in chosen and (cursor.generation + turn) % 2:
                     continue
                 chosen[place] = (cursor, Want(
                     cursor.topic, cursor.topic_id, cursor.partition, cursor.offset, cursor.leader_epoch,
