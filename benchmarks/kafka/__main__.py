@@ -21,7 +21,8 @@ from benchmarks.postgres.rows import Row, merged
 
 PIECES: Final[dict[str, Callable[[Bench], None]]] = {
     "data": pieces.data,
-    "export": pieces.export_and_restore,
+    "plain": pieces.plain,
+    "compressed": pieces.compressed,
     "live": pieces.live,
     "pads": pads.pads,
 }
