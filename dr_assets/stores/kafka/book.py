@@ -102,7 +102,7 @@ class Book:
             cursor.held, cursor.errno = None, 0
             if offset is not None:
                 cursor.offset, cursor.last_epoch = offset, -1
-                cursor.broken = cursor.broken or broken
+                cursor.broken = _joined(cursor.broken or broken, offset)
 
     def held(self) -> list[Cursor]:
         """Those that wait for the keeper."""
@@ -147,3 +147,14 @@ class Book:
                 cursor.offset, cursor.last_epoch, cursor.broken = offset, last_epoch, None
             cursor.high_watermark, cursor.last_stable, cursor.log_start = marks
             cursor.complete = cursor.complete or reached
+
+
+def _joined(broken: Break | None, offset: int) -> Break | None:
+    """What the next slice says when a stream jumped, perhaps twice, before anything was fetched behind the first jump.
+
+    It is told from where the stored part ends; each jump has a fact of its own. A second one that leads back there
+    leaves nothing to tell.
+    """
+    if broken is None or broken.was == offset:
+        return None
+    return Break("gap" if broken.was < offset else "diverged", broken.was)

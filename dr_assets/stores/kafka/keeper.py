@@ -88,6 +88,8 @@ class Keeper:
         self._stop = threading.Event()
         self._source_trouble: str | None = None
         self._stream_trouble: str | None = None
+        self._unled: frozenset[str] = frozenset()
+        self._unled_trouble: str | None = None
         self.topics: dict[str, Topic] = {}
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"keep-{dataset}", daemon=True)
@@ -116,7 +118,9 @@ class Keeper:
     def trouble(self) -> str | None:
         """What keeps streams from being fetched, if anything."""
         fetching = [each.trouble for each in list(self._fetchers.values()) if each.trouble]
-        troubles = [each for each in (self._source_trouble, self._stream_trouble, *fetching[:2]) if each]
+        troubles = [
+            each for each in (self._source_trouble, self._stream_trouble, self._unled_trouble, *fetching[:2]) if each
+        ]
         return "; ".join(troubles) or None
 
     @property
@@ -156,7 +160,21 @@ class Keeper:
         self._see_to_held(metadata)
         self._renew(covered)
         self._keep_fetchers()
-        self._tell(Looked(at))
+        if self._knows_all(covered):
+            self._tell(Looked(at))
+
+    def _knows_all(self, covered: Mapping[str, Topic]) -> bool:
+        """Whether every partition there is has a stream: what nobody leads yet can't be begun, and may hold records."""
+        known = {stream[:2] for stream in self._book.streams()}
+        unknown = sorted(
+            name for name, topic in covered.items()
+            if not topic.partitions or any((topic.topic_id, each.index) not in known for each in topic.partitions)
+        )  # fmt: skip
+        # A topic that was made this moment has no leaders for a moment.
+        lasting = [name for name in unknown if name in self._unled]
+        self._unled = frozenset(unknown)
+        self._unled_trouble = f"no leader, so nothing is fetched: {', '.join(lasting[:3])}" if lasting else None
+        return not unknown
 
     def _is_ours(self, topic: Topic) -> bool:
         return not topic.is_internal and self._covers(topic.name)
