@@ -10,6 +10,7 @@ import pytest
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.kafka.batches import Record, encode
 from dr_assets.stores.kafka.book import Book, Cursor
+from dr_assets.stores.kafka.export import decided_below
 from dr_assets.stores.kafka.fetcher import Brought
 from dr_assets.stores.kafka.fetching import Fetched
 from dr_assets.stores.kafka.keeper import Begun, Ended, Looked
@@ -232,6 +233,47 @@ def test_a_jump_is_told_by_the_next_slice_only() -> None:
     assert (want.offset, want.last_epoch, found.broken) == (50, -1, Break("gap", 7))
     book.advance(found, 60, 3, (99, 99, 0), reached=False)
     assert (found.broken, found.last_epoch) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("jumps", "told"),
+    [
+        ([(5, "diverged", 10), (20, "gap", 5)], Break("gap", 10)),
+        ([(20, "gap", 10), (5, "diverged", 20)], Break("diverged", 10)),
+        ([(20, "gap", 10), (10, "diverged", 20)], None),
+        ([(20, "gap", 10), (30, "gap", 20)], Break("gap", 10)),
+    ],
+)
+def test_two_jumps_before_anything_was_fetched_are_told_so_that_it_can_be_read(jumps: Any, told: Break | None) -> None:
+    """An election that lost records, then a retention: a pack that nobody can read would be all that is stored."""
+    made = cursor(0)
+    made.offset = 10
+    book = Book([made])
+    for offset, why, was in jumps:
+        book.release(STREAM, offset=offset, broken=Break(why, was))
+    found, _ = book.wants(1, 1000)[(TOPIC, 0)]
+    assert found.broken == told
+    cutter = Cutter("cluster", 7, 0.25)
+    cutter.add(part(found.offset, found.offset + 1, broken=found.broken), 0.0, AT)
+    pack = cutter.cut(NAMES, None, AT, AT)
+    assert parse_index(pack.data.whole(), size_bytes=pack.size_bytes, name="pack").slices[0].broken == told
+
+
+def test_what_a_leader_calls_stable_counts_once_the_log_is_stored_up_to_its_end_then() -> None:
+    """A backlog: a transaction's abort may lie behind what is stored, though the leader told of it; not to be guessed.
+
+    A log that was parted takes with it what was said of its end.
+    """
+
+    def told(first: int, end: int, mark: int, stable: int, broken: Break | None = None) -> Slice:
+        return Slice(TOPIC, 0, 0, first, end, 0, 1, 1, 0, 0, mark, stable, 0, transactional=True, broken=broken)
+
+    assert decided_below([told(0, 50, 50, 45)], 50) == 45
+    assert decided_below([told(0, 50, 50, 45), told(50, 60, 200, 60)], 60) == 45
+    assert decided_below([told(0, 50, 60, 50)], 50) == -1
+    assert decided_below([told(0, 50, 60, 50), told(50, 70, 200, 70)], 70) == 50
+    assert decided_below([told(0, 50, 60, 50), told(50, 90, 200, 80, Break("diverged", 60))], 90) == -1
+    assert decided_below([], 0) == -1
 
 
 def test_slices_out_of_line_are_refused() -> None:

@@ -7,7 +7,7 @@ Packs hold many partitions, so whoever wants several asks for all of them at onc
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,9 +48,10 @@ class ExportGap:
 class ExportPartition:
     """What is stored of a partition: offsets [begin, next).
 
-    `count` is how many of them hold something, None where a slice was cut. `log_start`, `high_watermark` and
-    `last_stable` are what the leader said last, -1 for unknown. `complete`: the export once reached the end of the log;
-    of a compacted topic only a complete one has the last record of every key.
+    `count` is how many of them hold something, None where a slice was cut. `log_start` and `high_watermark` are what
+    the leader said last, -1 for unknown. Of transactions that begin below `last_stable` the ends are in here, or
+    compaction has taken them; -1 where nobody can tell. `complete`: the export once reached the end of the log; of a
+    compacted topic only a complete one has the last record of every key.
     """
 
     index: int
@@ -304,12 +305,27 @@ def _partition(stream: _Stream, gathered: _Gathered) -> ExportPartition:
         next=held[-1].end if held else row.next,
         log_start=newest.log_start,
         high_watermark=newest.high_watermark,
-        last_stable=newest.last_stable,
+        last_stable=decided_below([each.slice for each in held], held[-1].end if held else row.next),
         count=None if is_cut else sum(each.slice.count for each in held),
         size_bytes=sum(each.slice.size_bytes for each in held),
         transactional=any(each.slice.transactional for each in held),
         complete=row.stream in gathered.complete,
     )
+
+
+def decided_below(slices: Sequence[Slice], end: int) -> int:
+    """The highest offset below which the end of every transaction lies before `end`, or was compacted away; or -1.
+
+    A leader calls stable what was ended anywhere in its log: while a backlog is fetched that end may lie behind what
+    is stored, and may be an abort. So only what was said of a log that is stored up to its own end then is held to.
+    """
+    told: list[tuple[int, int]] = []
+    for each in slices:
+        if each.broken is not None and each.broken.why == "diverged":
+            # The ends that were spoken of may lie in what this slice takes the place of.
+            told = [(mark, stable) for mark, stable in told if mark <= each.first]
+        told.append((each.high_watermark, each.last_stable))
+    return max((stable for mark, stable in told if 0 <= mark <= end), default=-1)
 
 
 def _part_of(opened: OpenedPack, held: _Held, begin: int, end: int) -> ExportSlice:

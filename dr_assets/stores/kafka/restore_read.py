@@ -125,8 +125,9 @@ def live_source(
     for name in topics:
         topic = metadata.topics[name]
         places = [(name, each.index) for each in topic.partitions]
-        begins, ends = cluster.list_offsets(places, EARLIEST), cluster.list_offsets(places, LATEST)
+        # In this order: the end of whatever is stable lies before an end that was asked for later.
         stable = cluster.list_offsets(places, LATEST, committed=True)
+        begins, ends = cluster.list_offsets(places, EARLIEST), cluster.list_offsets(places, LATEST)
         partitions = {
             place[1]: _partition(cluster, place, topic.topic_id, (begins[place], ends[place], stable[place]), counted)
             for place in places
