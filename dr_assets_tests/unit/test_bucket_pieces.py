@@ -188,6 +188,17 @@ def test_the_index_finds_what_came_and_what_went(tmp_path: Path) -> None:
         assert newer.order == int(AT.timestamp()) * 1_000_000 + 1  # it came after the other of the same second
 
 
+def test_the_stores_order_of_versions_holds_whatever_their_times_say(tmp_path: Path) -> None:
+    """What was put in pieces is told of with the time at which that began, before the version that it replaced."""
+    with Index(tmp_path / "i.sqlite") as index:
+        index.begin_listing()
+        began = AT - timedelta(hours=1)
+        index.list_rows([listed("a", "in pieces", at=began), listed("a", "whole"), listed("b", "v1", at=began)], NAMES)
+        index.listed_all(scope=None, gone_at=7)
+        ages = {(todo.row.name, todo.row.version_id): todo.order for todo in index.todo(markers=False)}
+    assert ages["a", "in pieces"] > ages["a", "whole"] > ages["b", "v1"]
+
+
 def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     """It only saves time; so does one of another release."""
     path = tmp_path / "i.sqlite"

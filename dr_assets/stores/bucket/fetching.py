@@ -90,7 +90,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Everything that reading and sealing one version takes; threads share it."""
+    """Everything that reading and sealing one version takes; threads share it.
+
+    `has_versions`: a name of the source may have several, and then the one from before versioning is asked for by its
+    id, `null`: without one the store would hand out whatever is current.
+    """
 
     place: Place
     estate: str
@@ -98,6 +102,7 @@ class Reader:
     names: Names
     whose: Whose
     keys: Keys
+    has_versions: bool = False
 
     def marker(self, todo: Todo, subject_id: str | None) -> tuple[Row, bytes]:
         """A delete marker's row and its record: a name, and that it was deleted. Empty where its person is erased."""
@@ -142,14 +147,15 @@ class Reader:
 
     def _read(self, todo: Todo, room: Room, abandoned: threading.Event) -> Iterator[Piece | Fetched]:
         name, version_id = todo.row.name, todo.row.version_id
+        asked: dict[str, str] = version_of(version_id) or ({"VersionId": NULL} if self.has_versions else {})
         with self.place.answers():
-            found = self.place.client.get_object(Bucket=self.place.bucket, Key=name, **version_of(version_id))
+            found = self.place.client.get_object(Bucket=self.place.bucket, Key=name, **asked)
         answer = cast("Mapping[str, Any]", found)
         body = answer["Body"]
         with body:
             tags: dict[str, str] = {}
             if self.whose.wants_tags or answer.get("TagCount", 0):
-                tags = self.place.tags(name, version_id)
+                tags = self.place.tags(name, asked)
             metadata = dict(answer.get("Metadata", {}))
             now = _as_answered(todo, answer, self.names)
             subject_id = self.whose.of(name, tags, metadata)

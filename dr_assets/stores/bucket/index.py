@@ -223,22 +223,25 @@ class Index:
         )
 
     def list_rows(self, rows: Sequence[Listed], names: Names) -> None:
-        """Rows of a listing; all of one name come in one call, newest first."""
+        """Rows of a listing; all of one name come in one call, newest first.
+
+        Their order is the store's, not that of their times: several fall into one second, and S3 tells of an object in
+        pieces when it was begun, though it became current when it was ended. So ages grow from version to version.
+        """
         values: list[tuple[Any, ...]] = []
-        same_name, name_id, within = "", b"", 0
+        same_name, name_id, age = "", b"", -1
         for row in reversed(rows):  # oldest first within a name
             if row.name != same_name or not name_id:
-                same_name, name_id, within, last_us = row.name, names.name_id(row.name), 0, -1
+                same_name, name_id, age = row.name, names.name_id(row.name), -1
             at_us = int(row.modified_at.timestamp()) * 1_000_000 + row.modified_at.microsecond
-            within = within + 1 if at_us == last_us else 0
-            last_us = at_us
+            age = max(at_us, age + 1)
             values.append(
                 (
                     row.name,
                     name_id,
                     names.version(row),
                     row.version_id,
-                    at_us + within,
+                    age,
                     int(row.modified_at.timestamp()),
                     row.etag,
                     row.size_bytes,

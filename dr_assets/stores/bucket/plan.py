@@ -100,7 +100,7 @@ def plan_restore(
     """
     erasures.require_newest(read_list(site.vault))
     point = recovery_point(site.vault, site.name, as_of=as_of)
-    run = _run_for(site, wanted.to, point, as_of)
+    run, between = _run_for(site, wanted.to, point, as_of)
     manifest = run.manifest
     if manifest is None:
         raise VaultError("backup.bad_manifest", f"{run.key}: {run.trouble}", "restore to an earlier time: --to")
@@ -114,7 +114,7 @@ def plan_restore(
     picked = Picked(site.folder / f"{site.name}.restore.sqlite")
     is_resumed = picked.meta("identity") == identity
     if not is_resumed:
-        _choose(site, wanted, run, picked, as_of)
+        _choose(site, wanted, (*between, run), picked, as_of)
         picked.set_meta("identity", identity)
     picked.erase(who for who in picked.people() if who in erasures.people)
     parts = picked.parts()
@@ -136,8 +136,14 @@ def plan_restore(
     )
 
 
-def _run_for(site: Site, to: datetime | None, point: CopyPoint | None, as_of: datetime | None) -> Run:
-    """The run whose inventory tells that moment: the first whole listing that began at or behind it."""
+def _run_for(
+    site: Site, to: datetime | None, point: CopyPoint | None, as_of: datetime | None
+) -> tuple[Run, tuple[Run, ...]]:
+    """The run whose inventory tells that moment: the first whole listing that began at or behind it.
+
+    And the runs in between, which saw single names or couldn't read everything: what they saw go, a full behind them
+    knows nothing of.
+    """
     stored = [one for one in stored_runs(site.vault, site.name, as_of=as_of) if one.key.system_id == site.system_id]
     if not stored:
         raise PolicyError(
@@ -146,14 +152,17 @@ def _run_for(site: Site, to: datetime | None, point: CopyPoint | None, as_of: da
             "`dr-assets bucket status` tells what there is; `dr-assets bucket copy` makes one",
         )
     if to is None:
-        return _read(site, stored[-1])
+        return _read(site, stored[-1]), ()
     _require_within(site, to, point, moment(stored[0].key.first))
+    between: list[Run] = []
     for one in stored:
         if one.key.first >= microseconds(to):
             run = _read(site, one)
             if run.manifest is not None and run.manifest.is_whole_listing and run.manifest.is_complete:
-                return run
-    return _read(site, stored[-1])  # a later listing found that nothing had changed since
+                return run, tuple(between)
+            between.append(run)
+    # A later listing found that nothing had changed since.
+    return (between.pop(), tuple(between)) if between else (_read(site, stored[-1]), ())
 
 
 def _read(site: Site, stored: StoredObject) -> Run:
@@ -184,10 +193,15 @@ def _require_within(site: Site, to: datetime, point: CopyPoint | None, first_at:
         )
 
 
-def _choose(site: Site, wanted: Wanted, run: Run, picked: Picked, as_of: datetime | None) -> None:
+def _choose(site: Site, wanted: Wanted, runs: Iterable[Run], picked: Picked, as_of: datetime | None) -> None:
+    """What `runs` tell with all that they build on; what a later one says of a version holds."""
     picked.begin()
-    for rows in rows_of(site.vault, chain_to(site.vault, run, as_of=as_of)):
-        picked.find(_fitting(site, wanted, rows))
+    read: set[str] = set()
+    for run in runs:
+        chain = [one for one in chain_to(site.vault, run, as_of=as_of) if str(one.key) not in read]
+        read.update(str(one.key) for one in chain)
+        for rows in rows_of(site.vault, chain):
+            picked.find(_fitting(site, wanted, rows))
     at_us = _FOREVER_US if wanted.to is None else microseconds(wanted.to)
     picked.pick(at_us, all_versions=wanted.versions == "all")
 

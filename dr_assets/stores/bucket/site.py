@@ -43,9 +43,9 @@ class Site:
         return system_of(self.dataset.bucket, self.dataset.prefix)
 
     def reader(self, place: Place) -> Reader:
-        """What reads and seals documents, with no key remembered yet."""
+        """What reads and seals documents, with no key remembered yet. Raises SourceError."""
         keys = Keys(self.ring, is_sealing=True)
-        return Reader(place, self.vault.estate, self.name, self.names, self.whose, keys)
+        return Reader(place, self.vault.estate, self.name, self.names, self.whose, keys, place.has_versions())
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:

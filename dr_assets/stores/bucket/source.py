@@ -92,10 +92,17 @@ class Place:
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
 
     def is_versioned(self) -> bool:
-        """Whether it keeps versions: `Suspended` still has those from before."""
+        """Whether it keeps every version from now on."""
+        return self._versioning() == "Enabled"
+
+    def has_versions(self) -> bool:
+        """Whether a name may have several: `Suspended` still has those from before."""
+        return self._versioning() in {"Enabled", "Suspended"}
+
+    def _versioning(self) -> str:
         try:
             with self.answers():
-                return self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+                return str(self.client.get_bucket_versioning(Bucket=self.bucket).get("Status", ""))
         except StoreAnswer as said:
             raise self.refusal(said, "to tell its versioning") from None
 
@@ -105,10 +112,10 @@ class Place:
             answer = cast("Mapping[str, Any]", self.client.head_bucket(Bucket=self.bucket))
         return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))
 
-    def tags(self, name: str, version_id: str) -> dict[str, str]:
-        """A version's tags. Raises StoreAnswer where it is gone, SourceError."""
+    def tags(self, name: str, version: Mapping[str, str]) -> dict[str, str]:
+        """A version's tags, which is named as in `version_of`. Raises StoreAnswer where it is gone, SourceError."""
         with self.answers():
-            answer = self.client.get_object_tagging(Bucket=self.bucket, Key=name, **version_of(version_id))
+            answer = self.client.get_object_tagging(Bucket=self.bucket, Key=name, **cast("Any", version))
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
 
