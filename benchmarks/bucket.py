@@ -208,7 +208,7 @@ def _current(rig: Rig, bucket: str) -> Iterator[tuple[str, tuple[int, str]]]:
 
 def _belongs(place: Place, name: str) -> Any:
     head = place.client.head_object(Bucket=place.bucket, Key=name)
-    return head["ContentType"], head["Metadata"], place.tags(name, "")
+    return head["ContentType"], head["Metadata"], place.tags(name, {})
 
 
 def _rounded(said: dict[str, Any]) -> dict[str, Any]:

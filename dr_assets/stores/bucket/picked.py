@@ -6,6 +6,7 @@ things back (restore.py).
 It lives in the work folder until the restore is done, so that whoever was killed goes on. No name stands in it.
 """
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.bucket.inventory import Row, Spot
+from dr_assets.stores.bucket.listing import Listed
 from dr_assets.stores.bucket.manifest import Tally
 from dr_assets.stores.bucket.names import FOLDER_BYTES
 
@@ -28,7 +31,7 @@ CREATE TABLE IF NOT EXISTS picked (
     ord INTEGER PRIMARY KEY, rank INT NOT NULL, name_id BLOB NOT NULL, version TEXT NOT NULL, age INT NOT NULL,
     state TEXT NOT NULL, subject_id TEXT, size_bytes INT NOT NULL, digest TEXT NOT NULL, folders BLOB NOT NULL,
     part INT, at INT, length INT, pieces TEXT,
-    step INT NOT NULL DEFAULT 0, put_version TEXT, put_name TEXT);
+    step INT NOT NULL DEFAULT 0, put_version TEXT, is_brought INT NOT NULL DEFAULT 0);
 """
 _COLUMNS: Final = "name_id, version, age, state, subject_id, size_bytes, digest, folders, part, at, length, pieces"
 # The newest version of each name at a moment; of a name whose newest is a delete marker there is nothing.
@@ -55,13 +58,40 @@ class Pick:
     begun: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What an attempt has put, or may have, of somebody who was erased since; None: nobody noted its version."""
+
+    ord: int
+    subject_id: str
+    size_bytes: int
+    is_marker: bool
+    put_version: str | None
+
+    def is_it(self, row: Listed) -> bool:
+        """Whether this row of the target's listing, of the same name, is what was put."""
+        if self.put_version:
+            return row.version_id == self.put_version
+        return bool(self.is_marker) is row.is_marker and self.size_bytes == row.size_bytes
+
+
 class Picked:
-    """Open it for one restore; one thread uses it."""
+    """Open it for one restore; one thread uses it. Raises PolicyError `bucket.busy` where somebody else has it open."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self.path = path
+        self._lock = path.with_suffix(".plan").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise PolicyError(
+                "bucket.busy",
+                f"another plan of a restore is being made or carried out in {path.parent}",
+                "wait for it, or give this one another --work folder: else it would bring back what this one chose",
+            ) from None
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON;"
@@ -75,6 +105,7 @@ class Picked:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+        self._lock.close()
 
     def meta(self, name: str) -> str | None:
         """A remembered text."""
@@ -94,6 +125,7 @@ class Picked:
     def remove(self) -> None:
         """The restore is done: nobody goes on with it."""
         self._db.close()
+        self._lock.close()
         for path in self.path.parent.glob(f"{self.path.name}*"):
             path.unlink()
 
@@ -118,22 +150,34 @@ class Picked:
         return [str(row[0]) for row in found]
 
     def erase(self, people: Iterable[str]) -> int:
-        """What is theirs is never brought back, nor what was withheld when it was copied; how much that is."""
+        """What is theirs is never brought back, nor what was withheld when it was copied; how much that is.
+
+        What an earlier attempt has brought of theirs, or may have, is noted as such until it is removed.
+        """
         self._db.execute("BEGIN")
         self._db.executemany(
-            "UPDATE picked SET step = ? WHERE subject_id = ? AND step < ?",
-            ((ERASED, who, DONE) for who in people),
+            "UPDATE picked SET is_brought = step IN (?, ?), step = ? WHERE subject_id = ? AND step NOT IN (?, ?)",
+            ((BEGUN, DONE, ERASED, who, LEFT_OUT, ERASED) for who in list(people)),
         )
         withheld = self._db.execute("UPDATE picked SET step = ? WHERE state = 'withheld'", (ERASED,)).rowcount
         self._db.execute("COMMIT")
         return withheld
 
-    def done_of(self, who: str) -> list[tuple[int, str, str]]:
-        """What of a person's was brought back: the row, and name and version in the target."""
-        found = self._db.execute(
-            "SELECT ord, put_name, put_version FROM picked WHERE subject_id = ? AND step = ?", (who, DONE)
-        )
-        return [(int(ord_), str(name), str(version)) for ord_, name, version in found]
+    def brought_of_erased(self) -> dict[bytes, list[Brought]]:
+        """By name id, what attempts have brought back, or may have, of people who were erased since."""
+        found: dict[bytes, list[Brought]] = {}
+        for name_id, *rest in self._db.execute(
+            "SELECT name_id, ord, subject_id, size_bytes, state = 'marker', put_version FROM picked"
+            " WHERE is_brought = 1"
+        ):
+            found.setdefault(name_id, []).append(Brought(*rest))
+        return found
+
+    def removed(self, ords: Iterable[int]) -> None:
+        """These are in the target no more."""
+        self._db.execute("BEGIN")
+        self._db.executemany("UPDATE picked SET is_brought = 0 WHERE ord = ?", ((one,) for one in ords))
+        self._db.execute("COMMIT")
 
     def tally(self, *steps: int) -> Tally:
         """What was picked; of it only what is at one of these steps, where some are given."""
@@ -203,12 +247,12 @@ class Picked:
         self._db.executemany("UPDATE picked SET step = ? WHERE ord = ?", ((BEGUN, one.ord) for one in picks))
         self._db.execute("COMMIT")
 
-    def end(self, ended: Iterable[tuple[int, int, str, str]]) -> None:
-        """Rows with the step they have come to, and name and version in the target."""
+    def end(self, ended: Iterable[tuple[int, int, str]]) -> None:
+        """Rows with the step they have come to, and their version in the target."""
         self._db.execute("BEGIN")
         self._db.executemany(
-            "UPDATE picked SET step = ?, put_name = ?, put_version = ? WHERE ord = ?",
-            ((step, name, version, ord_) for ord_, step, name, version in ended),
+            "UPDATE picked SET step = ?, put_version = ? WHERE ord = ?",
+            ((step, version, ord_) for ord_, step, version in ended),
         )
         self._db.execute("COMMIT")
 

@@ -8,6 +8,7 @@ what is written, and a removal that leaves no trace counts from the listing that
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -95,8 +96,8 @@ def plan_restore(
 
     `erasures` is the newest list from every vault that answers. `as_of`: the vault as it was then by the store's clock;
     never the erasures. Raises PolicyError `restore.no_copy`, `restore.target_beyond`, `restore.target_too_old`,
-    `erasure.list_stale`, `bucket.other_names_key`; VaultError for what is missing or damaged of manifests and
-    inventories.
+    `erasure.list_stale`, `bucket.other_names_key`, `bucket.busy`; VaultError for what is missing or damaged of
+    manifests and inventories.
     """
     erasures.require_newest(read_list(site.vault))
     point = recovery_point(site.vault, site.name, as_of=as_of)
@@ -111,13 +112,16 @@ def plan_restore(
             "bring back the key of subject ids from its copy or the escrow",
         )
     identity = _identity(site, wanted, run, target)
-    picked = Picked(site.folder / f"{site.name}.restore.sqlite")
-    is_resumed = picked.meta("identity") == identity
-    if not is_resumed:
-        _choose(site, wanted, (*between, run), picked, as_of)
-        picked.set_meta("identity", identity)
-    picked.erase(who for who in picked.people() if who in erasures.people)
-    parts = picked.parts()
+    with ExitStack() as stack:
+        picked = stack.enter_context(Picked(site.folder / f"{site.name}.restore.sqlite"))
+        is_resumed = picked.meta("identity") == identity
+        if not is_resumed:
+            _choose(site, wanted, (*between, run), picked, as_of)
+            picked.set_meta("identity", identity)
+        picked.erase(who for who in picked.people() if who in erasures.people)
+        parts = picked.parts()
+        fetch_bytes = _sealed_bytes(site, parts)
+        stack.pop_all()  # from now on whoever carries the plan out closes it
     return RestorePlan(
         dataset=site.name,
         wanted=wanted,
@@ -127,7 +131,7 @@ def plan_restore(
         erased=picked.tally(ERASED),
         erased_people=tuple(picked.erased_people()),
         parts=len(parts),
-        fetch_bytes=_sealed_bytes(site, parts),
+        fetch_bytes=fetch_bytes,
         identity=identity,
         erasures=erasures,
         picked=picked,

@@ -16,6 +16,7 @@ from typing import Final
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.bucket.document import Head
+from dr_assets.stores.bucket.listing import listing
 from dr_assets.stores.bucket.manifest import Tally
 from dr_assets.stores.bucket.opening import Document, Documents
 from dr_assets.stores.bucket.picked import DONE, ERASED, LEFT_OUT, Pick
@@ -91,7 +92,7 @@ def restore(
         picked.set_meta("begun", plan.identity)
         work = _Restore(plan, site, target, progress or (lambda _: None), workers)
         work.run()
-        meanwhile = work.forget_erased(erasures_now) if erasures_now is not None else ()
+        meanwhile = work.forget_erased(plan.erasures if erasures_now is None else erasures_now())
         restored = Restored(
             plan=plan,
             restored=picked.tally(DONE),
@@ -163,22 +164,28 @@ class _Restore:
                 self._abandoned.set()
                 raise
 
-    def forget_erased(self, erasures_now: Callable[[], ErasureList]) -> tuple[str, ...]:
-        """Who was erased meanwhile: what was just brought back of theirs is removed again."""
-        picked, known = self.plan.picked, self.plan.erasures.people
-        fresh = sorted(who for who in erasures_now().people if who not in known)
-        gone: list[str] = []
-        for who in fresh:
-            rows = picked.done_of(who)
-            for ord_, name, version_id in rows:
-                self.target.remove(name, version_id)
-                picked.end([(ord_, ERASED, "", "")])
-            gone += [who] if rows else []
-        picked.erase(fresh)
-        return tuple(gone)
+    def forget_erased(self, erasures: ErasureList) -> tuple[str, ...]:
+        """Who was erased meanwhile: what this restore brought back of theirs is removed again, by any attempt of it.
+
+        Their names are found in the target's own listing: without their key nothing else tells them.
+        """
+        picked = self.plan.picked
+        picked.erase(who for who in picked.people() if who in erasures.people)
+        brought = picked.brought_of_erased()
+        if not brought:
+            return ()
+        names, place, gone = self.site.names, self.target.place, set[str]()
+        for rows in listing(Place(place.client, place.bucket, self.plan.wanted.prefix)):
+            for row in rows:
+                theirs = [put.subject_id for put in brought.get(names.name_id(row.name), ()) if put.is_it(row)]
+                if theirs:
+                    self.target.remove(row.name, row.version_id)
+                    gone.update(theirs)
+        picked.removed(put.ord for puts in brought.values() for put in puts)
+        return tuple(sorted(gone))
 
     def _leave_out(self, picks: Sequence[Pick]) -> None:
-        self.plan.picked.end((one.ord, LEFT_OUT, "", "") for one in picks)
+        self.plan.picked.end((one.ord, LEFT_OUT, "") for one in picks)
         self._done += len(picks)
 
     def _opened(self, opener: ThreadPoolExecutor, rank: int) -> Iterator[tuple[list[Pick], bytes]]:
@@ -205,22 +212,22 @@ class _Restore:
                 for future in futures:
                     future.cancel()
                 ended = [future.result() for future in futures if _is_well(future)]
-                picked.end(one[:4] for one in ended)
+                picked.end(one[:3] for one in ended)
             self._done += len(ended)
-            self.put_bytes += sum(one[4] for one in ended)
+            self.put_bytes += sum(one[3] for one in ended)
             self.tell(RestoreProgress(self._done, total, self.put_bytes))
 
-    def _put(self, pick: Pick, data: bytes) -> tuple[int, int, str, str, int]:
-        """Row, the step it came to, name and version in the target, bytes."""
+    def _put(self, pick: Pick, data: bytes) -> tuple[int, int, str, int]:
+        """Row, the step it came to, version in the target, bytes."""
         document = self._documents.head(pick.row, data)
         if document is None:
-            return pick.ord, ERASED, "", "", 0
+            return pick.ord, ERASED, "", 0
         head = document.head
         if not head.name.startswith(self.plan.wanted.prefix):
-            return pick.ord, LEFT_OUT, "", "", 0
+            return pick.ord, LEFT_OUT, "", 0
         there = self._already(pick, head) if pick.begun else None
         version_id = self._bring(document) if there is None else there
-        return pick.ord, DONE, head.name, version_id, 0 if there is not None else head.size_bytes
+        return pick.ord, DONE, version_id, 0 if there is not None else head.size_bytes
 
     def _already(self, pick: Pick, head: Head) -> str | None:
         """The version in the target, if an attempt that was killed has put it."""
@@ -246,5 +253,5 @@ class _Restore:
         return self.target.put(head, document.whole())
 
 
-def _is_well(future: Future[tuple[int, int, str, str, int]]) -> bool:
+def _is_well(future: Future[tuple[int, int, str, int]]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None

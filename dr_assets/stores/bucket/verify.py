@@ -77,7 +77,7 @@ def verify_copy(
         total = found.versions + found.markers
         documents_of = Documents(site)
         for rank in range(picked.ranks()):
-            picked.end((one.ord, LEFT_OUT, "", "") for one in picked.without_part(rank))
+            picked.end((one.ord, LEFT_OUT, "") for one in picked.without_part(rank))
             for part, picks in picked.by_part(rank):
                 verified.parts += 1
                 look = _open_all if documents else _look_at
@@ -93,35 +93,35 @@ def verify_copy(
 
 def _look_at(
     site: Site, documents: Documents, part: str, picks: Sequence[Pick], verified: Verified
-) -> list[tuple[int, int, str, str]]:
+) -> list[tuple[int, int, str]]:
     """Whether the part is there, signed, and reaches as far as its rows say."""
     del documents
     key = ObjectKey.parse(part)
     if key is None:
         verified.troubles.append(f"{part}: no name of a part")
-        return [(one.ord, LEFT_OUT, "", "") for one in picks]
+        return [(one.ord, LEFT_OUT, "") for one in picks]
     try:
         size_bytes = site.vault.header(site.vault.find(key)).size_bytes
     except VaultError as error:
         _note(verified, error)
-        return [(one.ord, LEFT_OUT, "", "") for one in picks]
+        return [(one.ord, LEFT_OUT, "") for one in picks]
     beyond = sum(1 for one in picks if one.row.head and one.row.head.offset + one.row.head.length > size_bytes)
     if beyond:
         verified.troubles.append(f"{part}: {beyond} rows lie beyond its {size_bytes} bytes")
-    return [(one.ord, DONE, "", "") for one in picks]
+    return [(one.ord, DONE, "") for one in picks]
 
 
 def _open_all(
     site: Site, documents: Documents, part: str, picks: Sequence[Pick], verified: Verified
-) -> list[tuple[int, int, str, str]]:
+) -> list[tuple[int, int, str]]:
     """Every document that a key is left of."""
     del site
     try:
         data = documents.part(part)
     except VaultError as error:
         _note(verified, error)
-        return [(one.ord, LEFT_OUT, "", "") for one in picks]
-    return [(one.ord, _opened(documents, data, one, verified), "", "") for one in picks]
+        return [(one.ord, LEFT_OUT, "") for one in picks]
+    return [(one.ord, _opened(documents, data, one, verified), "") for one in picks]
 
 
 def _opened(documents: Documents, data: bytes, pick: Pick, verified: Verified) -> int:

@@ -41,7 +41,8 @@ def test_a_prefix_reads_only_what_it_needs(kyc: World) -> None:
         kyc.copy()
     site = kyc.site()
     plan = plan_restore(site, Wanted(prefix="kyc/p9/"), kyc.erasures(), target="x")
-    assert (plan.picked_tally.versions, plan.parts) == (1, 1)
+    with plan.picked:
+        assert (plan.picked_tally.versions, plan.parts) == (1, 1)
     into, _ = kyc.restore(Wanted(prefix="kyc/p1/"))
     assert set(kyc.current(into)) == {name for name in kyc.current() if name.startswith("kyc/p1/")}
     into, restored = kyc.restore(Wanted(prefix="kyc/p1/doc 1"))
@@ -203,6 +204,48 @@ def test_who_is_erased_while_a_restore_runs_is_gone_at_its_end(kyc: World) -> No
     assert done.erased_meanwhile == (kyc.ids.of("p1"),)
     assert not [name for name in kyc.holds(into) if name.startswith("kyc/p1/")]
     assert done.erased.versions == 5
+
+
+def test_who_is_erased_between_two_attempts_is_gone_at_the_end(kyc: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the killed attempt had put of theirs is removed, noted or not; no name of anybody's lay in its folder."""
+    kyc.copy()
+    into, put = kyc.new_bucket("target"), Target.put
+    seen: list[str] = []
+
+    class Killed(BaseException):
+        """As SIGKILL: nobody catches it."""
+
+    def killed_after(self: Target, head: Any, content: Any) -> str:
+        version = put(self, head, content)
+        seen.append(head.name)
+        if len(seen) > 20:
+            raise Killed
+        return version
+
+    monkeypatch.setattr(Target, "put", killed_after)
+    with pytest.raises(Killed):
+        kyc.restore(into=into, workers=3)
+    monkeypatch.undo()
+    people = {name.split("/")[1] for name in seen if name.startswith("kyc/")}
+    assert not [name for name in seen for file in (kyc.folder / "work").iterdir() if name.encode() in file.read_bytes()]
+    for person in people:
+        kyc.erase(person)
+    _, done = kyc.restore(into=into)
+    assert done.plan.is_resumed
+    assert set(done.erased_meanwhile) == {kyc.ids.of(person) for person in people}
+    assert not [name for name in kyc.holds(into) if name.split("/")[1:2] and name.split("/")[1] in people]
+
+
+def test_another_plan_does_not_change_what_a_restore_brings(kyc: World) -> None:
+    """One person's restore is under way: whoever plans another in that folder meanwhile is told to wait."""
+    kyc.copy()
+    into, person = kyc.new_bucket("target"), kyc.ids.of("p1")
+    site = kyc.site()
+    plan = plan_restore(site, Wanted(person=person), kyc.erasures(), target=into)
+    with pytest.raises(PolicyError, match=r"bucket\.busy"):
+        plan_restore(kyc.site(), Wanted(), kyc.erasures(), target="elsewhere")
+    restore(plan, site, kyc.place(into), erasures_now=kyc.erasures)
+    assert {name.split("/")[1] for name in kyc.current(into)} == {"p1"}
 
 
 def test_a_stale_erasure_list_is_refused(kyc: World) -> None:
