@@ -158,6 +158,13 @@ def test_a_new_generation_holds_nothing_back_and_ends_the_old_one() -> None:
     assert ledger.rows[new].complete
 
 
+def test_where_no_topic_is_captured_there_is_no_recovery_point() -> None:
+    """A pattern that fits nothing, or a user who is shown nothing, must not pass for being up to date."""
+    ledger = Ledger({}, {})
+    ledger.look(Looked(AT))
+    assert ledger.recovery_point() is None
+
+
 def test_tables_and_slices_give_back_the_ledger() -> None:
     """Whatever was packed since a table, a resume ends where the ledger stood."""
     ledger = Ledger({}, {})

@@ -69,8 +69,11 @@ class Ledger:
         return replaced
 
     def recovery_point(self) -> datetime | None:
-        """Every record that was acknowledged before is in a pack, or in what is gathered for the next one."""
-        if self._looked_at is None:
+        """Every record that was acknowledged before is in a pack, or in what is gathered for the next one.
+
+        None where nothing is captured: a pattern that fits no topic, or a user who is shown none, is no standing.
+        """
+        if self._looked_at is None or not self.rows:
             return None
         newest: dict[tuple[str, int], datetime] = {}
         for stream in self.rows:

@@ -87,8 +87,15 @@ class Survey:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is not captured and perhaps should be."""
-        return ()
+        """What is not captured and perhaps should be: topics declared by name that the cluster does not show us."""
+        if not self.rounds:
+            return ()
+        there = self._topics()
+        return tuple(
+            f"topic {name} is declared, and is not there or not shown to this user (Describe)"
+            for name in self._dataset.topics
+            if "*" not in name and name not in there and self._dataset.covers(name)
+        )
 
     def _run(self) -> None:
         try:
