@@ -21,9 +21,8 @@ from dr_assets.cli.times import parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import TopicsDataset
 from dr_assets.proving.erasures import Bringing, record_blanked, topic_eraser
-from dr_assets.stores.kafka.access import security_of
+from dr_assets.stores.kafka.access import connect_target
 from dr_assets.stores.kafka.compare import Comparison, compare
-from dr_assets.stores.kafka.line import PLAINTEXT
 from dr_assets.stores.kafka.restore import Restored, RestoreProgress
 from dr_assets.stores.kafka.restore import restore as carry_out
 from dr_assets.stores.kafka.restore_export import ExportSource, export_source
@@ -241,8 +240,7 @@ def _mapping(topics: list[str] | None, prefix: str) -> dict[str, str]:
 
 
 def _target(declared: TopicsDataset, into: str, *, plaintext: bool) -> Cluster:
-    security = PLAINTEXT if plaintext else security_of(declared.security, os.environ)
-    return Cluster.connect(into, security, patience_s=_PATIENCE_S)
+    return connect_target(declared, into, os.environ, plaintext=plaintext, patience_s=_PATIENCE_S)
 
 
 def _url(name: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.stores.kafka.access import connect_target
 from dr_assets.stores.kafka.groups import translated
 from dr_assets.stores.kafka.offset_map import OffsetMap
 from dr_assets.stores.kafka.restore_plan import Cut, Options
 from dr_assets.stores.kafka.restore_rules import register_subjects
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.restore_state import RestoreState
+from dr_assets_tests.integration.kafka.capture_rig import make_dataset
 
 
 def test_where_a_restore_ends_is_read_as_people_write_it() -> None:
@@ -36,6 +38,13 @@ def test_topics_are_named_by_a_mapping_or_a_prefix() -> None:
     """With a mapping those alone, else all."""
     assert [Options(prefix="p-").target_of(name) for name in ("a", "b")] == ["p-a", "p-b"]
     assert [Options(mapping={"a": "x"}, prefix="p-").target_of(name) for name in ("a", "b")] == ["x", None]
+
+
+def test_a_target_beyond_this_host_is_not_spoken_to_in_clear_unasked() -> None:
+    """The source may be local and without TLS: its records, restored elsewhere, must not cross a network so."""
+    with pytest.raises(PolicyError) as caught:
+        connect_target(make_dataset(), "127.0.0.1:1,192.0.2.1:9092", {}, plaintext=False, patience_s=0.0)
+    assert caught.value.code == "policy.transport"
 
 
 def test_a_groups_positions_go_where_its_records_went() -> None:

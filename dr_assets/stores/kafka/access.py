@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import KafkaSecurity, TopicsDataset
 from dr_assets.estate.transport import require_kafka_tls
-from dr_assets.stores.kafka.line import Security
+from dr_assets.stores.kafka.line import PLAINTEXT, Security
 from dr_assets.stores.kafka.wire import Cluster
 
 
@@ -33,6 +33,19 @@ def security_of(security: KafkaSecurity, env: Mapping[str, str]) -> Security:
 def connect(dataset: TopicsDataset, env: Mapping[str, str], *, patience_s: float = 30.0) -> Cluster:
     """The dataset's cluster. Raises PolicyError, and SourceError as `Cluster.connect` does."""
     return Cluster.connect(bootstrap_of(dataset, env), security_of(dataset.security, env), patience_s=patience_s)
+
+
+def connect_target(
+    dataset: TopicsDataset, into: str, env: Mapping[str, str], *, plaintext: bool, patience_s: float
+) -> Cluster:
+    """A cluster at `into` to restore to: spoken to as the dataset's own is, or `plaintext` because a person says so.
+
+    Raises as `connect`: what was locked away sealed is not to cross a network in clear because its source was local.
+    """
+    if plaintext:
+        return Cluster.connect(into, PLAINTEXT, patience_s=patience_s)
+    require_kafka_tls(into, is_encrypted=dataset.security.is_encrypted, what="the target")
+    return Cluster.connect(into, security_of(dataset.security, env), patience_s=patience_s)
 
 
 def _optional(env: Mapping[str, str], name: str | None) -> str | None:
