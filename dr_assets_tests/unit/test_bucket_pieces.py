@@ -9,7 +9,7 @@ import pytest
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import SubjectRule
-from dr_assets.stores.bucket import listing, manifest
+from dr_assets.stores.bucket import listing, manifest, target
 from dr_assets.stores.bucket.document import Head, parse_record, record
 from dr_assets.stores.bucket.events import Told, _read
 from dr_assets.stores.bucket.index import Index
@@ -197,6 +197,16 @@ def test_the_stores_order_of_versions_holds_whatever_their_times_say(tmp_path: P
         index.listed_all(scope=None, gone_at=7)
         ages = {(todo.row.name, todo.row.version_id): todo.order for todo in index.todo(markers=False)}
     assert ages["a", "in pieces"] > ages["a", "whole"] > ages["b", "v1"]
+
+
+def test_a_document_of_more_pieces_than_a_store_takes_is_put_in_larger_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 takes ten thousand: whatever the size, no more are put, none but the last is smaller than a piece."""
+    pieces = [b"%02d" % number for number in range(23)]
+    assert list(target.in_parts(pieces, 46)) == pieces
+    monkeypatch.setattr(target, "PARTS_MOST", 5)
+    parts = list(target.in_parts(pieces, 46))
+    assert b"".join(parts) == b"".join(pieces)
+    assert len(parts) <= 5
 
 
 def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:

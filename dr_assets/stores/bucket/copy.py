@@ -7,10 +7,12 @@ Whatever a kill interrupts, the next run goes on: what was packed and sealed is 
 and only what isn't stored is asked for. A run without a manifest counts for nothing, and nothing points to it.
 """
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -90,9 +92,15 @@ def copy(site: Site, place: Place, asked: Asked | None = None, *, progress: Prog
     """
     asked = asked or Asked()
     site.vault.check_clock()
-    with site.alone("copy"), Index(site.folder / f"{site.name}.copy.sqlite") as index:
-        run = _Copy(site, place, index, asked, progress or (lambda _: None))
-        result = run.run()
+    path = site.folder / f"{site.name}.copy.sqlite"
+    with site.alone("copy"):
+        try:
+            with Index(path) as index:
+                result = _Copy(site, place, index, asked, progress or (lambda _: None)).run()
+        except BaseException:
+            with suppress(sqlite3.OperationalError), Index(path) as index:  # a full disk: the next run does it
+                index.clear_listing()
+            raise
     counts = result.counts
     require_readable(counts.unread, counts.reasons, place)
     if not result.is_complete and result.is_whole_listing:
@@ -130,6 +138,8 @@ class _Copy:
         if not total and ground.base is not None and not ground.why_full and not self._has_news(gone_at):
             return self._unchanged(ground, listed_at)
         place = begin_run(self.site, index, vault.clock(), lock)
+        # What an interrupted run sealed days ago is locked as of then, and is to be there as long as this manifest.
+        hold(vault, self.site.name, [part.key for part in index.parts_of(place.snapshot_id)], lock)
         with Packer(vault, place) as packer:
             counts = self._copy(packer, place, total)
             inventory = self._put_inventory(packer, place, ground, gone_at)
@@ -172,11 +182,16 @@ class _Copy:
                 yield of_name(self.place, name)
 
     def _copy_anew(self, ground: Ground) -> int:
-        """What is stored already and copied once more: at a full, what lies in parts that are mostly of no use now."""
+        """What is known already and copied once more: at a full, what lies in parts that are mostly of no use now.
+
+        And what was withheld of people whose erasure was taken back since: they have a recovery point as anybody has.
+        """
         is_later_full = ground.why_full is not None and ground.base is not None
         sparse = self.index.sparse_parts(LEAST_LIVE) if is_later_full else []
         retagged = map(self.site.names.name_id, self.asked.retagged)
-        return self.index.copy_anew(sparse, retagged, withheld=is_later_full)
+        ring = self.site.ring
+        back = [] if ring is None else [who for who in self.index.withheld_people() if not ring.is_erased(who)]
+        return self.index.copy_anew(sparse, retagged, back)
 
     def _has_news(self, gone_at: int) -> bool:
         """Whether an interrupted run has sealed something, or something went."""

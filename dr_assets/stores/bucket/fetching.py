@@ -147,7 +147,7 @@ class Reader:
 
     def _read(self, todo: Todo, room: Room, abandoned: threading.Event) -> Iterator[Piece | Fetched]:
         name, version_id = todo.row.name, todo.row.version_id
-        asked: dict[str, str] = version_of(version_id) or ({"VersionId": NULL} if self.has_versions else {})
+        asked: Any = version_of(version_id) or ({"VersionId": NULL} if self.has_versions else {})
         with self.place.answers():
             found = self.place.client.get_object(Bucket=self.place.bucket, Key=name, **asked)
         answer = cast("Mapping[str, Any]", found)

@@ -44,6 +44,7 @@ _ALL_ROWS: Final = (
     " FROM known WHERE gone_at IS NULL OR gone_at = ? ORDER BY name_id, age"
 )
 _FRESH_ROWS: Final = _ALL_ROWS.replace("WHERE gone_at IS NULL", "WHERE (is_fresh = 1 AND gone_at IS NULL)")
+_WITHHELD: Final = "(known.state = 'withheld' OR (known.state = 'marker' AND known.part IS NULL))"
 _INSERT: Final = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _GONE: Final = (
     "UPDATE known SET gone_at = ? WHERE gone_at IS NULL AND NOT EXISTS (SELECT 1 FROM listed"
@@ -279,21 +280,28 @@ class Index:
         ).fetchone()
         return int(count)
 
-    def copy_anew(self, parts: Iterable[str] = (), names: Iterable[bytes] = (), *, withheld: bool = False) -> int:
-        """Versions that lie in these parts, have one of these names, or were withheld, are copied once more; how many.
+    def withheld_people(self) -> list[str]:
+        """Of whom something that is listed was not copied, since they were erased here."""
+        found = self._db.execute(
+            f"SELECT DISTINCT subject_id FROM known WHERE {_WITHHELD} AND subject_id IS NOT NULL ORDER BY 1"  # noqa: S608
+        )
+        return [str(row[0]) for row in found]
+
+    def copy_anew(self, parts: Iterable[str] = (), names: Iterable[bytes] = (), withheld_of: Iterable[str] = ()) -> int:
+        """What lies in these parts, has one of these names, or was withheld of these people, is copied again; how many.
 
         Who was erased may have been brought back within the grace.
         """
-        again = (
+        known = (
             "INSERT OR IGNORE INTO todo SELECT ord FROM listed JOIN known USING (name_id, version)"
-            " WHERE known.gone_at IS NULL AND listed.is_marker = 0 AND "
+            " WHERE known.gone_at IS NULL AND "
         )
+        again = known + "listed.is_marker = 0 AND "
         (before,) = self._db.execute("SELECT count(*) FROM todo").fetchone()
         with self._transaction():
             self._db.executemany(again + "known.part = ?", ((self._part_id(key),) for key in parts))
             self._db.executemany(again + "known.name_id = ?", ((name_id,) for name_id in names))
-            if withheld:
-                self._db.execute(again + "known.state = 'withheld'")
+            self._db.executemany(known + _WITHHELD + " AND known.subject_id = ?", ((who,) for who in withheld_of))
         (after,) = self._db.execute("SELECT count(*) FROM todo").fetchone()
         return int(after) - int(before)
 

@@ -112,10 +112,10 @@ class Place:
             answer = cast("Mapping[str, Any]", self.client.head_bucket(Bucket=self.bucket))
         return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))
 
-    def tags(self, name: str, version: Mapping[str, str]) -> dict[str, str]:
+    def tags(self, name: str, version: Any) -> dict[str, str]:
         """A version's tags, which is named as in `version_of`. Raises StoreAnswer where it is gone, SourceError."""
         with self.answers():
-            answer = self.client.get_object_tagging(Bucket=self.bucket, Key=name, **cast("Any", version))
+            answer = self.client.get_object_tagging(Bucket=self.bucket, Key=name, **version)
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
 

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import urlencode
@@ -19,6 +19,7 @@ from dr_assets.stores.bucket.manifest import Tally
 from dr_assets.stores.bucket.source import Place, version_of
 from dr_assets.vault.storage.s3_errors import ABSENT, BROKEN_BODY, StoreAnswer
 
+PARTS_MOST: Final = 10_000  # S3's own limit for one object
 _READ_BYTES: Final = 1 << 20
 _READ_ATTEMPTS: Final = 3
 
@@ -66,7 +67,7 @@ class Target:
         upload = {"Key": name, "UploadId": begun["UploadId"]}
         try:
             parts: list[dict[str, Any]] = []
-            for number, piece in enumerate(pieces, start=1):
+            for number, piece in enumerate(in_parts(pieces, head.size_bytes), start=1):
                 self.throttle.wait(len(piece))
                 part = self._ask("to put a piece", client.upload_part, **upload, PartNumber=number, Body=piece)
                 parts.append({"PartNumber": number, "ETag": part["ETag"]})
@@ -177,6 +178,22 @@ class Target:
                 return cast("Mapping[str, Any]", call(Bucket=self.place.bucket, **arguments))
         except StoreAnswer as said:
             raise self.place.refusal(said, what) from None
+
+
+def in_parts(pieces: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
+    """Pieces as they are put: joined where there were more of them than a store takes for one object."""
+    least = -(-size_bytes // PARTS_MOST)
+    held: list[bytes] = []
+    held_bytes = 0
+    for piece in pieces:
+        held.append(piece)
+        held_bytes += len(piece)
+        if held_bytes >= least:
+            yield b"".join(held)
+            held.clear()
+            held_bytes = 0
+    if held:
+        yield b"".join(held)
 
 
 def _belongings(head: Head) -> dict[str, Any]:

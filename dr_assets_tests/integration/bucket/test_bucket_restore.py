@@ -14,6 +14,7 @@ from dr_assets.stores.bucket.plan import Wanted, plan_restore
 from dr_assets.stores.bucket.restore import restore
 from dr_assets.stores.bucket.target import Target
 from dr_assets.stores.bucket.verify import verify_copy
+from dr_assets.vault.subjects.deletion import restore as take_back
 from dr_assets.vault.subjects.erased import ErasureList
 from dr_assets.vault.verify import verify
 from dr_assets_tests.integration.bucket.bucket_rig import NAME, World
@@ -268,6 +269,20 @@ def test_a_copy_seals_nothing_more_for_an_erased_person(kyc: World) -> None:
     assert kyc.copy().kind == "unchanged"
     _, restored = kyc.restore()
     assert restored.erased.versions == 6
+
+
+def test_what_was_withheld_is_copied_once_an_erasure_was_taken_back(kyc: World) -> None:
+    """By the next run: the recovery point speaks of that person as well."""
+    kyc.copy()
+    who = kyc.erase("p1")
+    kyc.put("kyc/p1/meanwhile.pdf", b"meanwhile")
+    kyc.client.delete_object(Bucket=kyc.bucket, Key="kyc/p1/doc 0.pdf")
+    assert kyc.copy().counts.withheld == 1
+    take_back(kyc.ring(), [who], "a mistake")
+    result = kyc.copy()
+    assert (result.kind, result.counts.copied, result.counts.withheld) == ("incremental", 1, 0)
+    assert kyc.copy().kind == "unchanged"
+    assert kyc.holds(kyc.restore(Wanted(versions="all"))[0]) == kyc.holds()
 
 
 def test_a_lost_key_that_nobody_decided_on_is_damage(kyc: World) -> None:
