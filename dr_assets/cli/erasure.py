@@ -220,7 +220,7 @@ def _one(estate: Estate, ring: SubjectRing, erasure_id: str) -> ErasureStanding:
 
 def _replays(estate: Estate, ring: SubjectRing) -> dict[str, Replay | None]:
     opened = {vault.name: vault for vault in ring.vaults}
-    wanted = {dataset.vault for dataset in estate.postgres().values()}
+    wanted = {one.vault for one in (*estate.postgres().values(), *estate.topics().values())}
     return replays(estate, opened | {n: vault_of(estate, n, signing=False) for n in wanted - opened.keys()})
 
 

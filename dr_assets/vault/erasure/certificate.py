@@ -33,6 +33,10 @@ BODY_KIND: Final = "dr_assets erasure certificate v1"
 PAYLOAD_TYPE: Final = "application/vnd.dr-assets.erasure-certificate+json"
 LIMIT_BYTES: Final = 4 << 20
 CertifiedState = Literal["soft", "final"]
+_DESTROYED: Final[Mapping[CertifiedState, str]] = {
+    "soft": "nothing yet: the person's key is on record as deleted and opens nothing; removed after `final_after`",
+    "final": "the person's key, in every version, and with it every document sealed under it",
+}
 
 
 def issue(ring: SubjectRing, estate: Estate, erasure: Erasure, unreplayed: Sequence[str]) -> bytes:
@@ -112,31 +116,35 @@ def _body(
         "decided_at": format_time(decided_at),
         "final_after": format_time(max(one.final_after for one in decisions)),
         "destroyed": {
-            "what": "the person's key, in every version, and with it every document sealed under it",
+            "what": _DESTROYED[state],
             "people": list[Json](destroyed),
             "regions": list[Json]([shelf.region for shelf in ring.shelves]),
             "without_documents": list[Json](erasure.keyless),
         },
-        "remains": _remains(estate, ring.vault.locks, decided_at),
+        "remains": _remains(estate, ring.vault.locks, decided_at, state),
         "still_to_be_replayed": list[Json](sorted(unreplayed)),
     }
 
 
-def _remains(estate: Estate, locks: LockRules, decided_at: datetime) -> list[Json]:
+def _remains(estate: Estate, locks: LockRules, decided_at: datetime, state: CertifiedState) -> list[Json]:
     """What of each dataset stays locked, how long at most, and why it doesn't bring the person back."""
     rows: list[Json] = []
     for dataset in estate.datasets.values():
         until = decided_at + max(locks.length(dataset.name, kind) for kind in ("part", "wal"))
         told: dict[str, Json] = {"dataset": dataset.name, "kind": dataset.kind, "locked_until": format_time(until)}
-        rows.append({**told, **_why(dataset)})
+        rows.append({**told, **_why(dataset, state)})
     return rows
 
 
-def _why(dataset: Dataset) -> Mapping[str, Json]:
+def _why(dataset: Dataset, state: CertifiedState) -> Mapping[str, Json]:
     if isinstance(dataset, BucketDataset):
         if dataset.subject.kind == "none":
             return {"what": "documents of nobody in particular", "way": "not reached"}
-        return {"what": "ciphertext whose only key is destroyed", "way": "the missing key"}
+        key = "destroyed" if state == "final" else "unusable, and destroyed when this is final"
+        return {
+            "what": f"ciphertext whose only key is {key}; documents that the rule gives to nobody are not reached",
+            "way": "the missing key",
+        }
     if isinstance(dataset, PostgresDataset):
         return {"what": "base backups and WAL of before, encrypted", "way": "erased again from every restore"}
     reached = isinstance(dataset, TopicsDataset) and dataset.erase_key is not None
