@@ -21,6 +21,7 @@ from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.vault import Vault
 
 # Packs that were cut so much later may hold records of a moment: broker and capture were behind, or apart, by as much.
+# Further ones are looked into where the capture had not everything of that moment yet.
 _LATER: Final = timedelta(minutes=10)
 
 
@@ -76,10 +77,9 @@ def export_source(
     people's records say (erase.py). Raises VaultError.
     """
     cut = cut or Cut()
-    data_until = as_of if cut.at is None else min(cut.at + _LATER, as_of) if as_of else cut.at + _LATER
-    export = open_export(vault, dataset, as_of=data_until)
+    export = open_export(vault, dataset, as_of=as_of) if cut.at is None else _opened_for(vault, dataset, cut.at, as_of)
     seen = export.surveyed if cut.at is None else surveyed(vault, dataset, at=cut.at)
-    topics, notes = {}, []
+    topics, notes = {}, _lacking(export, cut.at)
     for topic_id in export.topics:
         topic = export.topic(export.topics[topic_id].name)
         if topic.topic_id != topic_id:
@@ -107,6 +107,36 @@ def export_source(
         notes=tuple(notes),
         eraser=eraser,
     )
+
+
+def _opened_for(vault: Vault, dataset: str, at: datetime, as_of: datetime | None) -> Export:
+    """The export as it was when all of `at` had come into it: after an outage of the capture that is hours later.
+
+    No later than need be: a newer generation of a compacted partition lacks what was there at `at`.
+    """
+    later, whole = _LATER, None
+    while True:
+        until = at + later if as_of is None else min(at + later, as_of)
+        export = open_export(vault, dataset, as_of=until)
+        if _has_all_of(export, at) or until == as_of:
+            return export
+        whole = whole or open_export(vault, dataset, as_of=as_of)
+        if export.packs == whole.packs:
+            return export
+        later *= 2
+
+
+def _has_all_of(export: Export, at: datetime) -> bool:
+    return export.recovery_point_at is not None and export.recovery_point_at >= at
+
+
+def _lacking(export: Export, at: datetime | None) -> list[str]:
+    """What a person must know of a moment that the capture never got to."""
+    if at is None or _has_all_of(export, at):
+        return []
+    point = export.recovery_point_at
+    known = "nothing is sure to be whole" if point is None else f"all of {point.isoformat()} and before is stored"
+    return [f"of {at.isoformat()} itself records may be missing: {known}"]
 
 
 def _ends(export: Export, topics: Mapping[str, SourceTopic], cut: Cut) -> dict[tuple[str, int], int]:
