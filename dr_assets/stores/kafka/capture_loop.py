@@ -20,6 +20,7 @@ from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.estate.model import TopicsDataset
 from dr_assets.stores.kafka.book import Book
 from dr_assets.stores.kafka.capture_facts import TIMELINE, Anchor, Event, record_capture
+from dr_assets.stores.kafka.catalogue import CATALOGUE_EVERY, Cataloguer
 from dr_assets.stores.kafka.fetcher import Brought
 from dr_assets.stores.kafka.inbox import Inbox
 from dr_assets.stores.kafka.keeper import Begun, Ended, Keeper
@@ -48,7 +49,7 @@ class KafkaCaptureOptions:
     `in_flight_cap_bytes` bounds what is fetched and not yet stored. `heartbeat_every_s` is how often an idle dataset
     says that it is up to date. `give_up_s` is how long a put is tried before the capture ends with the vault's error.
     `patience_s` is how long one question is put to brokers that are away; all of them are put again. `stand_by`: wait
-    while another capture owns the dataset; else that is refused.
+    while another capture owns the dataset; else that is refused. `catalogue_every`: packs from a catalogue to the next.
     """
 
     report_every_s: float = 5.0
@@ -62,6 +63,7 @@ class KafkaCaptureOptions:
     patience_s: float = 3.0
     session_s: float = 10.0
     stand_by: bool = True
+    catalogue_every: int = CATALOGUE_EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class CaptureLoop:
         self._chain = Chain(end.header)
         self._last_stored = (end.header, end.segment)
         self._stored: dict[int, Stored[Pack]] = {}
+        self._catalogue = Cataloguer(parts.vault, parts.dataset.name, parts.options.catalogue_every)
         self._recovery_point_at = end.recovery_point_at
         self._told_recovery_point = end.recovery_point_at
         self._table_due = 0
@@ -148,6 +151,7 @@ class CaptureLoop:
         if ended is not None:
             raise ended
         self._state = "stopped"
+        self._give_catalogue(at_end=True)
         record_capture(self._parts.vault, self._parts.dataset.name, "stopped", self._anchor())
         self._tell()
 
@@ -162,6 +166,7 @@ class CaptureLoop:
         self._take_in()
         self._cut(force=False)
         self._record_position()
+        self._give_catalogue(at_end=False)
         self._tell()
 
     def _wait(self) -> None:
@@ -273,6 +278,7 @@ class CaptureLoop:
 
     def _count_stored(self, outcome: Stored[Pack]) -> None:
         pack, totals = outcome.piece, self._totals
+        self._catalogue.take(outcome, self._last_stored[0], self._epoch)
         self._last_stored = (outcome.header_digest, str(outcome.receipt.key))
         self._told_recovery_point = pack.recovery_point_at or self._told_recovery_point
         totals.packs += 1
@@ -330,6 +336,13 @@ class CaptureLoop:
         anchor = self._anchor()
         self._parts.facts.give(lambda: self._record("position", anchor))
 
+    def _give_catalogue(self, *, at_end: bool) -> None:
+        """Now and then what the packs say is put as one object, so that readers need not open each of them."""
+        catalogue = self._catalogue
+        if self._parts.facts.is_idle and (catalogue.is_due or (at_end and catalogue.is_worth_while)):
+            rows = catalogue.cut()
+            self._parts.facts.give(lambda: catalogue.seal(rows))
+
     def _record(self, event: Event, anchor: Anchor) -> None:
         """An anchor saves time only: a vault that is away is told in the report, and tried again at the next one."""
         try:
@@ -358,7 +371,8 @@ class CaptureLoop:
         parts = self._parts
         vault = parts.putters.trouble or parts.putters.silence()
         troubles = (parts.keeper.trouble, parts.owner.trouble, vault, parts.survey.trouble, self._fact_trouble)
-        return "; ".join(trouble for trouble in troubles if trouble) or None
+        beside = self._catalogue.trouble
+        return "; ".join(trouble for trouble in (*troubles, beside) if trouble) or None
 
     def _report(self, now_s: float, trouble: str | None) -> KafkaCaptureReport:
         parts, now, totals = self._parts, self._parts.clock(), self._totals

@@ -7,7 +7,7 @@ Packs hold many partitions, so whoever wants several asks for all of them at onc
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,18 +17,17 @@ from dr_assets.estate.errors import VaultError
 from dr_assets.stores.kafka.admin import GroupOffset, Place
 from dr_assets.stores.kafka.batches import parse_header, records
 from dr_assets.stores.kafka.capture_facts import TIMELINE, latest_anchor
+from dr_assets.stores.kafka.catalogue import catalogued, require_same
 from dr_assets.stores.kafka.pack import OpenedPack, open_pack
-from dr_assets.stores.kafka.resume import recovery_point_of
 from dr_assets.stores.kafka.surveyed import Surveyed, SurveyedTopic, surveyed
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.canonical import Json
-from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import PACKS
-from dr_assets.vault.format.pack import PackIndex, Row, Slice, Why
+from dr_assets.vault.format.pack import Row, Slice, Why
+from dr_assets.vault.format.pack_list import PackRow
 from dr_assets.vault.vault import StoredObject, Vault
 
 Where = tuple[str, int]  # a topic's id and a partition of it
-_READERS = 8
 _AHEAD = 3
 
 
@@ -126,7 +125,7 @@ class Export:
 
     def __init__(
         self, vault: Vault, dataset: str, system_id: str, objects: Mapping[int, StoredObject],
-        headers: Mapping[int, Header], indices: Mapping[int, PackIndex], seen: Surveyed, as_of: datetime | None,
+        rows: Iterable[PackRow], seen: Surveyed, as_of: datetime | None,
     ) -> None:  # fmt: skip
         self._vault = vault
         self._objects = objects
@@ -135,12 +134,14 @@ class Export:
         self.as_of = as_of
         self.surveyed = seen
         self.packs = len(objects)
-        points = [point for header in headers.values() if (point := recovery_point_of(header)) is not None]
-        self.recovery_point_at: datetime | None = max(points, default=None)
-        self.cluster_id = list(indices.values())[-1].cluster_id
+        self.recovery_point_at: datetime | None = None
+        self.cluster_id = ""
         gathered = _Gathered()
-        for number, index in indices.items():
-            gathered.take(number, index, headers[number])
+        for row in rows:
+            points = (self.recovery_point_at, row.recovery_point_at)
+            self.recovery_point_at = max(filter(None, points), default=None)
+            self.cluster_id = row.index.cluster_id
+            gathered.take(row)
         self._streams = gathered.chosen()
         self.gaps: tuple[ExportGap, ...] = tuple(gathered.gaps)
         self.topics: Mapping[str, ExportTopic] = _topics(self._streams, gathered, seen)
@@ -234,8 +235,9 @@ class _Gathered:
     complete: set[tuple[str, int, int]] = field(default_factory=set)
     present: set[str] = field(default_factory=set)
 
-    def take(self, number: int, index: PackIndex, header: Header) -> None:
+    def take(self, pack: PackRow) -> None:
         """The next pack of the chain."""
+        index, number = pack.index, pack.key.first
         self.names |= index.topics
         for row in index.table or ():
             known = self.streams.get(row.stream)
@@ -249,15 +251,13 @@ class _Gathered:
         for each in index.slices:
             stream = self.streams.get(each.stream)
             if stream is None:  # what came before has expired: it begins here
-                stream = self.streams[each.stream] = _Stream(_row_of(each, header.begin_at))
+                stream = self.streams[each.stream] = _Stream(_row_of(each, pack.begin_at))
             stream.add(number, each)
             if each.next >= each.high_watermark:
                 self.complete.add(each.stream)
             if each.broken is not None:
                 self.gaps.append(
-                    ExportGap(
-                        each.topic_id, each.partition, each.broken.why, each.broken.was, each.first, header.end_at
-                    )
+                    ExportGap(each.topic_id, each.partition, each.broken.why, each.broken.was, each.first, pack.end_at)
                 )
 
     def chosen(self) -> dict[Where, _Stream]:
@@ -330,6 +330,7 @@ def decided_below(slices: Sequence[Slice], end: int) -> int:
 
 def _part_of(opened: OpenedPack, held: _Held, begin: int, end: int) -> ExportSlice:
     """The batches of a slice that hold any of [begin, end)."""
+    require_same(opened, held.slice)
     begin, end = max(begin, held.slice.first), min(end, held.end)
     batches = opened.batches(held.slice)
     if (begin, end) == (held.slice.first, held.slice.next):
@@ -355,12 +356,15 @@ def _each(batches: memoryview) -> Iterator[memoryview]:
         at += size_bytes
 
 
-def open_export(vault: Vault, dataset: str, *, as_of: datetime | None = None, system_id: str | None = None) -> Export:
+def open_export(
+    vault: Vault, dataset: str, *, as_of: datetime | None = None, system_id: str | None = None, catalogues: bool = True
+) -> Export:
     """What is stored of a dataset, of its newest cluster unless `system_id` names another one.
 
     `as_of` (the capture's clock) leaves out packs that were cut later and what was surveyed later: so a restore to the
-    recovery point of another dataset asks for that moment, and cuts records by `positions_at`. Raises VaultError, among
-    them `kafka.nothing_stored` and `kafka.hole`.
+    recovery point of another dataset asks for that moment, and cuts records by `positions_at`. What packs hold is told
+    by their `catalogues`, and by those packs that none of them has. Raises VaultError, among them
+    `kafka.nothing_stored` and `kafka.hole`.
     """
     if system_id is None:
         anchor = latest_anchor(vault, dataset)
@@ -372,22 +376,17 @@ def open_export(vault: Vault, dataset: str, *, as_of: datetime | None = None, sy
         raise VaultError(
             "kafka.nothing_stored", f"{dataset}: the vault holds no packs", "start `dr-assets capture` for it"
         )
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="headers") as pool:
-        read = {obj.key: pool.submit(vault.header, obj) for obj in objects}
-    chain = resolve(objects, lambda obj: read[obj.key].result(), objects[0].key.first, strict=True)
+    known = catalogued(vault, dataset, system_id, objects, believe=catalogues)
+    chain = resolve(objects, known.link, objects[0].key.first, strict=True)
     _refuse_holes(vault, dataset, system_id, chain.end)
-    headers = {obj.key.first: read[obj.key].result() for obj in chain.segments}
-    early = takewhile(lambda obj: as_of is None or headers[obj.key.first].end_at <= as_of, chain.segments)
+    early = takewhile(lambda obj: as_of is None or known.link(obj).end_at <= as_of, chain.segments)
     chosen = {obj.key.first: obj for obj in early}
     if not chosen:
         raise VaultError(
             "kafka.nothing_stored", f"{dataset}: nothing was stored as early as that", "choose a later moment"
         )
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="indices") as pool:
-        indices = dict(zip(chosen, pool.map(lambda obj: open_pack(vault, obj).index, chosen.values()), strict=True))
     seen = surveyed(vault, dataset, at=as_of)
-    own = {number: headers[number] for number in chosen}
-    return Export(vault, dataset, system_id, chosen, own, indices, seen, as_of)
+    return Export(vault, dataset, system_id, chosen, known.rows(list(chosen.values())), seen, as_of)
 
 
 def _refuse_holes(vault: Vault, dataset: str, system_id: str, end: int) -> None:

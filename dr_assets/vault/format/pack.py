@@ -109,12 +109,13 @@ class PackIndex:
 
     def encoded(self) -> bytes:
         """The bytes that a pack begins with: length and canonical JSON. Raises VaultError for what none could read."""
-        text = canonical.encode(self._to_json())
+        text = canonical.encode(self.to_json())
         if len(text) > INDEX_LIMIT_BYTES:
             raise malformed(f"pack index: {len(text)} bytes, at most {INDEX_LIMIT_BYTES} are allowed")
         return _LENGTH.pack(len(text)) + text
 
-    def _to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, Json]:
+        """The index itself, for `canonical.encode`."""
         table: Json = None if self.table is None else [_row_json(row) for row in self.table]
         return {
             "version": INDEX_VERSION, "cluster_id": self.cluster_id, "topics": dict(self.topics),
@@ -154,6 +155,11 @@ def parse_index(plaintext: bytes | bytearray | memoryview, *, size_bytes: int, n
     if len(plaintext) < end:
         raise malformed(f"{name}: ends within its index")
     raw = canonical.decode(bytes(plaintext[_LENGTH.size : end]), limit_bytes=INDEX_LIMIT_BYTES, what=f"{name}: index")
+    return index_of_json(raw, size_bytes - end, name)
+
+
+def index_of_json(raw: Mapping[str, Json], size_bytes: int | None, name: str) -> PackIndex:
+    """The index that `raw` spells out, of `size_bytes` of batches (None: not known). Raises VaultError."""
     if raw.get("version") != INDEX_VERSION or raw.keys() != {"version", "cluster_id", "topics", "slices", "table"}:
         raise malformed(f"{name}: an index of another form")
     topics, slices, table = raw["topics"], raw["slices"], raw["table"]
@@ -165,17 +171,17 @@ def parse_index(plaintext: bytes | bytearray | memoryview, *, size_bytes: int, n
         tuple(_slice(each, name) for each in slices),
         None if table is None else tuple(_row(each, name) for each in table),
     )
-    _check(parsed, size_bytes - end, name)
+    _check(parsed, size_bytes, name)
     return parsed
 
 
-def _check(index: PackIndex, size_bytes: int, name: str) -> None:
+def _check(index: PackIndex, size_bytes: int | None, name: str) -> None:
     at = 0
     for each in index.slices:
         if each.at != at or each.size_bytes <= 0 or each.first >= each.next:
             raise malformed(f"{name}: its slices don't lie side by side")
         at += each.size_bytes
-    if at != size_bytes:
+    if size_bytes is not None and at != size_bytes:
         raise malformed(f"{name}: its slices hold {at} bytes, behind the index are {size_bytes}")
     _require_names(index, index.slices, name)
     _require_names(index, index.table or (), name)

@@ -22,7 +22,7 @@ _CHECKPOINTS: Final = "checkpoint"
 _TILES: Final = "tile"
 # Backups of people's keys go to each vault by their own writer, and are forgotten there (docs/format.md).
 _NEVER: Final = ("subjects/ring/",)
-_LAST_STREAMS: Final = ("full-list", BASE, "expiry-list")  # after what they list, before facts
+_LAST_STREAMS: Final = ("full-list", "pack-list", BASE, "expiry-list")  # after what they list, before facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final, Literal, cast, get_args
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.format.keys import BASE, PACKS, WAL, ObjectKey, part_stream
+from dr_assets.vault.format.pack_list import PACK_LIST
 from dr_assets.vault.full_segment import FULL
 
 Level = Literal["index", "sample", "full"]
@@ -57,5 +58,7 @@ def depth_of(level: str, share: float = DEFAULT_SHARE, seed: str = "") -> Depth:
 
 
 def is_bulk(key: ObjectKey) -> bool:
-    """WAL in segments of either kind, packs, parts of base backups: nearly all of a vault's bytes, and no claims."""
-    return key.stream in {WAL, FULL, PACKS} or (key.stream.startswith(part_stream("")) and key.stream != BASE)
+    """WAL in segments of either kind, packs, catalogues, parts of base backups: nearly all bytes, and no claims."""
+    if key.stream in {WAL, FULL, PACKS, PACK_LIST}:
+        return True
+    return key.stream.startswith(part_stream("")) and key.stream != BASE

@@ -1,20 +1,56 @@
 """Packs in a row: their chain as any other, and in it every stream's offsets, one slice after the other.
 
-What belongs here: holding each slice to where its stream's last one ended. What stays out: the chain itself
-(chains.py), what a slice is (format/pack.py).
+What belongs here: holding each slice to where its stream's last one ended, and each pack to its catalogue. What stays
+out: the chain itself (chains.py), what a slice is (format/pack.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from dr_assets.vault.chain import Chain
+from dr_assets.estate.errors import VaultError
+from dr_assets.vault.chain import Chain, Link
+from dr_assets.vault.format.canonical import Json
+from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.pack import PackIndex, Slice, Stream
+from dr_assets.vault.format.pack_list import parse_pack_list
 from dr_assets.vault.retention import LockRules
 from dr_assets.vault.vault import StoredObject
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import Examined
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.said import Said
+from dr_assets.vault.verify.tallied import HashBag
+
+
+@dataclass(slots=True)
+class CataloguedPacks:
+    """What catalogues say of packs, a hash for each: a pack that goes by later is held to it."""
+
+    _names: HashBag = field(default_factory=HashBag)
+    _rows: HashBag = field(default_factory=HashBag)
+
+    def note_list(self, key: ObjectKey, body: Mapping[str, Json]) -> Iterator[Finding]:
+        """A catalogue; `malformed` when it is none."""
+        try:
+            rows = parse_pack_list(body, key)
+        except VaultError as error:
+            yield Finding("malformed", str(key), None, error.found)
+            return
+        for row in rows:
+            self._names.add(str(row.key))
+            self._rows.add(_said(str(row.key), row, row.index))
+
+    def disagreements(self, item: Examined) -> Iterator[Finding]:
+        """A pack of which a catalogue says something else; one that no catalogue has is none the worse."""
+        if item.header is None or item.index is None or item.name not in self._names:
+            return
+        if _said(item.name, item.header, item.index) not in self._rows:
+            yield Finding("rolled_wrong", item.name, None, "a catalogue says something else of this pack")
+
+
+def _said(name: str, link: Link, index: PackIndex) -> str:
+    return f"{name} {link.digest} {link.previous} {link.writer_epoch} {index.encoded()!r}"
 
 
 class PackWatch(ChainWatch):

@@ -20,6 +20,7 @@ from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import KEYS, PACKS, ObjectKey, fact_stream, part_stream
+from dr_assets.vault.format.pack_list import PACK_LIST
 from dr_assets.vault.full_segment import FULL, FULL_LIST, continued_by
 from dr_assets.vault.inventory import INVENTORY, Shelf, digest_of, parse_inventory
 from dr_assets.vault.retention import Kind, LockRules
@@ -28,7 +29,7 @@ from dr_assets.vault.verify.beneath import micro_place
 from dr_assets.vault.verify.by_names import NameWatch
 from dr_assets.vault.verify.chains import ChainWatch
 from dr_assets.vault.verify.examine import LOCK_EXPIRED, Examined
-from dr_assets.vault.verify.packs import PackWatch
+from dr_assets.vault.verify.packs import CataloguedPacks, PackWatch
 from dr_assets.vault.verify.report import Finding
 from dr_assets.vault.verify.rolled import Expired, Rolled
 from dr_assets.vault.verify.said import WAL, Said, place_spoken_of
@@ -72,6 +73,7 @@ class Tally:
         self._counted: dict[str, _Counted] = {}
         self._expired = Expired()
         self._rolled = Rolled()
+        self._catalogued = CataloguedPacks()
         self._ended: list[tuple[ObjectKey, Finding]] = []
         self._said: defaultdict[str, Said] = defaultdict(Said)
         self._watches: dict[str, ChainWatch | NameWatch] = {}
@@ -154,6 +156,7 @@ class Tally:
             self._add_named(item, key)
         elif header.kind == "pack":
             self._watch(key.place).add(item)
+            self.findings += self._catalogued.disagreements(item)
         elif header.kind == "wal":
             self._watch(key.place).add(item)
             self._join(key, item, header)
@@ -161,6 +164,8 @@ class Tally:
             self._parts[item.name] = (item.sha256, item.size_bytes)
         elif key.stream == FULL_LIST:
             self.findings += self._rolled.note_list(item.name, key, item.body or {})
+        elif key.stream == PACK_LIST:
+            self.findings += self._catalogued.note_list(key, item.body or {})
         elif key.stream == EXPIRY_LIST:
             self._note_removals(item)
         elif header.kind == "manifest":

@@ -14,7 +14,9 @@ from typing import Any
 
 from dr_assets.stores.kafka.batches import Record, encode
 from dr_assets.stores.kafka.pack import Cutter, Part
-from dr_assets.vault.format.pack import Break, Row
+from dr_assets.vault.format.keys import ObjectKey
+from dr_assets.vault.format.pack import Break, Row, index_of_json
+from dr_assets.vault.format.pack_list import PackRow, encode_pack_list
 
 FOLDER = Path(__file__).parent
 AT = datetime(2031, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
@@ -60,12 +62,24 @@ def packs() -> Iterator[tuple[str, bytes]]:
     yield "jumps", cutter.cut(NAMES, table, AT, AT).data.whole()
 
 
+def catalogue(index: dict[str, Any]) -> list[PackRow]:
+    """A row for each pack, in their order; one that begins a chain, one without a recovery point."""
+    rows = []
+    for number, (label, _) in enumerate(packs()):
+        key = ObjectKey("casino", "events", "packs", "0" * 32, 0, number, number + 1, f"{number:032x}")
+        previous = None if number == 0 else f"{number - 1:064x}"
+        parsed = index_of_json(index[f"{label}.bin"], None, label)
+        rows.append(PackRow(key, f"{number:064x}", previous, 2, AT, AT, AT if number else None, parsed))
+    return rows
+
+
 def files() -> dict[str, bytes]:
     """Every file of the folder, by name."""
     made = {f"{label}.bin": plaintext for label, plaintext in packs()}
     index: dict[str, Any] = {
         name: json.loads(plaintext[4 : 4 + int.from_bytes(plaintext[:4])]) for name, plaintext in made.items()
     }
+    made["catalogue.json"] = encode_pack_list(catalogue(index))
     made["index.json"] = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
     return made
 

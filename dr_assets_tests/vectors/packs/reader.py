@@ -45,3 +45,15 @@ def offsets(batches: bytes) -> list[tuple[int, int]]:
         found.append((base, base + delta + 1))
         at += 12 + size_bytes
     return found
+
+
+def open_catalogue(text: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Name and index of each pack, in the order of their numbers."""
+    body = json.loads(text)
+    assert json.dumps(body, sort_keys=True, separators=(",", ":")).encode() == text
+    assert body.keys() == {"version", "packs"}
+    assert body["version"] == 1
+    packs = body["packs"]
+    fields = ["name", "header", "previous", "writer_epoch", "begin_at", "end_at", "recovery_point_at", "index"]
+    assert all(row.keys() == set(fields) for row in packs)
+    return [(row["name"], row["index"]) for row in packs]

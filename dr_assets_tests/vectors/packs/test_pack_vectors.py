@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.pack import parse_index
+from dr_assets.vault.format.pack_list import PACK_LIST, encode_pack_list, parse_pack_list
 from dr_assets_tests.vectors.packs import generate, reader
 
 FOLDER = Path(__file__).parent
@@ -33,6 +35,34 @@ def test_package_and_independent_reader_read_every_pack_alike(name: str) -> None
         assert (found[0][0], found[-1][1]) == (each["first"], each["next"])
     parsed = parse_index(plaintext, size_bytes=len(plaintext), name=name)
     assert plaintext.startswith(parsed.encoded())
+
+
+def test_package_and_independent_reader_read_the_catalogue_alike() -> None:
+    """Names, joints, times and indices; the package writes the very bytes again."""
+    text = (FOLDER / "catalogue.json").read_bytes()
+    rows = reader.open_catalogue(text)
+    assert [index for _, index in rows] == [INDEX[f"{label}.bin"] for label, _ in generate.packs()]
+    key = ObjectKey("casino", "events", PACK_LIST, "0" * 32, 0, 0, len(rows), "0" * 32)
+    parsed = parse_pack_list(json.loads(text), key)
+    assert [str(row.key).rpartition("/")[2] for row in parsed] == [name for name, _ in rows]
+    assert encode_pack_list(parsed) == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "0000000000000009-000000000000000A-" + "0" * 32}, {"name": "pack"}, {"header": "ab"}, {"previous": 1},
+        {"writer_epoch": -1}, {"writer_epoch": True}, {"end_at": "now"}, {"recovery_point_at": 1}, {"index": []},
+        {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_catalogue_of_another_form_is_malformed(changes: dict[str, Any]) -> None:
+    """Whatever of a row is out of bounds, or names another pack than its position."""
+    body = json.loads((FOLDER / "catalogue.json").read_bytes())
+    body["packs"][1] |= changes
+    with pytest.raises(VaultError) as refused:
+        parse_pack_list(body, ObjectKey("casino", "events", PACK_LIST, "0" * 32, 0, 0, 4, "0" * 32))
+    assert refused.value.code == "vault.malformed"
 
 
 def _changed(**changes: Any) -> bytes:
