@@ -15,6 +15,7 @@ from dr_assets.estate.model import BucketDataset, Dataset
 from dr_assets.stores.kafka.capture_facts import StreamGap
 from dr_assets.stores.objective import StoredPoint, age_text, age_trouble
 from dr_assets.vault.facts import Fact
+from dr_assets.vault.format.canonical import parse_time
 from dr_assets.vault.format.pack import Row
 
 TOLD: Final = 3
@@ -127,12 +128,18 @@ def judge_complete(dataset: BucketDataset, newest: Fact | None, now: datetime) -
     if newest is None:
         return Judgement(passed=False, reason="nothing was copied yet: run `<dataset>/bucket_copy`")
     values = copy_values(newest)
-    if newest.body.get("is_complete") is not True:
+    is_complete, at = newest.body.get("is_complete"), newest.at
+    if newest.body.get("is_whole_listing") is False:  # single names that events told of: it has compared nothing
+        is_complete, compared_at = newest.body.get("compared_complete"), newest.body.get("compared_at")
+        if compared_at is None:
+            return Judgement(passed=False, reason="the listing was never compared: run `<dataset>/bucket_copy`")
+        at = parse_time(compared_at, f"{newest.key}: compared_at")
+    if is_complete is not True:
         unread = newest.body.get("unread")
         reason = f"{unread or 'some'} version(s) of the listing could not be read: the log of the run names why"
         return Judgement(passed=False, reason=reason, values=values)
-    if now - newest.at > with_grace(dataset.copy_every):
-        reason = f"the newest comparison was {newest.at:%Y-%m-%d %H:%M} UTC, declared every"
+    if now - at > with_grace(dataset.copy_every):
+        reason = f"the newest comparison was {at:%Y-%m-%d %H:%M} UTC, declared every"
         return Judgement(passed=False, reason=f"{reason} {format_duration(dataset.copy_every)}", values=values)
     return Judgement(passed=True, reason="everything that the newest listing showed is stored", values=values)
 

@@ -17,6 +17,7 @@ from dr_assets.stores.bucket.inventory import Row, Spot, decode_shard, encode_sh
 from dr_assets.stores.bucket.listing import Listed
 from dr_assets.stores.bucket.names import Names, folders_of
 from dr_assets.stores.bucket.persons import Keys, Whose
+from dr_assets.stores.bucket.picked import Picked
 from dr_assets.vault.keys.derive import DataKey
 from dr_assets.vault.subjects.ids import SubjectIds
 from dr_assets_tests.vectors.bucket import generate
@@ -209,6 +210,16 @@ def test_a_document_of_more_pieces_than_a_store_takes_is_put_in_larger_ones(monk
     assert len(parts) <= 5
 
 
+def test_of_two_contents_of_one_second_the_one_that_stayed_is_the_newer(tmp_path: Path) -> None:
+    """Without versions nothing else tells: a moment before the first was missed has to bring the second."""
+    for number, (older, newer) in enumerate((("null-a", "null-b"), ("null-b", "null-a"))):
+        with Picked(tmp_path / f"{number}.sqlite") as picked:
+            picked.find([row("a", older, 5, gone_at=90), row("a", newer, 5)])
+            picked.pick(50, all_versions=False)
+            ((_, picks),) = picked.by_part(0)
+            assert [one.row.version for one in picks] == [newer]
+
+
 def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     """It only saves time; so does one of another release."""
     path = tmp_path / "i.sqlite"
@@ -226,4 +237,6 @@ def test_an_event_that_is_none_tells_nothing() -> None:
     told = Told()
     for body in ("", "[]", "{}", '{"Records": 5}', '{"Records": [5, {"s3": {}}]}', '{"Message": "x"}', "null"):
         _read(body, "b", told)
+    for key in ("x" * 1025, "a%00b", "\\ud800", ""):  # no store has such a name, and none lists it
+        _read('{"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": "' + key + '"}}}]}', "b", told)
     assert not told.names

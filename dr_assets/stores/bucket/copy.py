@@ -306,8 +306,10 @@ class _Copy:
         """The sealed fact that moves the recovery point, or repeats it."""
         vault, counts = self.site.vault, result.counts
         point = point_before(vault, self.site.name)
+        if result.is_whole_listing:
+            point |= {"compared_at": format_time(result.listing_begin_at), "compared_complete": result.is_complete}
         if result.is_complete and result.is_whole_listing and result.manifest_key is not None:
-            point = {
+            point |= {
                 "recovery_point_at": format_time(result.listing_begin_at),
                 "recovery_manifest_key": result.manifest_key,
             }

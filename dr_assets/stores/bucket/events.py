@@ -26,6 +26,7 @@ from dr_assets.vault.settings import setting
 _AT_ONCE: Final = 10  # SQS's own limit
 _MOST: Final = 1000
 _TAGGING: Final = "ObjectTagging"
+_NAME_BYTES: Final = 1024  # S3's own limit
 
 
 @dataclass(slots=True)
@@ -119,6 +120,15 @@ def _read(body: str, bucket: str, told: Told) -> None:
         if of_bucket != bucket or not isinstance(key, str):
             continue
         name = unquote_plus(key)
+        if not _can_be_a_name(name):  # the store would refuse to list it, again and again
+            continue
         told.names.add(name)
         if event.startswith(_TAGGING):
             told.retagged.add(name)
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        return "\0" not in name and 0 < len(name.encode("utf-8")) <= _NAME_BYTES
+    except UnicodeEncodeError:
+        return False

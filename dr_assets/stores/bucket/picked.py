@@ -34,10 +34,11 @@ CREATE TABLE IF NOT EXISTS picked (
     step INT NOT NULL DEFAULT 0, put_version TEXT, is_brought INT NOT NULL DEFAULT 0);
 """
 _COLUMNS: Final = "name_id, version, age, state, subject_id, size_bytes, digest, folders, part, at, length, pieces"
+# Of two contents of one second that one is newer which stayed longer: it took the other's place.
 # The newest version of each name at a moment; of a name whose newest is a delete marker there is nothing.
 _CURRENT: Final = (
     f"INSERT INTO picked (rank, {_COLUMNS}) SELECT 0, {_COLUMNS} FROM (SELECT *, row_number() OVER"  # noqa: S608
-    " (PARTITION BY name_id ORDER BY age DESC) AS newest FROM found"
+    " (PARTITION BY name_id ORDER BY age DESC, gone_at IS NOT NULL, gone_at DESC) AS newest FROM found"
     " WHERE age <= ? AND (gone_at IS NULL OR gone_at > ?)) WHERE newest = 1 AND state != 'marker' ORDER BY part, at"
 )
 _ALL: Final = (

@@ -17,6 +17,7 @@ from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.vault import Vault
 
 BUCKET_COPY: Final = "bucket_copy"
+_REPEATED: Final = ("recovery_point_at", "recovery_manifest_key", "compared_at", "compared_complete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,10 @@ def recovery_point(vault: Vault, dataset: str, *, as_of: datetime | None = None)
 
 
 def point_before(vault: Vault, dataset: str) -> dict[str, Json]:
-    """What a run repeats that can't move the point forward; nothing before the first complete one."""
+    """What a run repeats that can't move the point forward; nothing before the first.
+
+    `compared_at` and `compared_complete` speak of the newest whole listing: a look at single names tells nothing of it.
+    """
     try:
         fact = latest_fact(vault, dataset, BUCKET_COPY)
     except VaultError as error:
@@ -64,4 +68,4 @@ def point_before(vault: Vault, dataset: str) -> dict[str, Json]:
             raise
         return {}  # the next complete run tells it anew; verify tells of the damage
     body = {} if fact is None else fact.body
-    return {name: body[name] for name in ("recovery_point_at", "recovery_manifest_key") if name in body}
+    return {name: body[name] for name in _REPEATED if name in body}

@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
+from dr_assets.components.point_judgements import judge_complete
 from dr_assets.estate.model import SubjectRule
 from dr_assets.stores.bucket.events import Queue, queue_of
 from dr_assets.stores.bucket.follow import copy_told
 from dr_assets.stores.bucket.position import recovery_point
+from dr_assets.vault.facts import Fact
 from dr_assets_tests.integration.bucket.bucket_rig import NAME, World, dataset_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("bucket")]
@@ -28,6 +32,11 @@ def queue() -> Iterator[tuple[Any, str]]:
 def event(bucket: str, key: str, name: str = "ObjectCreated:Put") -> str:
     """As S3 sends it: the key as in a form."""
     return json.dumps({"Records": [{"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key}}}]})
+
+
+def _with(fact: Fact, **changes: Any) -> Fact:
+    """The fact with another body."""
+    return replace(fact, body={**fact.body, **changes})
 
 
 def test_events_are_copied_at_once_and_a_lost_one_is_found_by_the_listing(
@@ -66,6 +75,11 @@ def test_events_are_copied_at_once_and_a_lost_one_is_found_by_the_listing(
     told = recovery_point(one.vault(), NAME)
     assert told is not None
     assert told.at == point
+    later = told.fact.at + timedelta(seconds=1)
+    assert judge_complete(dataset, told.fact, later).passed
+    # The listing failed, or was never made since: what events told of is no comparison.
+    assert not judge_complete(dataset, _with(told.fact, compared_complete=False), later).passed
+    assert not judge_complete(dataset, _with(told.fact, compared_at="2020-01-01T00:00:00.000000Z"), later).passed
     assert "Messages" not in client.receive_message(QueueUrl=url)  # all were let go
     assert copy_told(one.site(), one.place(), listener, say=said.append, wait_s=0) is None
 
