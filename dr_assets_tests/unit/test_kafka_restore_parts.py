@@ -58,6 +58,13 @@ def test_a_groups_positions_go_where_its_records_went() -> None:
     assert plan.left_out == (("b", 1), ("c", 0))
 
 
+def test_a_group_is_not_set_back_into_what_the_target_held_before() -> None:
+    """Nothing of the partition came, behind 100 records of others: its position is behind them; a hole keeps it."""
+    nothing, hole = OffsetMap(100, 100), OffsetMap(0, 10)
+    assert [nothing.position(at) for at in (7, 100, 500)] == [100, 100, 100]
+    assert [hole.position(at) for at in (0, 5, 10, 50)] == [0, 5, 10, 10]
+
+
 def test_a_begun_restore_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
     """What it says survives the disk; no file is no restore, half a file is an error of its own."""
     path = tmp_path / "state.json"

@@ -68,6 +68,9 @@ class OffsetMap:
 
         An identical partition keeps every position as it is, also one in a hole; what lies behind its end is its end.
         """
+        if not self._runs:
+            # Nothing came: what the target holds before is somebody else's.
+            return min(max(source, self.begin), self.end)
         if self.is_identical:
             return min(source, self.end)
         at = bisect_right(self._runs, source, key=lambda run: run.source) - 1
