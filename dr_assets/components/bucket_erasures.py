@@ -75,21 +75,30 @@ def _check(estate: Estate, dataset: BucketDataset) -> dg.AssetChecksDefinition:
         asset=artefact_key(dataset, "erasures"),
         name=erasures_key(dataset).name,
         description="No erasure is overdue, and the newest restore test has shown that nobody erased comes back.",
-        required_resource_keys={resource_key(dataset.vault)},
+        required_resource_keys={resource_key(dataset.vault), resource_key(_deciding(estate, dataset))},
     )
     def erasures_applied(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with shown_as_failure():
             vault = getattr(context.resources, resource_key(dataset.vault)).open_vault()
-            verdict = judge_from_vault(estate, dataset, vault)
+            deciding = getattr(context.resources, resource_key(_deciding(estate, dataset))).open_vault()
+            verdict = judge_from_vault(estate, dataset, vault, deciding)
         return check_result(erasures_key(dataset), verdict)
 
     return erasures_applied
 
 
-def judge_from_vault(estate: Estate, dataset: BucketDataset, vault: Vault) -> Judgement:
-    """The verdict from the vault's facts. Raises VaultError."""
+def _deciding(estate: Estate, dataset: BucketDataset) -> str:
+    """The vault that holds what was decided about people: the first of the ring's, whichever holds their documents."""
+    return dataset.vault if estate.subjects is None else estate.subjects.vaults[0]
+
+
+def judge_from_vault(estate: Estate, dataset: BucketDataset, vault: Vault, deciding: Vault) -> Judgement:
+    """The verdict from the facts: of erasures in the vault `deciding`, of restores in the dataset's own.
+
+    Raises VaultError.
+    """
     now = vault.clock()
-    found = standing(vault, estate.approvals, {dataset.name: bucket_replay(vault, dataset)}, now)
+    found = standing(deciding, estate.approvals, {dataset.name: bucket_replay(vault, dataset)}, now)
     return judge_erasures(dataset, found, now)
 
 

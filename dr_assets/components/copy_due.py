@@ -53,5 +53,10 @@ def is_due(dataset: BucketDataset, newest: Fact | None, now: datetime) -> bool:
     """By when the newest run's listing began; half a tick early counts, else each would slip a little further."""
     if newest is None:
         return True
-    began = parse_time(newest.body.get("listing_begin_at"), str(newest.key))
+    # A run that looked at single names, which events told of, has compared nothing: it repeats when somebody last did.
+    is_whole = newest.body.get("is_whole_listing") is not False
+    told = newest.body.get("listing_begin_at" if is_whole else "compared_at")
+    if told is None:
+        return True
+    began = parse_time(told, str(newest.key))
     return now - began >= dataset.copy_every - timedelta(seconds=INTERVAL_S / 2)

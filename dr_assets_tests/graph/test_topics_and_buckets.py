@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dr_assets.components.bucket_erasures import judge_from_vault
 from dr_assets.components.bucket_judging import copy_check, judge_bucket
 from dr_assets.components.copy_due import copy_due_sensor, is_due
 from dr_assets.components.erasure_judgement import judge_erasures
@@ -24,8 +25,9 @@ from dr_assets.stores.kafka.capture_facts import StreamGap, record_gap, record_r
 from dr_assets.stores.kafka.report import KafkaCaptureReport
 from dr_assets.vault.erasure.standing import ErasureStanding
 from dr_assets.vault.facts import latest_fact, record_fact
-from dr_assets.vault.format.canonical import format_time
+from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.format.pack import Row
+from dr_assets.vault.subjects.history import record, times
 from dr_assets.vault.throwaway import throwaway_vault
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -189,6 +191,14 @@ def test_a_comparison_is_started_when_the_newest_is_old_enough(
     assert is_due(kyc, None, NOW)
     assert not is_due(kyc, fact, NOW + timedelta(minutes=4))
     assert is_due(kyc, fact, NOW + timedelta(minutes=5))
+    assert fact is not None
+    events_only: dict[str, Json] = {
+        "is_whole_listing": False,
+        "listing_begin_at": format_time(NOW + timedelta(minutes=4)),
+    }
+    told = replace(fact, body={**events_only, "compared_at": format_time(NOW)})
+    assert is_due(kyc, told, NOW + timedelta(minutes=5))  # what events told of is no comparison
+    assert is_due(kyc, replace(fact, body=events_only), NOW)
     sensor = copy_due_sensor(kyc, _job)
 
     def asked() -> int:
@@ -260,3 +270,22 @@ def test_every_check_of_both_kinds_is_in_the_table_of_alarms(whole: Estate) -> N
     assert {"groups_restorable", "topics_kept", "complete", "erasures_applied"} <= names
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert not [name for name in sorted(names) if not any(f"`{name}`" in each.split("|")[1] for each in rows)]
+
+
+def test_erasures_are_judged_by_the_vault_that_decides_them(whole: Estate, kyc: BucketDataset) -> None:
+    """Documents may lie in another vault than the ring's facts: an overdue erasure is red all the same."""
+    documents, deciding = Resource(whole), Resource(whole)
+    who, erasure_id = "ab" * 16, "c" * 32
+    body: dict[str, Json] = {
+        "event": "requested",
+        "erasure": erasure_id,
+        "subjects": [who],
+        "keyless": [],
+        "relationships": {},
+    }
+    record_fact(deciding.vault, "vault", "erasure", body)
+    record(deciding.vault, "deleting", [who], **times(NOW - timedelta(days=40), NOW - timedelta(days=10), erasure_id))
+    verdict = judge_from_vault(whole, kyc, documents.vault, deciding.vault)
+    assert not verdict.passed
+    assert "overdue" in verdict.reason
+    assert judge_from_vault(whole, kyc, documents.vault, documents.vault).passed
