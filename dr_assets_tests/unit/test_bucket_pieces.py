@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.handlers import validate_ascii_metadata
 
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import SubjectRule
@@ -218,6 +220,18 @@ def test_of_two_contents_of_one_second_the_one_that_stayed_is_the_newer(tmp_path
             picked.pick(50, all_versions=False)
             ((_, picks),) = picked.by_part(0)
             assert [one.row.version for one in picks] == [newer]
+
+
+def test_what_the_sdk_takes_from_nobody_keeps_no_document_from_coming_back() -> None:
+    """Other clients put metadata in UTF-8, and an `Expires` that is no time; both are put as what they mean."""
+    said = {"of": "Ünal".encode().decode("latin-1"), "plain": "a"}
+    for text, at in (("never", 0), ("0", 0), ("Thu, 01 Jan 2032 00:00:00 GMT", 1956528000)):
+        head = Head("a", "v", "e", AT, 0, "", headers={"Expires": text, "ContentType": "x"}, metadata=said)
+        arguments = target._belongings(head)
+        assert arguments["Expires"].timestamp() == at
+        validate_ascii_metadata(arguments)
+        assert arguments["Metadata"]["plain"] == "a"
+        assert str(make_header(decode_header(arguments["Metadata"]["of"]))) == "Ünal"
 
 
 def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:

@@ -8,9 +8,14 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.header import Header
 from typing import Any, Final, cast
 from urllib.parse import urlencode
+
+from botocore.utils import parse_timestamp
 
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.stores.bucket.document import Head
@@ -199,4 +204,28 @@ def in_parts(pieces: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
 def _belongings(head: Head) -> dict[str, Any]:
     """Metadata, headers and tags as arguments of a put."""
     tags = {"Tagging": urlencode(head.tags)} if head.tags else {}
-    return {**head.headers, "Metadata": dict(head.metadata), **tags}
+    headers: dict[str, Any] = dict(head.headers)
+    if "Expires" in headers:
+        headers["Expires"] = _expiry(headers["Expires"])
+    return {**headers, "Metadata": {name: _in_ascii(text) for name, text in head.metadata.items()}, **tags}
+
+
+def _expiry(text: str) -> datetime:
+    """Stores keep whatever they were given; what is no time means "has expired" (RFC 9111), as 1970 does.
+
+    The SDK takes nothing but a time, and one document's must not keep all others from coming back.
+    """
+    try:
+        found: datetime = parse_timestamp(text)
+    except (ValueError, OverflowError, RuntimeError):
+        return datetime.fromtimestamp(0, UTC)
+    return found
+
+
+def _in_ascii(text: str) -> str:
+    """Some clients put metadata as UTF-8: the SDK reads it as Latin-1 and takes it from nobody; S3 tells it so."""
+    if text.isascii():
+        return text
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")
+    return Header(text, "utf-8", maxlinelen=1 << 20).encode()
