@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.bucket.copying import Copying, Counts
 from dr_assets.stores.bucket.fetching import require_readable
 from dr_assets.stores.bucket.ground import PENDING, Ground, begin_run, find_ground, remember_full
-from dr_assets.stores.bucket.index import Index
+from dr_assets.stores.bucket.index import Index, discard, is_damage
 from dr_assets.stores.bucket.inventory import SHARD_ROWS, Row, encode_shard
 from dr_assets.stores.bucket.listing import Listed, listing, of_name
 from dr_assets.stores.bucket.manifest import RunManifest, Tally
@@ -92,15 +93,15 @@ def copy(site: Site, place: Place, asked: Asked | None = None, *, progress: Prog
     """
     asked = asked or Asked()
     site.vault.check_clock()
-    path = site.folder / f"{site.name}.copy.sqlite"
+    path, tell = site.folder / f"{site.name}.copy.sqlite", progress or (lambda _: None)
     with site.alone("copy"):
         try:
-            with Index(path) as index:
-                result = _Copy(site, place, index, asked, progress or (lambda _: None)).run()
-        except BaseException:
-            with suppress(sqlite3.OperationalError), Index(path) as index:  # a full disk: the next run does it
-                index.clear_listing()
-            raise
+            result = _with_index(site, place, path, asked, tell)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            discard(path)  # it only saves time
+            result = _with_index(site, place, path, asked, tell)
     counts = result.counts
     require_readable(counts.unread, counts.reasons, place)
     if not result.is_complete and result.is_whole_listing:
@@ -111,6 +112,17 @@ def copy(site: Site, place: Place, asked: Asked | None = None, *, progress: Prog
             "what is stored can be restored; run `dr-assets bucket copy` again, and report it if it stays",
         )
     return result
+
+
+def _with_index(site: Site, place: Place, path: Path, asked: Asked, tell: Progress) -> CopyResult:
+    """The run; however it ends, no name stays in the index."""
+    try:
+        with Index(path) as index:
+            return _Copy(site, place, index, asked, tell).run()
+    except BaseException:
+        with suppress(sqlite3.DatabaseError), Index(path) as index:  # a full disk: the next run does it
+            index.clear_listing()
+        raise
 
 
 @dataclass(slots=True)

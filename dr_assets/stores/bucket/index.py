@@ -72,10 +72,9 @@ class Index:
         try:
             self._db = _opened(path)
         except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:
-                raise  # locked, or the disk is full: not the file's fault
-            for left in path.parent.glob(f"{path.name}*"):
-                left.unlink()
+            if not is_damage(error):
+                raise
+            discard(path)
             self._db = _opened(path)
 
     def __enter__(self) -> Self:
@@ -387,6 +386,17 @@ class Index:
             tuple(Spot(self._part_key(number), offset, size) for number, offset, size in json.loads(pieces or "[]")),
             gone_at,
         )  # fmt: skip
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is the file's fault; a lock or a full disk isn't."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def discard(path: Path) -> None:
+    """Remove the file with what belongs to it: the next run makes it anew from the vault."""
+    for left in path.parent.glob(f"{path.name}*"):
+        left.unlink()
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -1,6 +1,7 @@
 """Copying a bucket: every version with all that belongs to it, only what is new, nothing told outside the envelope."""
 
 import hashlib
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -70,6 +71,20 @@ def test_a_lost_work_folder_costs_nothing_but_time(kyc: World) -> None:
     result = copy(kyc.site(folder="another"), kyc.place())
     assert (result.kind, result.counts.copied) == ("incremental", 1)
     assert kyc.holds(kyc.restore(Wanted(versions="all"))[0]) == kyc.holds()
+
+
+def test_an_index_that_turns_out_to_be_damaged_costs_nothing_but_time(kyc: World) -> None:
+    """It opens, and breaks only where the run reads it: the same run goes on without it."""
+    kyc.copy()
+    (file,) = (kyc.folder / "work").glob("*.copy.sqlite")
+    page, data = 4096, bytearray(file.read_bytes())
+    with sqlite3.connect(file) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'known'").fetchone()
+    db.close()
+    data[(root - 1) * page : root * page] = b"\xff" * page
+    file.write_bytes(data)
+    result = kyc.copy()
+    assert (result.kind, result.is_complete, result.counts.copied) == ("unchanged", True, 0)
 
 
 def test_a_full_refers_to_what_is_stored_and_locks_it_as_long_as_itself(kyc: World) -> None:
