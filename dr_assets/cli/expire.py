@@ -121,7 +121,7 @@ def _show(plan: ExpiryPlan, console: Console) -> None:
         console.print(f"{plan.locked} more are locked, the first until {plan.next_at:%Y-%m-%d %H:%M}Z", highlight=False)
     for trouble in plan.troubles:
         console.print(trouble, markup=False, highlight=False)
-    console.print(f"{len(plan.kept)} base backups are kept; nothing was removed", highlight=False)
+    console.print(f"{len(plan.kept)} points to begin a restore at are kept; nothing was removed", highlight=False)
 
 
 def _tell(done: Expiry, console: Console) -> None:

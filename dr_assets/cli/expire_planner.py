@@ -4,8 +4,9 @@ What belongs here: that choice, for the verbs that ask for it. What stays out: c
 """
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import BucketDataset, Dataset, PostgresDataset
+from dr_assets.estate.model import BucketDataset, Dataset, PostgresDataset, TopicsDataset
 from dr_assets.stores.bucket.expiry_plan import BucketPlanner
+from dr_assets.stores.kafka.expiry_plan import PackPlanner
 from dr_assets.stores.postgres.expiry_plan import Planner
 
 
@@ -15,6 +16,8 @@ def planner_of(dataset: Dataset) -> type[Planner]:
         return Planner
     if isinstance(dataset, BucketDataset):
         return BucketPlanner
+    if isinstance(dataset, TopicsDataset):
+        return PackPlanner
     raise PolicyError(
-        "cli.wrong_kind", f"'{dataset.name}' is of kind {dataset.kind}", "expiry is for databases and buckets"
+        "cli.wrong_kind", f"'{dataset.name}' is of kind {dataset.kind}", "expiry is for databases, buckets and topics"
     )

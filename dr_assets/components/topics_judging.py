@@ -23,6 +23,7 @@ from dr_assets.components.vault_resource import VaultResource
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import TopicsDataset
 from dr_assets.stores.kafka.capture_facts import TIMELINE, latest_anchor, recreated, unsettled_gaps
+from dr_assets.stores.kafka.expired import begin_on_record
 from dr_assets.stores.kafka.position import stored_recovery_point
 from dr_assets.stores.kafka.resume import StoredEnd, find_stored_end
 from dr_assets.stores.objective import age_text, age_trouble
@@ -90,10 +91,11 @@ def judge_export(vault: Vault, dataset: TopicsDataset) -> dict[dg.AssetCheckKey,
 def pack_holes(vault: Vault, dataset: TopicsDataset, system_id: str, end: int) -> list[tuple[int, int]]:
     """Numbers of packs that are missing between the oldest that is there and the end, by their names."""
     covered: int | None = None
+    begin = begin_on_record(vault, dataset.name, system_id)  # an expiry that was killed leaves some before
     holes = []
     for obj in vault.objects(dataset.name, PACKS, system_id=system_id, timeline=TIMELINE):
-        if covered is not None and obj.key.first > covered:
-            holes.append((covered, obj.key.first))
+        if covered is not None and obj.key.first > max(covered, begin):
+            holes.append((max(covered, begin), obj.key.first))
         covered = max(covered or 0, obj.key.last)
     return [*holes, *([(covered or 0, end)] if (covered or 0) < end else [])]
 

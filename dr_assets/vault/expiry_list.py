@@ -15,6 +15,7 @@ from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, malformed
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.sizes import plaintext_limit
+from dr_assets.vault.prefix import parse_position
 from dr_assets.vault.vault import Vault
 
 EXPIRY_LIST: Final = "expiry-list"
@@ -51,6 +52,17 @@ def to_json(rows: Sequence[Doomed]) -> dict[str, Json]:
             for stage, places in stages.items()
         ]
     }
+
+
+def begins_of(body: Mapping[str, Json]) -> dict[str, int]:
+    """Of a fact `expiry`: at which position the streams of these places begin, now that what came before goes."""
+    begins = body.get("begins")
+    found = {
+        place: parse_position(text)
+        for place, text in (begins.items() if isinstance(begins, dict) else ())
+        if isinstance(text, str)
+    }
+    return {place: position for place, position in found.items() if position is not None}
 
 
 def expiry_lists(vault: Vault, dataset: str) -> Iterator[list[Doomed]]:

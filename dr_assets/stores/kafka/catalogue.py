@@ -7,7 +7,8 @@ A catalogue saves time and nothing else. Which packs there are, the listing says
 that it tells of, which holds the digest of the pack's bytes; what no catalogue has is read from the pack itself.
 """
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -166,8 +167,12 @@ def catalogued(
 
     Raises VaultError when the store can't be read.
     """
-    listed = vault.objects(dataset, PACK_LIST, system_id=system_id, timeline=TIMELINE) if believe else ()
+    listed: Iterable[StoredObject] = ()
+    if believe:
+        listed = vault.objects(dataset, PACK_LIST, system_id=system_id, timeline=TIMELINE)
     names = {str(obj.key) for obj in objects}
+    begin, end = (objects[0].key.first, max(obj.key.last for obj in objects)) if objects else (0, 0)
+    listed = (obj for obj in listed if obj.key.first < end and begin < obj.key.last)
     rows: dict[str, PackRow] = {}
     with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogues") as pool:
         for found in pool.map(lambda obj: believed(lambda each: open_catalogue(vault, each), obj), listed):
@@ -177,7 +182,9 @@ def catalogued(
 
 def require_same(opened: OpenedPack, part: Slice) -> None:
     """A slice that a catalogue told of is the pack's own. Raises VaultError `kafka.catalogue`."""
-    if part not in opened.index.slices:
+    slices = opened.index.slices
+    at = bisect_left(slices, part.at, key=lambda each: each.at)
+    if slices[at : at + 1] != (part,):
         header = opened.header
         raise VaultError(
             "kafka.catalogue", f"pack {header.first} of {header.dataset} is not what a catalogue says of it",

@@ -18,6 +18,7 @@ from dr_assets.stores.kafka.admin import GroupOffset, Place
 from dr_assets.stores.kafka.batches import parse_header, records
 from dr_assets.stores.kafka.capture_facts import TIMELINE, latest_anchor
 from dr_assets.stores.kafka.catalogue import catalogued, require_same
+from dr_assets.stores.kafka.expired import begin_on_record
 from dr_assets.stores.kafka.pack import OpenedPack, open_pack
 from dr_assets.stores.kafka.surveyed import Surveyed, SurveyedTopic, surveyed
 from dr_assets.vault.chain import resolve
@@ -378,6 +379,9 @@ def open_export(
         )
     known = catalogued(vault, dataset, system_id, objects, believe=catalogues)
     chain = resolve(objects, known.link, objects[0].key.first, strict=True)
+    begin = begin_on_record(vault, dataset, system_id) if chain.holes else 0
+    if chain.end < begin:  # what lies before is what an expiry has not removed, or could not
+        chain = resolve(objects, known.link, begin, strict=True)
     _refuse_holes(vault, dataset, system_id, chain.end)
     early = takewhile(lambda obj: as_of is None or known.link(obj).end_at <= as_of, chain.segments)
     chosen = {obj.key.first: obj for obj in early}

@@ -22,6 +22,7 @@ from dr_assets.vault.facts import SYSTEM_ID, latest_fact, record_fact
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.inventory import record_inventory
+from dr_assets.vault.prefix import format_position
 from dr_assets.vault.retention import MICRO_LOCK
 from dr_assets.vault.retention.holds import holds_in_force
 from dr_assets.vault.storage import ObjectStore
@@ -109,6 +110,8 @@ def close_open_list(vault: Vault, dataset: str) -> None:
     newest = latest_fact(vault, dataset, EXPIRY)
     if newest is not None and newest.body.get("event") == "begun":
         body: dict[str, Json] = {"event": "done", "list": newest.body.get("list"), "interrupted": True}
+        if "begins" in newest.body:
+            body["begins"] = newest.body["begins"]
         record_fact(vault, dataset, EXPIRY, body)
 
 
@@ -133,6 +136,7 @@ class _Removal:
             "window_begin": format_time(plan.window_begin),
             "stages": _stages(rows),
             **({} if approval is None else {"approval": approval}),
+            **({} if not plan.begins else {"begins": {at: format_position(one) for at, one in plan.begins.items()}}),
         }
         record_fact(vault, self.dataset, EXPIRY, {"event": "begun", **common})
         refusals = self._remove(rows, plan.hold_ids)

@@ -69,7 +69,8 @@ class ExpiryPlan:
 
     `kept` are the base backups (or runs) of the window that begins at `window_begin`. `locked` counts what would go but
     for its lock, of which the first ends at `next_at`, `held` those under legal hold, by the holds of `hold_ids`.
-    `has_more`: the plan was cut at its limit.
+    `has_more`: the plan was cut at its limit. `begins`: at which position what stays at a place begins; on record with
+    the list, so that nobody takes what went before it for a hole.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class ExpiryPlan:
     next_at: datetime | None = None
     troubles: list[str] = field(default_factory=list)
     has_more: bool = False
+    begins: dict[str, int] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.chain import Hole
-from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST
+from dr_assets.vault.expiry_list import EXPIRY, EXPIRY_LIST, begins_of
 from dr_assets.vault.facts import PREVIOUS_KEY, is_misdated
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.header import Header
@@ -110,7 +110,7 @@ class Tally:
         elif key.stream == EXPIRY_LIST:
             self._note_removals(item)
         else:
-            self._expired.note_fact(item.body or {}, header.begin_at)
+            self._note_expiry(item.body or {}, header.begin_at)
 
     def lacks(self, key: ObjectKey, stored_at: datetime | None) -> bool:
         """Whether something that was stored then is gone, and may not have left at the end of its lock.
@@ -139,13 +139,13 @@ class Tally:
         return hash(name) in self._there
 
     def _is_accounted_for(self, key: ObjectKey) -> bool:
-        """There, removed on record, or a micro-segment beneath a full."""
+        """There, removed on record, a micro-segment beneath a full, or a pack before its chain's begin on record."""
         name = str(key)
         if self._is_there(name) or name in self._expired.names:
             return True
-        return (
-            key.stream == WAL and key.place in self._said and self._said[key.place].covered.holds(key.first, key.last)
-        )
+        if key.stream not in {WAL, PACKS} or key.place not in self._said:
+            return False
+        return self._said[key.place].covered.holds(key.first, key.last)
 
     def _add_sound(self, item: Examined, key: ObjectKey) -> None:
         known = self.newest.get(key.place)
@@ -228,6 +228,12 @@ class Tally:
             if key.stream == WAL:
                 self._rolled.beneath.note_removed(key)
 
+    def _note_expiry(self, body: dict[str, Json], at: datetime) -> None:
+        """That a list was worked off, and where streams begin now: the lists themselves expire one day."""
+        self._expired.note_fact(body, at)
+        for place, begin in begins_of(body).items():
+            self._said[place].covered.add(0, begin)
+
     def _unfinished_expiries(self) -> Iterator[Finding]:
         for name, left in self._expired.unfinished(self._there):
             yield Finding("unfinished", name, None, f"{left} objects on this list are still there: expire goes on")
@@ -249,7 +255,7 @@ class Tally:
             self._said[place].note_fact(key.stream, item.body or {}, at)
             self._said[place.replace(f"/{WAL}/", f"/{FULL}/", 1)].note_gap(key.stream, item.body or {})
         if key.stream == fact_stream(EXPIRY):
-            self._expired.note_fact(item.body or {}, at)
+            self._note_expiry(item.body or {}, at)
         if key.stream == fact_stream(INVENTORY) and not (item.obj and is_misdated(key.first, item.obj.modified_at)):
             known = self._inventories.get(key.dataset)
             if known is None or known.name < item.name:
