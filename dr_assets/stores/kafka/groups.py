@@ -1,7 +1,7 @@
 """Consumer groups' positions in the target: translated where offsets moved, committed after the data.
 
 What belongs here: which positions a group gets, committing and reading them. What stays out: the maps
-(offset_map.py), capturing groups (KCAP's survey).
+(offset_map.py), capturing groups (survey.py).
 """
 
 from collections.abc import Iterable, Mapping
