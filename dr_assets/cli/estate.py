@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dr_assets.cli import policy
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of
 from dr_assets.estate.declarations import check_estate, default_defs_dir
 from dr_assets.estate.durations import format_duration
@@ -18,6 +19,7 @@ from dr_assets.estate.model import Regime
 from dr_assets.estate.regimes import UNCONFIRMED
 
 app = typer.Typer(no_args_is_help=True, help="The policy as data: check it, and find what it doesn't cover.")
+policy.add_to(app)
 FAILED = 1
 
 

@@ -36,7 +36,7 @@ def capture_command(
         for name, value in (
             ("estate_of", None),
             ("note_policy", None),
-            ("postgres_of", dataset),
+            ("dataset_of", dataset),
             ("dsn_of", dsn),
             ("vault_of", vault),
         ):

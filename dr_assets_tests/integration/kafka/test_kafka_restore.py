@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
+from kafka import KafkaAdminClient
 
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
@@ -68,10 +69,11 @@ def test_topics_come_back_with_the_offsets_they_had(rig: Any) -> None:
         assert [cluster.list_offsets(places, EARLIEST)[place] for place in places] == [0, 100, 0, 0, 0, 123, 450, 0]
         assert cluster.list_offsets(places, LATEST)[(topic, 6)] == 450
         assert topic_configs(cluster, [topic])[topic].own == {"retention.ms": "-1", "max.message.bytes": "2000000"}
-    admin = AdminClient(rig.target.client_config())
-    committed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("g")])["g"].result(60)
-    assert {(each.partition, each.offset, each.metadata) for each in committed.topic_partitions} == {
-        (1, 150, "where I was"), (6, 450, None), (0, 0, None)
+    admin = KafkaAdminClient(bootstrap_servers=rig.target.bootstrap)  # confluent-kafka reads beyond a metadata's end
+    committed = admin.list_group_offsets(["g"])["g"]
+    admin.close()
+    assert {(place.partition, one.offset, one.metadata) for place, one in committed.items()} == {
+        (1, 150, "where I was"), (6, 450, ""), (0, 0, "")
     }  # fmt: skip
 
 

@@ -275,4 +275,4 @@ def test_a_write_whose_good_answer_was_lost_is_not_written_again(rig: Any, monke
         monkeypatch.setattr(produce, "_check_produced", check)
         with rig.export(topic) as export:
             _require_equal(rig, export, rig.restore(export, Options(prefix=f"{case}-")))
-        assert len(seen) > 20
+        assert len(seen) >= 7  # behind a connection that fell, what was under way is read back instead
