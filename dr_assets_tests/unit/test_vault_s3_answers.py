@@ -24,7 +24,8 @@ class Client:
     """Answers what it is told to, and counts."""
 
     def __init__(self, **answers: Any) -> None:
-        self.meta = SimpleNamespace(endpoint_url="http://127.0.0.1:9")
+        config = SimpleNamespace(user_agent="test")
+        self.meta = SimpleNamespace(endpoint_url="http://127.0.0.1:9", region_name="here", config=config)
         self.asked: list[str] = []
         self.at = STORE_AT
         self.answers = answers
