@@ -19,11 +19,12 @@ from dr_assets.stores.postgres.clip import require_whole
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.pieces import Arrival, Piece
 from dr_assets.stores.postgres.protocol import StreamMessage, SystemIdentity, WalData
-from dr_assets.stores.postgres.report import CaptureReport, NoMetrics
+from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.standbys import StandbySlots
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.linked import Body
+from dr_assets.stores.sealing.metrics import NoMetrics
 from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.storage.memory import MemoryStore

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from dr_assets.stores.postgres.pieces import Piece
-from dr_assets.stores.postgres.report import NoMetrics
 from dr_assets.stores.sealing import putters as putters_module
 from dr_assets.stores.sealing.linked import Body, Chain
+from dr_assets.stores.sealing.metrics import NoMetrics
 from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.throwaway import throwaway_vault
 

@@ -25,13 +25,14 @@ from dr_assets.stores.kafka.keeper import Keeper
 from dr_assets.stores.kafka.owner import Owner, group_of
 from dr_assets.stores.kafka.pack import Pack
 from dr_assets.stores.kafka.registry import Registry
-from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, KafkaState, NoMetrics
+from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaState
 from dr_assets.stores.kafka.resume import StoredEnd, find_stored_end
 from dr_assets.stores.kafka.survey import Survey
 from dr_assets.stores.kafka.surveyed import surveyed
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.sealing.aside import Aside
+from dr_assets.stores.sealing.metrics import CaptureMetrics, NoMetrics
 from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.format.pack import Row
 from dr_assets.vault.vault import Vault
@@ -51,7 +52,7 @@ class KafkaCapture:
     def __init__(
         self, vault: Vault, dataset: TopicsDataset, cluster: Cluster, *, registry: str | None = None,
         clock: Callable[[], datetime] | None = None, listener: Callable[[KafkaCaptureReport], None] | None = None,
-        metrics: KafkaMetrics | None = None, options: KafkaCaptureOptions | None = None,
+        metrics: CaptureMetrics[KafkaCaptureReport] | None = None, options: KafkaCaptureOptions | None = None,
     ) -> None:  # fmt: skip
         self._vault = vault
         self._dataset = dataset

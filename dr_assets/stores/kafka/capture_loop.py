@@ -27,11 +27,12 @@ from dr_assets.stores.kafka.keeper import Begun, Ended, Keeper
 from dr_assets.stores.kafka.ledger import Ledger
 from dr_assets.stores.kafka.owner import Owner
 from dr_assets.stores.kafka.pack import TABLE_EVERY, Cutter, Pack
-from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaMetrics, KafkaState
+from dr_assets.stores.kafka.report import KafkaCaptureReport, KafkaState
 from dr_assets.stores.kafka.resume import PARTITIONS, RECOVERY_POINT_AT, TOPICS, StoredEnd
 from dr_assets.stores.kafka.survey import Survey
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.linked import Chain
+from dr_assets.stores.sealing.metrics import CaptureMetrics
 from dr_assets.stores.sealing.putters import Failed, Putters, Stored
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.keys import PACKS
@@ -83,7 +84,7 @@ class LoopParts:
     facts: Aside
     listening: Aside
     listener: Callable[[KafkaCaptureReport], None] | None
-    metrics: KafkaMetrics
+    metrics: CaptureMetrics[KafkaCaptureReport]
     clock: Callable[[], datetime]
     options: KafkaCaptureOptions
 

@@ -1,13 +1,12 @@
-"""What a Kafka capture tells about itself: the report for people and Dagster, and the counters it feeds.
+"""What a Kafka capture tells about itself: the report for people and Dagster.
 
-What belongs here: plain values and the ports they leave through. What stays out: gathering them (capture_loop.py) and
+What belongs here: plain values. What stays out: gathering them (capture_loop.py) and
 serving them (observability/).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 KafkaState = Literal["streaming", "standby", "reconnecting", "stopped"]
 
@@ -57,41 +56,3 @@ class KafkaCaptureReport:
             f"{self.dataset} {self.state}: {self.topics} topics, stored to pack {self.stored}, recovery point age "
             f"{age}, {self.behind_records} records behind, {self.in_flight_bytes} bytes in flight{trouble}"
         )
-
-
-class KafkaMetrics(Protocol):
-    """Where a capture counts; calls come from several threads and must not raise."""
-
-    def received(self, dataset: str, size_bytes: int) -> None:
-        """Batches came in."""
-
-    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
-        """A pack was read back under its lock: its plaintext's size and the object's."""
-
-    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
-        """Batches became part of the stored prefix, so many seconds after they were fetched."""
-
-    def upload_failed(self, dataset: str) -> None:
-        """A put failed; it will be tried again or the capture gives up."""
-
-    def reported(self, report: KafkaCaptureReport) -> None:
-        """A new report is out."""
-
-
-class NoMetrics:
-    """Counts nothing."""
-
-    def received(self, dataset: str, size_bytes: int) -> None:
-        """Nothing."""
-
-    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
-        """Nothing."""
-
-    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
-        """Nothing."""
-
-    def upload_failed(self, dataset: str) -> None:
-        """Nothing."""
-
-    def reported(self, report: KafkaCaptureReport) -> None:
-        """Nothing."""

@@ -27,7 +27,7 @@ from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.overlap import DivergedError
 from dr_assets.stores.postgres.pieces import Piece
 from dr_assets.stores.postgres.protocol import SystemIdentity
-from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, NoMetrics
+from dr_assets.stores.postgres.report import CaptureReport
 from dr_assets.stores.postgres.resume import StoredEnd
 from dr_assets.stores.postgres.source_stream import Place, SourceStream, TimelineEndError
 from dr_assets.stores.postgres.spool import SpoolFolder
@@ -40,6 +40,7 @@ from dr_assets.stores.postgres.timeline import record_timeline
 from dr_assets.stores.postgres.wal_lock import WalLock
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.stores.sealing.aside import Aside
+from dr_assets.stores.sealing.metrics import CaptureMetrics, NoMetrics
 from dr_assets.stores.sealing.putters import Putters
 from dr_assets.vault.inventory import record_inventory
 from dr_assets.vault.signing import Signer
@@ -71,7 +72,7 @@ class Capture:
         *,
         clock: Callable[[], datetime] | None = None,
         listener: Callable[[CaptureReport], None] | None = None,
-        metrics: CaptureMetrics | None = None,
+        metrics: CaptureMetrics[CaptureReport] | None = None,
         options: CaptureOptions | None = None,
         patroni: Sequence[str] = (),
         spool_dir: Path | None = None,

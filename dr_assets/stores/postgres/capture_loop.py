@@ -22,7 +22,7 @@ from dr_assets.stores.postgres.capture_facts import Anchor, Event, record_captur
 from dr_assets.stores.postgres.durability_facts import DurabilityFacts
 from dr_assets.stores.postgres.pieces import BACKLOG_PIECE_BYTES, PIECE_CAP_BYTES, Arrival, Cutter, Marks, Piece
 from dr_assets.stores.postgres.protocol import ConnectionLostError, Keepalive, SystemIdentity, WalData
-from dr_assets.stores.postgres.report import CaptureMetrics, CaptureReport, CaptureState, Durability
+from dr_assets.stores.postgres.report import CaptureReport, CaptureState, Durability
 from dr_assets.stores.postgres.resume import RECOVERY_POINT_AT, StoredEnd
 from dr_assets.stores.postgres.slot import SlotStatus
 from dr_assets.stores.postgres.slot_room import Room, RoomWatch
@@ -33,6 +33,7 @@ from dr_assets.stores.postgres.sync_guard import SyncGuard
 from dr_assets.stores.postgres.watch import SourceWatch
 from dr_assets.stores.sealing.aside import Aside
 from dr_assets.stores.sealing.linked import Chain
+from dr_assets.stores.sealing.metrics import CaptureMetrics
 from dr_assets.stores.sealing.putters import Failed, Putters, Stored
 from dr_assets.vault.format.canonical import format_time
 from dr_assets.vault.format.keys import WAL
@@ -86,7 +87,7 @@ class LoopParts:
     beside: Aside
     standbys: StandbySlots
     listener: Callable[[CaptureReport], None] | None
-    metrics: CaptureMetrics
+    metrics: CaptureMetrics[CaptureReport]
     clock: Callable[[], datetime]
     options: CaptureOptions
     guard: SyncGuard | None = None

@@ -1,13 +1,12 @@
-"""What a capture tells about itself: the report for people and Dagster, and the counters it feeds.
+"""What a capture tells about itself: the report for people and Dagster.
 
-What belongs here: plain values and the ports they leave through. What stays out: gathering them (capture.py) and
+What belongs here: plain values. What stays out: gathering them (capture.py) and
 serving them (observability/).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.slot import SlotStatus
@@ -73,41 +72,3 @@ class CaptureReport:
             f"{self.dataset} {self.state}: stored to {format_lsn(self.stored_lsn)}, recovery point age {age}, "
             f"{self.in_flight_bytes} bytes in flight{trouble}"
         )
-
-
-class CaptureMetrics(Protocol):
-    """Where a capture counts; calls come from several threads and must not raise."""
-
-    def received(self, dataset: str, size_bytes: int) -> None:
-        """WAL came in."""
-
-    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
-        """A segment was read back under its lock: its plaintext's size and the object's."""
-
-    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
-        """Pieces of the stream became part of the stored prefix, so many seconds after they arrived."""
-
-    def upload_failed(self, dataset: str) -> None:
-        """A put failed; it will be tried again or the capture gives up."""
-
-    def reported(self, report: CaptureReport) -> None:
-        """A new report is out."""
-
-
-class NoMetrics:
-    """Counts nothing."""
-
-    def received(self, dataset: str, size_bytes: int) -> None:
-        """Nothing."""
-
-    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
-        """Nothing."""
-
-    def lags(self, dataset: str, lags_s: Sequence[float]) -> None:
-        """Nothing."""
-
-    def upload_failed(self, dataset: str) -> None:
-        """Nothing."""
-
-    def reported(self, report: CaptureReport) -> None:
-        """Nothing."""

@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.stores.sealing.linked import Linked
+from dr_assets.stores.sealing.metrics import PutMetrics
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.format.segment import Sealed
 from dr_assets.vault.storage import Lock
@@ -42,16 +43,6 @@ class Cut(Protocol):
     def size_bytes(self) -> int:
         """Plaintext bytes."""
         ...
-
-
-class PutMetrics(Protocol):
-    """Where puts are counted; calls come from several threads and must not raise."""
-
-    def stored(self, dataset: str, size_bytes: int, stored_bytes: int) -> None:
-        """A piece was read back under its lock: its plaintext's size and the object's."""
-
-    def upload_failed(self, dataset: str) -> None:
-        """A put failed; it will be tried again or the capture gives up."""
 
 
 class Loads(Protocol):
