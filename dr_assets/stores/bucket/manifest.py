@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from dr_assets.estate.errors import VaultError
-from dr_assets.vault.format import canonical
+from dr_assets.vault.format import canonical, shapes
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.format.sizes import MANIFEST_LIMIT_BYTES
 
@@ -58,7 +58,7 @@ class Tally:
         """From `to_json`."""
         if not isinstance(raw, dict):
             raise TypeError("no tally")
-        return cls(_integer(raw["versions"]), _integer(raw["markers"]), _integer(raw["size_bytes"]))
+        return cls(shapes.integer(raw["versions"]), shapes.integer(raw["markers"]), shapes.integer(raw["size_bytes"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,64 +164,43 @@ def decode(data: bytes, *, name: str) -> RunManifest:
 
 def _from_json(raw: dict[str, Json]) -> RunManifest:
     return RunManifest(
-        dataset=_text(raw["dataset"]),
-        snapshot_id=_text(raw["snapshot_id"]),
-        system_id=_text(raw["system_id"]),
-        bucket=_text(raw["bucket"]),
-        prefix=_text(raw["prefix"]),
+        dataset=shapes.text(raw["dataset"]),
+        snapshot_id=shapes.text(raw["snapshot_id"]),
+        system_id=shapes.text(raw["system_id"]),
+        bucket=shapes.text(raw["bucket"]),
+        prefix=shapes.text(raw["prefix"]),
         is_versioned=raw["is_versioned"] is True,
         is_whole_listing=raw["is_whole_listing"] is True,
         is_complete=raw["is_complete"] is True,
         listing_begin_at=canonical.parse_time(raw["listing_begin_at"], "listing_begin_at"),
         listing_end_at=canonical.parse_time(raw["listing_end_at"], "listing_end_at"),
         end_at=canonical.parse_time(raw["end_at"], "end_at"),
-        names_check=_text(raw["names_check"]),
-        subject_kind=_text(raw["subject_kind"]),
+        names_check=shapes.text(raw["names_check"]),
+        subject_kind=shapes.text(raw["subject_kind"]),
         listed=Tally.of(raw["listed"]),
         held=Tally.of(raw["held"]),
-        policy={name: _text(value) for name, value in _object(raw["policy"]).items()},
-        inventory=tuple(_text(item) for item in _list(raw["inventory"])),
-        refers=tuple(_text(item) for item in _list(raw["refers"])),
-        parts=tuple(_part(_object(item)) for item in _list(raw["parts"])),
-        parent=None if raw["parent"] is None else _parent(_object(raw["parent"])),
+        policy={name: shapes.text(value) for name, value in shapes.members(raw["policy"]).items()},
+        inventory=tuple(shapes.text(item) for item in shapes.items(raw["inventory"])),
+        refers=tuple(shapes.text(item) for item in shapes.items(raw["refers"])),
+        parts=tuple(_part(shapes.members(item)) for item in shapes.items(raw["parts"])),
+        parent=None if raw["parent"] is None else _parent(shapes.members(raw["parent"])),
     )
 
 
 def _part(raw: dict[str, Json]) -> Part:
-    return Part(_text(raw["key"]), _text(raw["sha256"]), _integer(raw["size_bytes"]))
+    return Part(shapes.text(raw["key"]), shapes.text(raw["sha256"]), shapes.integer(raw["size_bytes"]))
 
 
 def _parent(raw: dict[str, Json]) -> Parent:
     parent = Parent(
-        _text(raw["snapshot_id"]), _text(raw["key"]), _text(raw["full_snapshot_id"]), _integer(raw["depth"])
+        shapes.text(raw["snapshot_id"]),
+        shapes.text(raw["key"]),
+        shapes.text(raw["full_snapshot_id"]),
+        shapes.integer(raw["depth"]),
     )
     if parent.depth < 1 or (parent.depth == 1) != (parent.snapshot_id == parent.full_snapshot_id):
         raise ValueError(f"depth {parent.depth} does not fit parent {parent.snapshot_id}")
     return parent
-
-
-def _text(value: Json) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text is {type(value).__name__}")
-    return value
-
-
-def _integer(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"a whole number is {type(value).__name__}")
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is {type(value).__name__}")
-    return value
-
-
-def _object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"an object is {type(value).__name__}")
-    return value
 
 
 def _bad(name: str, found: str) -> VaultError:

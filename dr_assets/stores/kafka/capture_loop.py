@@ -379,8 +379,8 @@ class CaptureLoop:
         parts, now, totals = self._parts, self._parts.clock(), self._totals
         at = self._told_recovery_point
         cursors = parts.book.streams().values()
-        stale = parts.vault.keys.stale.get(parts.dataset.name)
-        keys = () if stale is None else (f"no newer data key can be taken up: {stale.code}: {stale.found}",)
+        stale = parts.vault.keys.stale_warning(parts.dataset.name)
+        keys = () if stale is None else (stale,)
         return KafkaCaptureReport(
             dataset=parts.dataset.name,
             state=self._state,

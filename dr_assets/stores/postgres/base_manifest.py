@@ -11,7 +11,7 @@ from typing import Final
 
 from dr_assets.estate.errors import SourceError, VaultError
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
-from dr_assets.vault.format import canonical
+from dr_assets.vault.format import canonical, shapes
 from dr_assets.vault.format.canonical import Json
 
 FORMAT: Final = "dr_assets.base_backup"
@@ -184,27 +184,27 @@ def decode(data: bytes, *, name: str) -> BaseManifest:
 
 def _from_json(raw: dict[str, Json]) -> BaseManifest:
     return BaseManifest(
-        dataset=_text(raw["dataset"]),
-        snapshot_id=_text(raw["snapshot_id"]),
-        system_id=_text(raw["system_id"]),
-        timeline=_integer(raw["timeline"]),
-        server_version=_integer(raw["server_version"]),
-        start_lsn=parse_lsn(_text(raw["start_lsn"])),
-        stop_lsn=parse_lsn(_text(raw["stop_lsn"])),
+        dataset=shapes.text(raw["dataset"]),
+        snapshot_id=shapes.text(raw["snapshot_id"]),
+        system_id=shapes.text(raw["system_id"]),
+        timeline=shapes.integer(raw["timeline"]),
+        server_version=shapes.integer(raw["server_version"]),
+        start_lsn=parse_lsn(shapes.text(raw["start_lsn"])),
+        stop_lsn=parse_lsn(shapes.text(raw["stop_lsn"])),
         begin_at=canonical.parse_time(raw["begin_at"], "begin_at"),
         end_at=canonical.parse_time(raw["end_at"], "end_at"),
-        segment_bytes=_integer(raw["segment_bytes"]),
-        superuser=_text(raw["superuser"]),
-        dbname=_text(raw["dbname"]),
+        segment_bytes=shapes.integer(raw["segment_bytes"]),
+        superuser=shapes.text(raw["superuser"]),
+        dbname=shapes.text(raw["dbname"]),
         data_checksums=raw["data_checksums"] is True,
-        next_xid=int(_text(raw["next_xid"])),
-        history=None if raw["history"] is None else _text(raw["history"]),
+        next_xid=int(shapes.text(raw["next_xid"])),
+        history=None if raw["history"] is None else shapes.text(raw["history"]),
         settings=_texts(raw["settings"]),
         policy=_texts(raw["policy"]),
-        archives=tuple(_archive(item) for item in _list(raw["archives"])),
+        archives=tuple(_archive(item) for item in shapes.items(raw["archives"])),
         backup_manifest=_archive(raw[BACKUP_MANIFEST]),
-        parts=tuple(_part(_object(item)) for item in _list(raw["parts"])),
-        parent=_parent(_object(raw["parent"])) if raw["version"] == INCREMENTAL_VERSION else None,
+        parts=tuple(_part(shapes.members(item)) for item in shapes.items(raw["parts"])),
+        parent=_parent(shapes.members(raw["parent"])) if raw["version"] == INCREMENTAL_VERSION else None,
     )
 
 
@@ -235,7 +235,10 @@ def _version_json(parent: Parent | None) -> dict[str, Json]:
 
 def _parent(raw: dict[str, Json]) -> Parent:
     parent = Parent(
-        _text(raw["snapshot_id"]), _text(raw["key"]), _text(raw["full_snapshot_id"]), _integer(raw["depth"])
+        shapes.text(raw["snapshot_id"]),
+        shapes.text(raw["key"]),
+        shapes.text(raw["full_snapshot_id"]),
+        shapes.integer(raw["depth"]),
     )
     if parent.depth < 1 or (parent.depth == 1) != (parent.snapshot_id == parent.full_snapshot_id):
         raise ValueError(f"depth {parent.depth} does not fit parent {parent.snapshot_id}")
@@ -254,47 +257,23 @@ def _archive_json(archive: Archive) -> dict[str, Json]:
 
 
 def _archive(value: Json) -> Archive:
-    raw = _object(value)
+    raw = shapes.members(value)
     return Archive(
-        name=_text(raw["name"]),
-        oid=None if raw["oid"] is None else _integer(raw["oid"]),
-        location=None if raw["location"] is None else _text(raw["location"]),
-        size_bytes=_integer(raw["size_bytes"]),
-        first_part=_integer(raw["first_part"]),
-        last_part=_integer(raw["last_part"]),
+        name=shapes.text(raw["name"]),
+        oid=None if raw["oid"] is None else shapes.integer(raw["oid"]),
+        location=None if raw["location"] is None else shapes.text(raw["location"]),
+        size_bytes=shapes.integer(raw["size_bytes"]),
+        first_part=shapes.integer(raw["first_part"]),
+        last_part=shapes.integer(raw["last_part"]),
     )
 
 
 def _part(raw: dict[str, Json]) -> Part:
-    return Part(_text(raw["key"]), _text(raw["sha256"]), _integer(raw["size_bytes"]))
-
-
-def _text(value: Json) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text is {type(value).__name__}")
-    return value
-
-
-def _integer(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"a whole number is {type(value).__name__}")
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is {type(value).__name__}")
-    return value
-
-
-def _object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"an object is {type(value).__name__}")
-    return value
+    return Part(shapes.text(raw["key"]), shapes.text(raw["sha256"]), shapes.integer(raw["size_bytes"]))
 
 
 def _texts(value: Json) -> dict[str, str]:
-    return {name: _text(item) for name, item in _object(value).items()}
+    return {name: shapes.text(item) for name, item in shapes.members(value).items()}
 
 
 def _bad(name: str, found: str) -> VaultError:

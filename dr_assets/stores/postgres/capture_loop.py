@@ -444,8 +444,7 @@ class CaptureLoop:
             self._slot_seen = (slot, self._room.look(slot, now_s))
         alarm = None if self._slot_seen is None else self._slot_seen[1].alarm()
         spool = None if self._parts.spooling is None else self._parts.spooling.warning()
-        stale = self._parts.vault.keys.stale.get(self._parts.dataset.name)
-        keys = None if stale is None else f"no newer data key can be taken up: {stale.code}: {stale.found}"
+        keys = self._parts.vault.keys.stale_warning(self._parts.dataset.name)
         return (*warnings, *(said for said in (alarm, spool, keys) if said is not None))
 
     def _report(

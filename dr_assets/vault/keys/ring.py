@@ -103,6 +103,11 @@ class KeyRing:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
+    def stale_warning(self, dataset: str) -> str | None:
+        """What a writer should tell while the last look for a newer key failed; None while all is well."""
+        error = self.stale.get(dataset)
+        return None if error is None else f"no newer data key can be taken up: {error.code}: {error.found}"
+
     def for_writing(self, dataset: str) -> DataKey:
         """The key that the last rotation named, or else the dataset's oldest usable one; the first writer makes one.
 
