@@ -13,12 +13,13 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from dr_assets.engines.errors import EngineError
+from dr_assets.engines.kafka.life import Life
 from dr_assets.engines.placement import RunAs, engine_home, engine_user, give, reachable_trees
 from dr_assets.engines.ports import LOOPBACK, free_port, is_free
-from dr_assets.engines.supervise import Child, start_child, tail
+from dr_assets.engines.supervise import Child, start_child
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
 
@@ -65,8 +66,10 @@ def find_noida(env: Mapping[str, str] | None = None) -> NoidaProgram:
     )
 
 
-class NoidaServer:
+class NoidaServer(Life):
     """One emulator on loopback with an open door only; leaving the context crashes it. As KafkaServer elsewhere."""
+
+    stop_grace_s = 20.0
 
     def __init__(self, data_dir: Path, program: NoidaProgram, *, name: str = "") -> None:
         self.user = engine_user()
@@ -114,44 +117,6 @@ class NoidaServer:
                 self.run_dir.joinpath("ports.json").write_text(json.dumps({"PLAINTEXT": self.port}))
                 return
 
-    def stop(self, *, timeout_s: float = 20.0) -> None:
-        """Stop it in order: it writes its data; killed after `timeout_s` seconds."""
-        if self.child is not None:
-            self.child.stop(grace_s=timeout_s)
-            self.child = None
-
-    def kill(self) -> None:
-        """Crash it with SIGKILL; what it acknowledged last may be gone."""
-        if self.child is not None:
-            self.child.kill()
-            self.child = None
-
-    def restart(self) -> None:
-        """Stop, then start on the same data and port."""
-        self.stop()
-        self.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether it lives."""
-        return self.child is not None and self.child.alive
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self.child is not None, "the broker was not started"  # noqa: S101 - a bug of ours if it fails
-        return self.child.pid
-
-    def log_tail(self, lines: int = 30) -> str:
-        """The last lines of its log."""
-        return tail(self.log_path, lines)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
     def _prepare(self) -> None:
         for folder, mode in ((self.run_dir, 0o711), (self.data_dir, 0o700)):
             folder.mkdir(mode=mode, exist_ok=True)
@@ -184,11 +149,6 @@ class NoidaServer:
             raise self._did_not_start(error.found) from None
         if not child.alive:
             raise self._did_not_start(f"{self.name} ended with return code {child.poll()}")
-
-    def _did_not_start(self, found: str) -> EngineError:
-        return EngineError(
-            "engine.did_not_start", f"{found}; its log ends:\n{self.log_tail()}", f"the whole log is {self.log_path}"
-        )
 
 
 def _version(path: Path) -> str | None:

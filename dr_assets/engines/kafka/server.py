@@ -15,13 +15,14 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.kafka.jars import KafkaJars
+from dr_assets.engines.kafka.life import Life
 from dr_assets.engines.placement import engine_home, engine_user, give
 from dr_assets.engines.ports import LOOPBACK, free_ports, is_free
-from dr_assets.engines.supervise import Child, run_child, start_child, tail
+from dr_assets.engines.supervise import Child, run_child, start_child
 from dr_assets.engines.throwaway_ca import make_certificates, write_authority
 from dr_assets.engines.waiting import wait_until
 
@@ -84,7 +85,7 @@ logger.config.level=WARN
 """
 
 
-class KafkaServer:
+class KafkaServer(Life):
     """One node on loopback; leaving the context crashes it (a throwaway broker has nothing to finish).
 
     `protocols` are the doors wanted beside PLAINTEXT; `users` (name -> password) may come through the SASL ones by
@@ -93,6 +94,8 @@ class KafkaServer:
     KafkaServer around the same `data_dir`; that may come out elsewhere than asked for (see placement), and `notes`
     says why.
     """
+
+    stop_grace_s = 60.0
 
     def __init__(
         self,
@@ -181,44 +184,6 @@ class KafkaServer:
                 self._ports_fixed = True
                 self._publish("ports.json", json.dumps(self.ports))
                 return
-
-    def stop(self, *, timeout_s: float = 60.0) -> None:
-        """Stop the node in order; killed after `timeout_s` seconds."""
-        if self.child is not None:
-            self.child.stop(grace_s=timeout_s)
-            self.child = None
-
-    def kill(self) -> None:
-        """Crash it with SIGKILL. What it has acknowledged is in the machine's page cache, and there after `start`."""
-        if self.child is not None:
-            self.child.kill()
-            self.child = None
-
-    def restart(self) -> None:
-        """Stop, then start on the same data and ports."""
-        self.stop()
-        self.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether the node lives."""
-        return self.child is not None and self.child.alive
-
-    @property
-    def pid(self) -> int:
-        """The node's process id."""
-        assert self.child is not None, "the broker was not started"  # noqa: S101 - a bug of ours if it fails
-        return self.child.pid
-
-    def log_tail(self, lines: int = 30) -> str:
-        """The last lines of the node's log."""
-        return tail(self.log_path, lines)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     # -- its own tools ----------------------------------------------------------------------------------------------
 
@@ -366,11 +331,6 @@ class KafkaServer:
 
     def _lost_a_port(self, begin: int) -> bool:
         return self._logged(begin, *_LOST_PORT) or any(not is_free(port) for port in self.ports.values())
-
-    def _did_not_start(self, found: str) -> EngineError:
-        return EngineError(
-            "engine.did_not_start", f"{found}; its log ends:\n{self.log_tail()}", f"the whole log is {self.log_path}"
-        )
 
     def _publish(self, name: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file that the engine's user reads; with mode 0600 nobody else does."""
