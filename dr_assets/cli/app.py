@@ -54,6 +54,11 @@ VERBS = (
         "Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing.",
     ),
     Verb(
+        "clone",
+        "dr_assets.cli.clone:app",
+        "A copy of a database at a moment, read-only, for a few hours: `clone DATASET --at TIME`.",
+    ),
+    Verb(
         "roll-up",
         "dr_assets.cli.roll_up:roll_up_command",
         "Concatenate acknowledged micro-segments into full segments, and extend the locks of those that wait.",
