@@ -59,6 +59,11 @@ VERBS = (
         "A copy of a database at a moment, read-only, for a few hours: `clone DATASET --at TIME`.",
     ),
     Verb(
+        "recovery-point",
+        "dr_assets.cli.recovery_point:recovery_point_command",
+        "Show the newest moment at which all stores agree, from the vault alone; exit 1 if one stands apart from it.",
+    ),
+    Verb(
         "roll-up",
         "dr_assets.cli.roll_up:roll_up_command",
         "Concatenate acknowledged micro-segments into full segments, and extend the locks of those that wait.",
