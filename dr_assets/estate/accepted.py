@@ -37,6 +37,7 @@ from dr_assets.estate.model import (
     VaultPlace,
     ZeroLoss,
 )
+from dr_assets.estate.prove import prove_of
 from dr_assets.estate.schema import (
     CaptureLossDeclaration,
     DatasetDeclaration,
@@ -131,6 +132,7 @@ def postgres_of(document: Document, declared: PostgresDeclaration, regimes: Mapp
         wal_volume_bytes=parse_size(declared.wal_volume) if declared.wal_volume else None,
         patroni_env=declared.patroni_env,
         cold=cold_of(declared),
+        prove=None if declared.prove is None else prove_of(declared.prove),
     )
 
 

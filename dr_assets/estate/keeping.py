@@ -12,6 +12,7 @@ from dr_assets.estate.documents import Document
 from dr_assets.estate.durations import format_duration, parse_duration
 from dr_assets.estate.findings import Finding
 from dr_assets.estate.model import TIERS, Cold, Regime, Retention, Sampling
+from dr_assets.estate.prove import prove_findings
 from dr_assets.estate.regimes import LOCK_CAP, SLACK, longest_days, regimes_of, shipped_regimes, strictest
 from dr_assets.estate.schema import DatasetDeclaration, EstateDeclaration, PostgresDeclaration
 
@@ -99,6 +100,7 @@ def dataset_keeping(
         yield document.finding("policy.sampling", reason, "sampling")
     if isinstance(declared, PostgresDeclaration):
         yield from _cold(document, declared)
+        yield from prove_findings(document, declared.prove)
 
 
 def _retention(document: Document, declared: DatasetDeclaration, retention: Retention) -> Iterator[Finding]:

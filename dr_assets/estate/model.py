@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol
 from dr_assets.estate.approvals import ApprovalRule
 from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
 from dr_assets.estate.log_policy import LogPolicy
+from dr_assets.estate.prove import Prove
 from dr_assets.estate.verification import VerificationPolicy
 
 LockMode = Literal["compliance", "governance"]
@@ -247,6 +248,7 @@ class PostgresDataset(Dataset):
     spool: Spool | None = None
     wal_volume_bytes: int | None = None
     patroni_env: str | None = None
+    prove: Prove | None = None
 
     @property
     def base_every(self) -> timedelta:

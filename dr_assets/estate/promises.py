@@ -36,6 +36,9 @@ WEAKER: Final[dict[str, Direction]] = {
     "compacted_every_ms": "longer",
     "copy_every_ms": "longer",
     "full_every_ms": "longer",
+    "proven_reconcile_every_ms": "longer",
+    "proven_deep_every_ms": "longer",
+    "proven_restart_every_ms": "longer",
     "sampling_every_ms": "longer",
     "sampling_whole_in_ms": "longer",
     "rotate_every_ms": "longer",
@@ -147,6 +150,10 @@ def _of_postgres(dataset: PostgresDataset) -> Iterator[tuple[str, Value]]:
     if dataset.zero_loss is not None:
         yield "degrade_after_ms", _ms(dataset.zero_loss.degrade_after)
     yield "restore_test_level", dataset.restore_test.level
+    if dataset.prove is not None:
+        yield "proven_reconcile_every_ms", _ms(dataset.prove.reconcile_every)
+        yield "proven_deep_every_ms", _ms(dataset.prove.deep_every)
+        yield "proven_restart_every_ms", _ms(dataset.prove.restart_every)
 
 
 def _of_topics(dataset: TopicsDataset) -> Iterator[tuple[str, Value]]:

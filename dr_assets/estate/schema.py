@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dr_assets.estate.durations import DURATION_PATTERN
+from dr_assets.estate.prove import ProveDeclaration
 from dr_assets.estate.sizes import SIZE_PATTERN
 
 ESTATE_TYPE: Final = "dr_assets.components.ProtectedEstate"
@@ -198,6 +199,7 @@ class PostgresDeclaration(DatasetDeclaration):
     wal_volume: SizeText | None = None
     patroni_env: EnvName | None = None
     cold: ColdDeclaration | None = None
+    prove: ProveDeclaration | None = None
 
     @property
     def restore_cron(self) -> str:
