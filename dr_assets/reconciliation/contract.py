@@ -4,7 +4,7 @@ What belongs here: reading and judging the contract's folder. What stays out: th
 contract with it). A contract is code: its SQL runs as the restoring role, so take one only from whom you trust.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,17 +13,20 @@ from typing import Any
 import yaml
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.reconciliation.relations import RELATIONS, Column
+from dr_assets.reconciliation.relations import LEDGER, OPTIONAL, RELATIONS, Column
+from dr_assets.reconciliation.tolerances import Tolerances, tolerances_of
 from dr_assets.stores.postgres.erase import EraseRules
 
-_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase"}
+_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase", "tolerances", "extract"}
 _ERASE_KEYS = ("people", "statements", "proof")
 _HINT = "compare it with contracts/casino_ledger/contract.yaml; docs/reconciliation.md describes every key"
 
 
 @dataclass(frozen=True)
 class Contract:
-    """`queries` gives each relation's SELECT. The two texts are DuckDB expressions over a relation's own columns.
+    """`queries` gives the SELECT of each relation that the schema has, `meanings` what a row of it is, in words.
+
+    The two texts are DuckDB expressions over a relation's own columns.
 
     A posting's hash must be SHA-256 of the account's previous hash (nothing before the first) followed by `chain_text`
     in UTF-8; a transfer's digest SHA-256 of `digest_text`. None: the schema has no such thing, its check is skipped.
@@ -37,6 +40,8 @@ class Contract:
     digest_text: str | None
     erase: EraseRules | None = None
     relationships: str | None = None
+    meanings: dict[str, str] = field(default_factory=dict)
+    tolerances: Tolerances = Tolerances()
 
     @property
     def parts(self) -> frozenset[str]:
@@ -79,22 +84,51 @@ def _packaged() -> list[str]:
 def _parse(contract: str, folder: Traversable, content: Any) -> Contract:
     if not isinstance(content, dict) or set(content) - _KEYS:
         raise _invalid(contract, f"expected a mapping with the keys {', '.join(sorted(_KEYS))} and no others")
-    relations = content.get("relations")
-    if not isinstance(relations, dict) or set(relations) != set(RELATIONS):
-        raise _invalid(contract, f"relations must name exactly {', '.join(RELATIONS)}")
+    relations = _relations(contract, content.get("relations"))
     if not isinstance(content.get("contract"), str):
         raise _invalid(contract, "contract must be the contract's name")
     erase = content.get("erase")
     return Contract(
         name=content["contract"],
-        queries={relation: _query(contract, folder, str(file)) for relation, file in relations.items()},
+        queries={relation: _query(contract, folder, file) for relation, (file, _) in relations.items()},
         chain_text=_text(contract, content, "chain"),
         digest_text=_text(contract, content, "transfer_digest"),
         erase=_erase(contract, folder, erase),
         relationships=_query(contract, folder, str(erase["relationships"]))
         if isinstance(erase, dict) and "relationships" in erase
         else None,
+        meanings={relation: meaning for relation, (_, meaning) in relations.items() if meaning},
+        tolerances=_tolerances(contract, content.get("tolerances", {})),
     )
+
+
+def _relations(contract: str, declared: Any) -> dict[str, tuple[str, str]]:
+    """Each relation's file and meaning, in the order in which RELATIONS has them."""
+    known = LEDGER | OPTIONAL
+    if not isinstance(declared, dict) or not set(LEDGER) <= set(declared) <= set(known):
+        raise _invalid(
+            contract,
+            f"relations must name {', '.join(LEDGER)}, and may name {', '.join(OPTIONAL)}; there are no others",
+        )
+    found: dict[str, tuple[str, str]] = {}
+    for relation in known:
+        value = declared.get(relation)
+        if isinstance(value, dict) and set(value) <= {"file", "meaning"} and "file" in value:
+            found[relation] = str(value["file"]), " ".join(str(value.get("meaning", "")).split())
+        elif isinstance(value, str):
+            found[relation] = value, ""
+        elif relation in declared:
+            raise _invalid(contract, f"relation {relation} must be a file's name, or its `file` and its `meaning`")
+    return found
+
+
+def _tolerances(contract: str, declared: Any) -> Tolerances:
+    if not isinstance(declared, dict):
+        raise _invalid(contract, "tolerances must be a mapping")
+    try:
+        return tolerances_of(declared)
+    except (PolicyError, ValueError) as error:
+        raise _invalid(contract, f"tolerances: {error.found if isinstance(error, PolicyError) else error}") from None
 
 
 def _erase(contract: str, folder: Traversable, value: Any) -> EraseRules | None:

@@ -1,23 +1,23 @@
-"""From a restored Postgres into DuckDB: one consistent snapshot, streamed as Arrow, memory bounded.
+"""From a restored Postgres into an engine: one consistent snapshot, streamed as Arrow, memory bounded.
 
 What belongs here: the snapshot, the comparison of a contract with what the database really gives, the load. What stays
 out: judging rows (checks/). Amounts arrive as 64-bit integers or not at all: a float or a numeric is refused.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import duckdb
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_postgresql import dbapi
 
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.contract import Contract
-from dr_assets.reconciliation.relations import RELATIONS, Column, Kind
+from dr_assets.reconciliation.engine.port import Engine
+from dr_assets.reconciliation.relations import Column, Kind
 from dr_assets.stores.postgres.dsn import describe_dsn, masked
 
 _ACCEPTS: dict[Kind, tuple[str, tuple[str, ...]]] = {
@@ -109,20 +109,18 @@ def _unmet(contract: Contract, relation: str, found: str) -> PolicyError:
 
 
 def load(
-    cursor: dbapi.Cursor, contract: Contract, database: duckdb.DuckDBPyConnection
+    cursor: dbapi.Cursor, contract: Contract, engine: Engine, wanted: Container[str]
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Stream every relation into a DuckDB table of its name. Returns rows and seconds per relation.
+    """Stream every wanted relation of the contract into the engine. Returns rows and seconds per relation.
 
     All columns come along: the contract's expressions may use more than the checks require.
     """
     rows: dict[str, int] = {}
     duration_s: dict[str, float] = {}
-    for relation in RELATIONS:
-        begin_s = time.monotonic()
-        cursor.execute(contract.queries[relation])
-        database.register("arriving", cursor.fetch_record_batch())
-        database.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
-        database.unregister("arriving")
-        rows[relation] = database.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]  # noqa: S608 - as above
-        duration_s[relation] = round(time.monotonic() - begin_s, 3)
+    for relation, query in contract.queries.items():
+        if relation in wanted:
+            begin_s = time.monotonic()
+            cursor.execute(query)
+            rows[relation] = engine.load(relation, cursor.fetch_record_batch())
+            duration_s[relation] = round(time.monotonic() - begin_s, 3)
     return rows, duration_s

@@ -1,0 +1,35 @@
+"""The port: what a set engine has to do for the checks.
+
+What belongs here: the protocol. What stays out: how an engine does it. Every statement is written in DuckDB's dialect.
+"""
+
+from typing import Protocol
+
+import pyarrow as pa
+
+from dr_assets.reconciliation.externals import Source
+
+
+class Engine(Protocol):
+    """Relations by name, statements over them. Used by one run and closed with it."""
+
+    @property
+    def name(self) -> str:
+        """What a result says it was computed by."""
+        ...
+
+    def load(self, relation: str, source: Source) -> int:
+        """Make a relation of a stream, a table or Parquet files; its rows. May be called by several threads at once."""
+        ...
+
+    def define(self, view: str, sql: str) -> None:
+        """Give a query a name. Raises PolicyError (`reconciliation.sql`) for one that is no query over what is there."""
+        ...
+
+    def keep(self, relation: str, sql: str) -> None:
+        """Run a query once and keep its rows under a name, instead of what was kept under it before."""
+        ...
+
+    def rows(self, sql: str) -> pa.Table:
+        """Run a query for its rows, which have to fit in memory."""
+        ...
