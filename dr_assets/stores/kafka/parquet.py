@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.stores.kafka.batches import COMMIT, BatchHeader, marker, records, split
-from dr_assets.stores.kafka.restore_source import RestoreSource, Where
+from dr_assets.stores.kafka.batches import BatchHeader, records, split
+from dr_assets.stores.kafka.committed import Stretches, is_spared, uncommitted
+from dr_assets.stores.kafka.restore_source import RestoreSource
 
 SCHEMA: Final = pa.schema(
     [
@@ -69,7 +70,7 @@ def to_parquet(
         for (topic, partition), (begin, end) in ranges.items()
         if end > begin
     }
-    aborted = _aborted(source, wanted) if read_committed else {}
+    aborted = uncommitted(source, wanted) if read_committed else {}
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
@@ -86,41 +87,6 @@ def to_parquet(
     return Written(path, rows.count, rows.left_out, path.stat().st_size)
 
 
-# By the source's producer: stretches of offsets [first, end) whose transaction was aborted or never ended.
-_Stretches = dict[int, list[tuple[int, int]]]
-
-
-def _aborted(source: RestoreSource, wanted: Mapping[Where, tuple[int, int]]) -> dict[Where, _Stretches]:
-    """Which records a reader of committed transactions doesn't see; looks behind each range for how they ended."""
-    parts = {
-        (topic.topic_id, index): part for topic in source.topics.values() for index, part in topic.partitions.items()
-    }
-    whole = {
-        where: (begin, parts[where].end)
-        for where, (begin, _) in wanted.items()
-        if parts[where].has_transactions is not False
-    }
-    open_: dict[Where, dict[int, int]] = {}
-    found: dict[Where, _Stretches] = {}
-    for topic_id, partition, data in source.slices(whole):
-        where = (topic_id, partition)
-        began, ended = open_.setdefault(where, {}), found.setdefault(where, {})
-        for header, batch in split(data, check_crc=False):
-            if header.is_control and header.count:
-                first = began.pop(header.producer_id, None)
-                if first is not None and marker(batch) != COMMIT:
-                    ended.setdefault(header.producer_id, []).append((first, header.base_offset))
-            elif header.is_transactional:
-                began.setdefault(header.producer_id, header.base_offset)
-    for where, began in open_.items():
-        stable = parts[where].last_stable
-        for producer, first in began.items():
-            # Below the last stable offset it was committed, and compaction has taken the marker.
-            if stable is None or first >= stable:
-                found[where].setdefault(producer, []).append((first, 1 << 63))
-    return found
-
-
 @dataclass
 class _Rows:
     """Rows on their way into a file, a row group at a time."""
@@ -135,12 +101,12 @@ class _Rows:
     def __post_init__(self) -> None:
         self.writer = pq.ParquetWriter(self.path, SCHEMA, compression="zstd")
 
-    def take(self, topic: str, partition: int, data: memoryview, wanted: tuple[int, int], aborted: _Stretches) -> None:
+    def take(self, topic: str, partition: int, data: memoryview, wanted: tuple[int, int], aborted: Stretches) -> None:
         """The records of whole batches that are wanted."""
         for header, batch in split(data):
             if header.is_control or header.next_offset <= wanted[0] or header.base_offset >= wanted[1]:
                 continue
-            if _is_aborted(header, aborted):
+            if is_spared(header, aborted):
                 self.left_out += header.count
                 continue
             self._records(topic, partition, header, batch, wanted)
@@ -179,12 +145,6 @@ class _Rows:
             # Kafka's names are UTF-8; a producer that wrote other bytes is shown with replacements, its values as is.
             headers.append([{"key": name.decode(errors="replace"), "value": value} for name, value in record.headers])
         self._bytes += header.size_bytes
-
-
-def _is_aborted(header: BatchHeader, aborted: _Stretches) -> bool:
-    return header.is_transactional and any(
-        first <= header.base_offset < end for first, end in aborted.get(header.producer_id, ())
-    )
 
 
 def offset_ranges(
