@@ -64,6 +64,11 @@ VERBS = (
         "Show the newest moment at which all stores agree, from the vault alone; exit 1 if one stands apart from it.",
     ),
     Verb(
+        "extract",
+        "dr_assets.cli.extract:app",
+        "Everything that a database held of one person at a moment, as a signed file for a review.",
+    ),
+    Verb(
         "roll-up",
         "dr_assets.cli.roll_up:roll_up_command",
         "Concatenate acknowledged micro-segments into full segments, and extend the locks of those that wait.",

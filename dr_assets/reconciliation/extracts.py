@@ -114,7 +114,7 @@ def _row(columns: Sequence[str], row: Sequence[object]) -> tuple[Json, ...]:
     return tuple(_value(column, value) for column, value in zip(columns, row, strict=True))
 
 
-def _value(column: str, value: object) -> Json:  # noqa: PLR0911 - one line a type
+def _value(column: str, value: object) -> Json:
     if value is None or isinstance(value, bool | str):
         return value
     if column.endswith(AMOUNT):
