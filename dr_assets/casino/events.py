@@ -30,6 +30,7 @@ TOPICS: Final[Mapping[str, int]] = {
     "ledger.withdrawal_rejected": 1,
     "ledger.withdrawal_cancelled": 1,
     "ledger.adjustment": 1,
+    "ledger.deposit_reversed": 1,
 }
 _ANSWER_MS = 10_000
 _DELIVERY_MS = 60_000

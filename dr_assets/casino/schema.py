@@ -70,11 +70,12 @@ def _open_accounts(connection: psycopg.Connection[tuple[Any, ...]], players: int
 
 
 def _fill_crm(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    connection.execute("UPDATE casino.players SET email_consent = player_id % 2 = 0, sms_consent = player_id % 3 = 1")
     connection.execute(
-        "INSERT INTO casino.crm_contacts (player_id, full_name, email, phone, email_consent, sms_consent)"
+        "INSERT INTO casino.crm_contacts (player_id, full_name, email, phone, email_consent, sms_consent, synced_at)"
         " SELECT player_id, 'Player ' || player_id, 'player' || player_id || '@example.test',"
         " CASE WHEN player_id % 3 <> 0 THEN '+356' || (20000000 + player_id) END,"
-        " player_id % 2 = 0, player_id % 3 = 1 FROM casino.players"
+        " email_consent, sms_consent, clock_timestamp() FROM casino.players"
     )
 
 

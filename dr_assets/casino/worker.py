@@ -1,4 +1,4 @@
-"""One worker of the workload: its own connection, its own acknowledgement files, one transaction at a time.
+"""One worker of the workload: its own connection, its own files, one transaction at a time.
 
 What belongs here: attempting a move and telling its outcomes apart: acknowledged, warned, replayed, refused, unknown.
 What stays out: choosing moves (moves.py), timing (pace.py), starting and stopping workers (workload.py).
@@ -12,6 +12,7 @@ import psycopg
 
 from dr_assets.casino.acks import AckLog
 from dr_assets.casino.moves import Chooser, Move
+from dr_assets.casino.outsiders import OutsideLog, Told
 from dr_assets.casino.pace import Pace
 from dr_assets.casino.session import Session
 
@@ -19,9 +20,18 @@ from dr_assets.casino.session import Session
 class Worker:
     """Runs moves at its pace until stopped or, without `reconnect`, until the server is gone."""
 
-    def __init__(self, session: Session, log: AckLog, chooser: Chooser, pace: Pace, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        session: Session,
+        log: AckLog,
+        outside: OutsideLog,
+        chooser: Chooser,
+        pace: Pace,
+        stop: threading.Event,
+    ) -> None:
         self.session = session
         self._log = log
+        self._outside = outside
         self._chooser = chooser
         self._pace = pace
         self._stop = stop
@@ -42,9 +52,9 @@ class Worker:
 
     def run(self) -> None:
         """The worker's thread. Returns; a bug raises."""
-        with self._log:
+        with self._log, self._outside:
             while not self.source_lost and self._wait_for_turn():
-                self._attempt(self._chooser.next_move())
+                self._take(self._chooser.next_move())
         self.session.close()
 
     def _wait_for_turn(self) -> bool:
@@ -53,10 +63,23 @@ class Worker:
         self.backlog_s = max(0.0, now_s - self._due_s)
         return not self._stop.wait(max(0.0, self._due_s - now_s))
 
-    def _attempt(self, move: Move) -> None:
-        """Try until the outcome is known: an attempt repeated under its key can only count once."""
+    def _take(self, move: Move) -> None:
+        """What the payment provider does is done before the ledger is told, and undone where the ledger refuses."""
+        if move.act is not None:
+            self._outside.did(move.act)
+        if move.is_outside:
+            return
         self._attempts += 1
-        key, is_repeated = f"{self._log.key_prefix}{self._attempts}", False
+        key = f"{self._log.key_prefix}{self._attempts}"
+        told = self._attempt(move, key)
+        if move.stake is not None:
+            self._outside.told(move.stake, key, told)
+        if told == "refused" and move.act is not None:
+            self._outside.did(move.act.undone)
+
+    def _attempt(self, move: Move, key: str) -> Told:
+        """Try until the outcome is known: an attempt repeated under its key can only count once."""
+        is_repeated = False
         while True:
             self.session.take_warnings()
             try:
@@ -64,19 +87,19 @@ class Worker:
             except psycopg.Error as error:
                 if self.session.alive:  # the server answered, and the answer was no
                     self.refused[error.sqlstate or "none"] += 1
-                    return
+                    return "refused"
                 self._log.unknown(self._attempts)
                 self.unknown += 1
                 if not self.session.revive():
                     self.source_lost = True
-                    return
+                    return "unknown"
                 is_repeated = True
                 continue
             if answer is None:
                 raise AssertionError(move)  # every call returns exactly one row
             self._answered(answer[0], is_repeated=is_repeated)
-            self._chooser.succeeded(move, answer)
-            return
+            self._chooser.succeeded(move, answer, key)
+            return "acknowledged"
 
     def _answered(self, transfer_id: int, *, is_repeated: bool) -> None:
         """Committed; acknowledged only if no warning came along: a cancelled wait is answered as a success.

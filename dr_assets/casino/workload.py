@@ -16,8 +16,10 @@ from typing import Any
 import psycopg
 
 from dr_assets.casino.acks import AckLog
+from dr_assets.casino.crm import CrmSync
 from dr_assets.casino.events import Publisher, create_topics
 from dr_assets.casino.moves import Chooser
+from dr_assets.casino.outsiders import OutsideLog
 from dr_assets.casino.pace import Pace
 from dr_assets.casino.relay import Relay
 from dr_assets.casino.session import Session
@@ -42,6 +44,8 @@ class Stats:
     shed: int
     published: int
     relay_refused: dict[str, int]
+    crm_synced: int
+    crm_refused: dict[str, int]
     workers_alive: int
     source_lost: bool
     rate_per_s: float
@@ -52,7 +56,7 @@ class Stats:
 
 
 class Workload:
-    """Traffic on the casino at `dsn`, acknowledged commits recorded under `ack_dir`.
+    """Traffic on the casino at `dsn`; acknowledged commits and what outsiders know are recorded under `ack_dir`.
 
     `rate_per_s` is offered load over all `workers` (an open loop: see Pace). Without `reconnect` a worker ends when the
     server is gone; with it, it comes back and repeats the attempt whose outcome it doesn't know, under the same key.
@@ -98,6 +102,7 @@ class Workload:
         self._cpu_s = time.process_time()
         self._workers = [self._new_worker(number, wallets) for number in range(self._worker_count)]
         self._relay = Relay(self._new_session(), self._stop, self._new_publisher())
+        self._crm = self._new_crm(wallets)
         for runner in self._runners():
             thread = threading.Thread(target=self._guard, args=(runner,), daemon=True)
             self._threads.append(thread)
@@ -112,20 +117,24 @@ class Workload:
         create_topics(self._brokers)
         return Publisher(self._brokers, self._ack_dir / f"{self.run_id}.events")
 
+    def _new_crm(self, wallets: list[tuple[int, str]]) -> CrmSync:
+        players = sorted({player_id for player_id, _ in wallets})
+        return CrmSync(self._new_session(), self._stop, random.Random(f"crm {self._seed}"), players)
+
     def _new_worker(self, number: int, wallets: list[tuple[int, str]]) -> Worker:
-        log = AckLog(self._ack_dir, self.run_id, number)
+        log, outside = AckLog(self._ack_dir, self.run_id, number), OutsideLog(self._ack_dir, self.run_id, number)
         chooser = Chooser(random.Random(f"moves {self._seed} {number}"), wallets, f"{self.run_id}-")
         pace = Pace(
             self._rate_per_s / self._worker_count,
             random.Random(f"pace {self._seed} {number}"),
             start_s=self._started_s,
         )
-        return Worker(self._new_session(), log, chooser, pace, self._stop)
+        return Worker(self._new_session(), log, outside, chooser, pace, self._stop)
 
-    def _runners(self) -> list[Worker | Relay]:
-        return [*self._workers, self._relay]
+    def _runners(self) -> list[Worker | Relay | CrmSync]:
+        return [*self._workers, self._relay, self._crm]
 
-    def _guard(self, runner: Worker | Relay) -> None:
+    def _guard(self, runner: Worker | Relay | CrmSync) -> None:
         """A bug in one thread ends the workload instead of thinning it out unnoticed; `stop` raises it."""
         try:
             runner.run()
@@ -178,6 +187,8 @@ class Workload:
             shed=sum(worker.shed for worker in self._workers),
             published=self._relay.published,
             relay_refused=dict(self._relay.refused),
+            crm_synced=self._crm.synced,
+            crm_refused=dict(self._crm.refused),
             workers_alive=sum(thread.is_alive() for thread in self._threads[: self._worker_count]),
             source_lost=any(worker.source_lost for worker in self._workers),
             rate_per_s=round((acknowledged - self._sampled) / interval_s, 1),

@@ -15,7 +15,7 @@ def _play(seed: int, moves: int) -> list[Move]:
     played = []
     for number in range(moves):
         move = chooser.next_move()
-        chooser.succeeded(move, (number, 1000 + number))
+        chooser.succeeded(move, (number, 1000 + number), f"key/{number}")
         played.append(move)
     return played
 
@@ -30,8 +30,11 @@ def test_traffic_has_every_kind_of_move() -> None:
     """Deposits, bets, wins and every step of a withdrawal take part, so that a restore is proven on all of them."""
     played = _play(3, 5000)
     kinds = Counter(move.kind for move in played)
-    assert set(kinds) == {"bet", "win", "deposit", "request_withdrawal", "step_withdrawal"}
-    assert {move.withdrawal[1] for move in played if move.withdrawal} == {"approved", "paid", "rejected", "cancelled"}
+    assert set(kinds) == {
+        "bet", "win", "deposit", "request_withdrawal", "step_withdrawal", "reverse_deposit", "announcement",
+    }  # fmt: skip
+    states = {move.withdrawal.state for move in played if move.withdrawal}
+    assert states == {"requested", "approved", "paid", "rejected", "cancelled"}
 
 
 def test_a_round_is_won_once_and_a_withdrawal_never_leaves_its_machine() -> None:
@@ -46,7 +49,7 @@ def test_a_round_is_won_once_and_a_withdrawal_never_leaves_its_machine() -> None
         elif move.kind == "request_withdrawal":
             states[1000 + number] = "requested"
         elif move.withdrawal:
-            withdrawal, state = move.withdrawal
+            withdrawal, state = move.withdrawal.withdrawal_id, move.withdrawal.state
             assert (states[withdrawal], state) in {
                 ("requested", "approved"),
                 ("requested", "rejected"),

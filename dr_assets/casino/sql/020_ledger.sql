@@ -5,7 +5,7 @@ CREATE TABLE casino.transfers (
     transfer_id     bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     kind            text NOT NULL CHECK (kind IN (
                         'deposit', 'bet', 'win', 'withdrawal_requested', 'withdrawal_approved', 'withdrawal_paid',
-                        'withdrawal_rejected', 'withdrawal_cancelled', 'adjustment')),
+                        'withdrawal_rejected', 'withdrawal_cancelled', 'adjustment', 'deposit_reversed')),
     idempotency_key text NOT NULL CONSTRAINT transfers_idempotency_key UNIQUE CHECK (length(idempotency_key) > 0),
     payload_hash    bytea NOT NULL CHECK (length(payload_hash) = 32), -- of what the key was first used for
     reason          text CHECK (kind <> 'adjustment' OR length(reason) > 0),

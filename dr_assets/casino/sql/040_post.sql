@@ -36,8 +36,9 @@ BEGIN
     SELECT v_transfer, leg.account_id, leg.amount_minor
     FROM unnest(p_accounts, p_amounts) AS leg (account_id, amount_minor)
     WHERE leg.amount_minor IS DISTINCT FROM 0 ORDER BY leg.account_id;
-    INSERT INTO casino.outbox (transfer_id, topic, payload)
+    INSERT INTO casino.outbox (transfer_id, topic, message_key, payload)
     VALUES (v_transfer, 'ledger.' || p_kind,
+            (SELECT min(a.player_id)::text FROM casino.accounts a WHERE a.account_id = ANY (p_accounts)),
             jsonb_build_object('key', p_key, 'accounts', p_accounts, 'amounts_minor', p_amounts));
     transfer_id := v_transfer;
 END $$;

@@ -31,6 +31,45 @@ BEGIN
     RETURN v_posted.transfer_id;
 END $$;
 
+-- Money that the provider took back from a deposit: asked for (refund) or disputed (chargeback). All of it, once.
+CREATE TABLE casino.deposit_reversals (
+    transfer_id         bigint PRIMARY KEY REFERENCES casino.transfers,
+    provider_reference  text NOT NULL UNIQUE, -- the refund's or chargeback's own
+    deposit_transfer_id bigint NOT NULL UNIQUE REFERENCES casino.deposits,
+    kind                text NOT NULL CHECK (kind IN ('refund', 'chargeback'))
+);
+CREATE TRIGGER deposit_reversals_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON casino.deposit_reversals
+    FOR EACH STATEMENT EXECUTE FUNCTION casino.refuse_change();
+
+-- The player pays it back; what was played away already is the house's loss, the whole amount then.
+CREATE FUNCTION casino.reverse_deposit(p_key text, p_deposit_reference text, p_kind text, p_reversal_reference text)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_deposit casino.deposits;
+    v_posted record;
+    v_payload text := concat_ws('|', 'reverse_deposit', p_deposit_reference, p_kind, p_reversal_reference);
+BEGIN
+    SELECT * INTO v_deposit FROM casino.deposits d WHERE d.provider_reference = p_deposit_reference;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'casino: no deposit %', p_deposit_reference USING ERRCODE = 'DR001';
+    END IF;
+    BEGIN
+        SELECT * INTO v_posted FROM casino.post('deposit_reversed', p_key, v_payload,
+            ARRAY[casino.player_account(v_deposit.player_id, v_deposit.currency, 'player_cash'),
+                  casino.house_account('provider', v_deposit.currency)],
+            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL);
+    EXCEPTION WHEN check_violation THEN
+        SELECT * INTO v_posted FROM casino.post('deposit_reversed', p_key, v_payload,
+            ARRAY[casino.house_account('house', v_deposit.currency), casino.house_account('provider', v_deposit.currency)],
+            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL);
+    END;
+    IF NOT v_posted.replayed THEN
+        INSERT INTO casino.deposit_reversals
+        VALUES (v_posted.transfer_id, p_reversal_reference, v_deposit.transfer_id, p_kind);
+    END IF;
+    RETURN v_posted.transfer_id;
+END $$;
+
 CREATE TABLE casino.withdrawals (
     withdrawal_id      bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     player_id          bigint NOT NULL REFERENCES casino.players,
@@ -39,6 +78,8 @@ CREATE TABLE casino.withdrawals (
     state              text NOT NULL CHECK (state IN ('requested', 'approved', 'paid', 'rejected', 'cancelled')),
     holding_account_id bigint REFERENCES casino.accounts, -- where the money waits; NULL once the hold is released
     last_transfer_id   bigint NOT NULL UNIQUE REFERENCES casino.transfers,
+    payout_reference   text UNIQUE, -- the approval's key: what the payment provider is told to pay under
+    CONSTRAINT withdrawals_payout_is_approved CHECK (state NOT IN ('approved', 'paid') OR payout_reference IS NOT NULL),
     CONSTRAINT withdrawals_hold_while_open
         CHECK ((state IN ('requested', 'approved')) = (holding_account_id IS NOT NULL))
 );
@@ -152,7 +193,8 @@ BEGIN
         ARRAY[-v_withdrawal.amount_minor, v_withdrawal.amount_minor], NULL)).transfer_id;
     UPDATE casino.withdrawals
     SET state = p_state, last_transfer_id = v_transfer,
-        holding_account_id = CASE p_state WHEN 'approved' THEN v_destination END
+        holding_account_id = CASE p_state WHEN 'approved' THEN v_destination END,
+        payout_reference = CASE p_state WHEN 'approved' THEN p_key ELSE payout_reference END
     WHERE withdrawal_id = p_withdrawal_id;
     RETURN v_transfer;
 END $$;
