@@ -1,11 +1,11 @@
--- Opening balances were taken over from elsewhere: no provider ever saw them.
+-- What is taken back is a movement of its own, and the deposit stays as it is. Opening balances were taken over from
+-- elsewhere: no provider ever saw them.
 SELECT d.transfer_id AS payment_id, d.provider_reference AS reference, 'in' AS direction, d.currency, d.amount_minor,
        (extract(epoch FROM t.created_at) * 1000000)::bigint AS created_us, d.transfer_id, a.account_id,
-       CASE WHEN r.transfer_id IS NULL THEN 'posted' ELSE 'reversed' END AS state
+       'posted' AS state
 FROM casino.deposits d
 LEFT JOIN casino.transfers t USING (transfer_id)
 LEFT JOIN casino.accounts a ON a.player_id = d.player_id AND a.currency = d.currency AND a.kind = 'player_cash'
-LEFT JOIN casino.deposit_reversals r ON r.deposit_transfer_id = d.transfer_id
 WHERE d.provider_reference NOT LIKE 'opening/%'
 UNION ALL
 SELECT r.transfer_id, r.provider_reference, 'out', d.currency, d.amount_minor,
