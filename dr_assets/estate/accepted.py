@@ -38,6 +38,7 @@ from dr_assets.estate.model import (
     ZeroLoss,
 )
 from dr_assets.estate.prove import prove_of
+from dr_assets.estate.reconcile import reconcile_of
 from dr_assets.estate.schema import (
     CaptureLossDeclaration,
     DatasetDeclaration,
@@ -133,6 +134,7 @@ def postgres_of(document: Document, declared: PostgresDeclaration, regimes: Mapp
         patroni_env=declared.patroni_env,
         cold=cold_of(declared),
         prove=None if declared.prove is None else prove_of(declared.prove),
+        reconcile=None if declared.reconcile is None else reconcile_of(document, declared.reconcile),
     )
 
 

@@ -17,6 +17,7 @@ from dr_assets.estate.approvals import ApprovalRule
 from dr_assets.estate.key_places import FILE, FileKeys, KeyProviderPlace, SignerPlace
 from dr_assets.estate.log_policy import LogPolicy
 from dr_assets.estate.prove import Prove
+from dr_assets.estate.reconcile import Reconcile
 from dr_assets.estate.verification import VerificationPolicy
 
 LockMode = Literal["compliance", "governance"]
@@ -249,6 +250,7 @@ class PostgresDataset(Dataset):
     wal_volume_bytes: int | None = None
     patroni_env: str | None = None
     prove: Prove | None = None
+    reconcile: Reconcile | None = None
 
     @property
     def base_every(self) -> timedelta:
@@ -256,8 +258,9 @@ class PostgresDataset(Dataset):
         return self.snapshot.every
 
     def env_names(self) -> set[str]:
-        """Connection string, spool and Patroni."""
+        """Connection string, spool, Patroni, and where outsiders' files lie."""
         spool = {self.spool.dir_env} if self.spool else set()
+        spool |= self.reconcile.env_names() if self.reconcile else set()
         return {self.dsn_env} | spool | ({self.patroni_env} if self.patroni_env else set())
 
 

@@ -52,6 +52,7 @@ WEAKER: Final[dict[str, Direction]] = {
     "log_quorum": "shorter",
     "regimes": "fewer",
     "replicas": "fewer",
+    "reconciled_with": "fewer",
     "key_providers": "fewer",
     "log_witnesses": "fewer",
     "topics": "narrower",
@@ -154,6 +155,8 @@ def _of_postgres(dataset: PostgresDataset) -> Iterator[tuple[str, Value]]:
         yield "proven_reconcile_every_ms", _ms(dataset.prove.reconcile_every)
         yield "proven_deep_every_ms", _ms(dataset.prove.deep_every)
         yield "proven_restart_every_ms", _ms(dataset.prove.restart_every)
+    if dataset.reconcile is not None:
+        yield "reconciled_with", dataset.reconcile.named()
 
 
 def _of_topics(dataset: TopicsDataset) -> Iterator[tuple[str, Value]]:

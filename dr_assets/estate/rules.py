@@ -22,6 +22,7 @@ from dr_assets.estate.key_life import life_of_keys
 from dr_assets.estate.key_rules import chosen_findings, key_findings
 from dr_assets.estate.log_policy import log_rules
 from dr_assets.estate.model import TIERS, Dataset, Estate, Regime
+from dr_assets.estate.reconcile import reconcile_findings
 from dr_assets.estate.regimes import shipped_regimes
 from dr_assets.estate.schema import (
     BUCKET_TYPE,
@@ -71,6 +72,9 @@ def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, lis
         findings += chosen_findings(place, dataset, estate) if estate is not None else ()
         if isinstance(dataset, BucketDeclaration) and estate is not None:
             findings += bucket_places(place, dataset, estate)
+        if isinstance(dataset, PostgresDeclaration):
+            topics = [one.dataset for _, one in datasets if isinstance(one, TopicsDeclaration)]
+            findings += reconcile_findings(place, dataset.reconcile, topics)
     findings += _unique(datasets)
     if findings or estate is None:
         return None, findings

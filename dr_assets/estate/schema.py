@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dr_assets.estate.durations import DURATION_PATTERN
 from dr_assets.estate.prove import ProveDeclaration
+from dr_assets.estate.reconcile import ReconcileDeclaration
 from dr_assets.estate.sizes import SIZE_PATTERN
 
 ESTATE_TYPE: Final = "dr_assets.components.ProtectedEstate"
@@ -200,6 +201,7 @@ class PostgresDeclaration(DatasetDeclaration):
     patroni_env: EnvName | None = None
     cold: ColdDeclaration | None = None
     prove: ProveDeclaration | None = None
+    reconcile: ReconcileDeclaration | None = None
 
     @property
     def restore_cron(self) -> str:
