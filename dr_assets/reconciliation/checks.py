@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 
@@ -103,7 +103,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Matched:
-    """What agrees in one currency, by outcome: `matched`, `tolerated`, `in_flight` …"""
+    """What agrees in one currency, by outcome: `matched`, `tolerated`, `in_flight` and others."""
 
     outcome: str
     currency: str | None
@@ -159,7 +159,7 @@ class Skipped:
 
 
 def all_checks() -> list[Check]:
-    """Every check there is, by name: the files', and for each relation beyond the ledger's that its rows are complete."""
+    """Every check there is, by name: the files', and one for each relation beyond the ledger's (`_complete`)."""
     root = files("dr_assets.reconciliation") / "checks"
     texts = {
         f"{folder.name}/{file.name.removesuffix('.sql')}": file.read_text(encoding="utf-8")
@@ -294,6 +294,6 @@ def _matched_of(sql: str) -> str:
 _NUMBERS: Final = ("count", "aged", "amount_minor", "net_minor")
 
 
-def _whole(row: dict[str, object]) -> dict[str, object]:
+def _whole(row: dict[str, Any]) -> dict[str, Any]:
     """Sums come as decimals, of whichever width the engine took: whole numbers here."""
-    return {name: int(value) if name in _NUMBERS else value for name, value in row.items()}  # type: ignore[call-overload]
+    return {name: int(value) if name in _NUMBERS else value for name, value in row.items()}

@@ -41,7 +41,7 @@ class Contract:
     erase: EraseRules | None = None
     relationships: str | None = None
     meanings: dict[str, str] = field(default_factory=dict)
-    tolerances: Tolerances = Tolerances()
+    tolerances: Tolerances = field(default_factory=Tolerances)
 
     @property
     def parts(self) -> frozenset[str]:

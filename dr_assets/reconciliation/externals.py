@@ -6,7 +6,7 @@ providers' files and topics (providers/, streams/), and loading (engine/).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +15,8 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.relations import EXTERNAL, Kind
 
 # A stream is read once. Paths are Parquet files of one schema, read in place.
-Source = pa.RecordBatchReader | pa.Table | Path | Sequence[Path]
-Externals = Mapping[str, Source]
+Source: TypeAlias = pa.RecordBatchReader | pa.Table | Path | Sequence[Path]
+Externals: TypeAlias = Mapping[str, Source]
 
 ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
     "id": pa.string(),
@@ -63,7 +63,7 @@ def compare_externals(externals: Externals) -> None:
                     raise _refused(relation, f"{column.name} is {found}, expected {' or '.join(_TAKEN[column.kind])}")
 
 
-def _schemas(relation: str, source: Source) -> list[pa.Schema]:
+def _schemas(relation: str, source: Any) -> list[pa.Schema]:
     paths = paths_of(source)
     if paths is None:
         return [source.schema]

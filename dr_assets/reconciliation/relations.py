@@ -14,8 +14,8 @@ Kind = Literal["id", "text", "minor", "flag", "bytes"]
 class Column:
     """One column a relation must give. `minor` and sequences are whole numbers of 64 bits: never a float or a numeric.
 
-    Moments are `minor` too, `*_us`: microseconds since the epoch. `only_with` names the optional part of a contract that
-    makes the column required. A column that is not `nullable` and NULL all the same is a break (`value_missing`).
+    Moments are `minor` too, `*_us`: microseconds since the epoch. `only_with` names the optional part of a contract
+    that makes the column required. A column that is not `nullable` and NULL all the same is a break (`value_missing`).
     """
 
     name: str
@@ -132,7 +132,7 @@ EXTERNAL: Final[dict[str, tuple[Column, ...]]] = {
         "topic text, partition minor, record_offset minor, idempotency_key text null, timestamp_us minor,"
         " message_key text null, dead_letter flag, payload_sha256 text null"
     ),
-    # one row per partition that records were read of: its ends, and since when (by the records' time) they are all there
+    # one row per partition that was read: its ends, and since when (by the records' own time) all of them are there
     "partitions": _columns("topic text, partition minor, begin_offset minor, end_offset minor, complete_from_us minor"),
     # one row per group, topic and partition
     "group_offsets": _columns(

@@ -20,9 +20,10 @@ _WORST: Final = 10
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What one run found. `not_run` are the checks that were skipped, each with why; `as_of` is the moment of judgement.
+    """What one run found. `not_run` are the checks that were skipped, each with why.
 
-    `rows` counts each relation that was read, `extract_s` how long that took for those of the database.
+    `as_of` is the moment of judgement. `rows` counts each relation that was read, `extract_s` is how long that took for
+    those of the database.
     """
 
     contract: str
@@ -113,9 +114,10 @@ class Reconciliation:
         return int(self.as_of.timestamp()) - at_us // 1_000_000
 
     def worst_accounts(self) -> list[dict[str, Any]]:
-        """The accounts with the most at stake. One damage may break several rules, so an account's amount is the
-        largest that any one check gives, never a sum over checks.
-        """  # noqa: D205 - one thought
+        """The accounts with the most at stake, each with the largest amount that any one check gives.
+
+        Never a sum over checks: one damage may break several rules.
+        """
         largest: dict[tuple[str, str | None], tuple[Worst, str]] = {}
         for check in self.checks:
             for worst in check.worst:

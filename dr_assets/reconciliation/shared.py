@@ -43,10 +43,10 @@ def _shared_views(contract: Contract) -> Iterator[tuple[str, str]]:
     text = f", {contract.chain_text} AS chain_text" if contract.chain_text else ""
     yield (
         "posting_steps",
-        f"SELECT account_id, sequence, transfer_id, currency, amount_minor,"  # noqa: S608 - see docstring
-        f" balance_after_minor{text}{hashed}, coalesce(lag(sequence) OVER earlier, 0) AS previous_sequence,"
-        f" lag(balance_after_minor) OVER earlier AS previous_balance_minor"
-        f" FROM postings WINDOW earlier AS (PARTITION BY account_id ORDER BY sequence)",
+        f"""SELECT account_id, sequence, transfer_id, currency, amount_minor, balance_after_minor{text}{hashed},
+                   coalesce(lag(sequence) OVER earlier, 0) AS previous_sequence,
+                   lag(balance_after_minor) OVER earlier AS previous_balance_minor
+            FROM postings WINDOW earlier AS (PARTITION BY account_id ORDER BY sequence)""",  # noqa: S608 - see docstring
     )
     if contract.digest_text:
         yield (

@@ -12,4 +12,5 @@ import sqlglot
 @functools.cache
 def columns_of(sql: str) -> frozenset[str]:
     """The names of the columns that a query gives."""
-    return frozenset(sqlglot.parse_one(sql, read="duckdb").named_selects)
+    query = sqlglot.parse_one(sql, read="duckdb")
+    return frozenset(query.named_selects if isinstance(query, sqlglot.exp.Query) else ())

@@ -23,7 +23,7 @@ class Engine(Protocol):
         ...
 
     def define(self, view: str, sql: str) -> None:
-        """Give a query a name. Raises PolicyError (`reconciliation.sql`) for one that is no query over what is there."""
+        """Give a query a name. Raises PolicyError (`reconciliation.sql`) for no query over what is there."""
         ...
 
     def keep(self, relation: str, sql: str) -> None:
