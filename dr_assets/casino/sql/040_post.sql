@@ -13,10 +13,13 @@ BEGIN
     RETURN v_transfer;
 END $$;
 
--- Posts one transfer and its outbox row. p_payload is the request in words: what the key stands for.
+-- Posts one transfer and its outbox row. p_payload is the request in words: what the key stands for, and what it has to
+-- say again where it is repeated, so the event tells it; p_about names what the transfer belongs to (reference,
+-- withdrawal, round).
 -- A key seen before posts nothing and gives the first transfer (replayed = true).
 CREATE FUNCTION casino.post(p_kind text, p_key text, p_payload text, p_accounts bigint[], p_amounts bigint[],
-                            p_reason text, OUT transfer_id bigint, OUT replayed boolean)
+                            p_reason text, p_about jsonb DEFAULT '{}',
+                            OUT transfer_id bigint, OUT replayed boolean)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -39,7 +42,8 @@ BEGIN
     INSERT INTO casino.outbox (transfer_id, topic, message_key, payload)
     VALUES (v_transfer, 'ledger.' || p_kind,
             (SELECT min(a.player_id)::text FROM casino.accounts a WHERE a.account_id = ANY (p_accounts)),
-            jsonb_build_object('key', p_key, 'accounts', p_accounts, 'amounts_minor', p_amounts));
+            p_about || jsonb_build_object('key', p_key, 'request', p_payload, 'accounts', p_accounts,
+                                          'amounts_minor', p_amounts));
     transfer_id := v_transfer;
 END $$;
 

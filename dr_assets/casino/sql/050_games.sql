@@ -28,7 +28,7 @@ BEGIN
     SELECT p.transfer_id, p.replayed INTO transfer_id, v_replayed
     FROM casino.post('bet', p_key, concat_ws('|', 'bet', p_player_id, p_currency, p_game, p_stake_minor),
         ARRAY[casino.player_account(p_player_id, p_currency, 'player_cash'), casino.house_account('house', p_currency)],
-        ARRAY[-p_stake_minor, p_stake_minor], NULL) p;
+        ARRAY[-p_stake_minor, p_stake_minor], NULL, jsonb_build_object('round', p_key)) p;
     IF v_replayed THEN
         SELECT r.round_id INTO round_id FROM casino.rounds r WHERE r.bet_transfer_id = bet.transfer_id;
     ELSE
@@ -55,7 +55,8 @@ BEGIN
     v_transfer := (casino.post('win', p_key, v_payload,
         ARRAY[casino.player_account(v_round.player_id, v_round.currency, 'player_cash'),
               casino.house_account('house', v_round.currency)],
-        ARRAY[p_win_minor, -p_win_minor], NULL)).transfer_id;
+        ARRAY[p_win_minor, -p_win_minor], NULL, jsonb_build_object('round',
+            (SELECT t.idempotency_key FROM casino.transfers t WHERE t.transfer_id = v_round.bet_transfer_id)))).transfer_id;
     UPDATE casino.rounds SET win_minor = p_win_minor, win_transfer_id = v_transfer WHERE round_id = p_round_id;
     RETURN v_transfer;
 END $$;

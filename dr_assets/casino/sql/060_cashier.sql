@@ -23,7 +23,8 @@ BEGIN
         concat_ws('|', 'deposit', p_player_id, p_currency, p_amount_minor, p_bonus_minor, p_provider_reference),
         ARRAY[casino.player_account(p_player_id, p_currency, 'player_cash'),
               casino.house_account('provider', p_currency), casino.house_account('bonus', p_currency)],
-        ARRAY[p_amount_minor + p_bonus_minor, -p_amount_minor, -p_bonus_minor], NULL);
+        ARRAY[p_amount_minor + p_bonus_minor, -p_amount_minor, -p_bonus_minor], NULL,
+        jsonb_build_object('reference', p_provider_reference));
     IF NOT v_posted.replayed THEN
         INSERT INTO casino.deposits
         VALUES (v_posted.transfer_id, p_provider_reference, p_player_id, p_currency, p_amount_minor, p_bonus_minor);
@@ -48,6 +49,7 @@ DECLARE
     v_deposit casino.deposits;
     v_posted record;
     v_payload text := concat_ws('|', 'reverse_deposit', p_deposit_reference, p_kind, p_reversal_reference);
+    v_about jsonb := jsonb_build_object('reference', p_reversal_reference, 'deposit', p_deposit_reference);
 BEGIN
     SELECT * INTO v_deposit FROM casino.deposits d WHERE d.provider_reference = p_deposit_reference;
     IF NOT FOUND THEN
@@ -57,11 +59,11 @@ BEGIN
         SELECT * INTO v_posted FROM casino.post('deposit_reversed', p_key, v_payload,
             ARRAY[casino.player_account(v_deposit.player_id, v_deposit.currency, 'player_cash'),
                   casino.house_account('provider', v_deposit.currency)],
-            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL);
+            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL, v_about);
     EXCEPTION WHEN check_violation THEN
         SELECT * INTO v_posted FROM casino.post('deposit_reversed', p_key, v_payload,
             ARRAY[casino.house_account('house', v_deposit.currency), casino.house_account('provider', v_deposit.currency)],
-            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL);
+            ARRAY[-v_deposit.amount_minor, v_deposit.amount_minor], NULL, v_about);
     END;
     IF NOT v_posted.replayed THEN
         INSERT INTO casino.deposit_reversals
@@ -149,20 +151,24 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_held bigint := casino.player_account(p_player_id, p_currency, 'player_held');
+    v_withdrawal bigint := nextval(pg_get_serial_sequence('casino.withdrawals', 'withdrawal_id'));
     v_replayed boolean;
 BEGIN
     SELECT p.transfer_id, p.replayed INTO transfer_id, v_replayed
     FROM casino.post('withdrawal_requested', p_key,
         concat_ws('|', 'request_withdrawal', p_player_id, p_currency, p_amount_minor),
         ARRAY[casino.player_account(p_player_id, p_currency, 'player_cash'), v_held],
-        ARRAY[-p_amount_minor, p_amount_minor], NULL) p;
+        ARRAY[-p_amount_minor, p_amount_minor], NULL, jsonb_build_object('withdrawal', v_withdrawal)) p;
     IF v_replayed THEN
         SELECT s.withdrawal_id INTO withdrawal_id FROM casino.withdrawal_steps s
         WHERE s.transfer_id = request_withdrawal.transfer_id;
     ELSE
-        INSERT INTO casino.withdrawals (player_id, currency, amount_minor, state, holding_account_id, last_transfer_id)
-        VALUES (p_player_id, p_currency, p_amount_minor, 'requested', v_held, request_withdrawal.transfer_id)
-        RETURNING withdrawals.withdrawal_id INTO withdrawal_id;
+        INSERT INTO casino.withdrawals (withdrawal_id, player_id, currency, amount_minor, state, holding_account_id,
+                                        last_transfer_id)
+        OVERRIDING SYSTEM VALUE
+        VALUES (v_withdrawal, p_player_id, p_currency, p_amount_minor, 'requested', v_held,
+                request_withdrawal.transfer_id);
+        withdrawal_id := v_withdrawal;
     END IF;
 END $$;
 
@@ -190,7 +196,9 @@ BEGIN
         ELSE casino.player_account(v_withdrawal.player_id, v_withdrawal.currency, 'player_cash') END;
     v_transfer := (casino.post('withdrawal_' || p_state, p_key, v_payload,
         ARRAY[v_withdrawal.holding_account_id, v_destination],
-        ARRAY[-v_withdrawal.amount_minor, v_withdrawal.amount_minor], NULL)).transfer_id;
+        ARRAY[-v_withdrawal.amount_minor, v_withdrawal.amount_minor], NULL,
+        jsonb_build_object('withdrawal', p_withdrawal_id, 'reference',
+            CASE p_state WHEN 'approved' THEN p_key ELSE v_withdrawal.payout_reference END))).transfer_id;
     UPDATE casino.withdrawals
     SET state = p_state, last_transfer_id = v_transfer,
         holding_account_id = CASE p_state WHEN 'approved' THEN v_destination END,
