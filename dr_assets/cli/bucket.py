@@ -157,7 +157,7 @@ def restore_command(
     def known() -> "ErasureList":
         return gather(estate, opened, os.environ, is_copy=from_bundle is not None, saved=erasures)
 
-    place = None if into is None else _target(declared, into, endpoint_env, access_key_env, secret_key_env)
+    place = None if into is None else target_of(declared, into, endpoint_env, access_key_env, secret_key_env)
     told_by = "" if place is None else f"{place.endpoint}/{place.bucket}"
     with ExitStack() as stack:
         plan = plan_restore(site, wanted, known(), target=told_by, as_of=parse_moment(as_of) if as_of else None)
@@ -248,9 +248,10 @@ def _person(site: "Site", *, asked: bool, subject: str | None) -> str | None:
     return site.whose.ids.of(sys.stdin.readline().rstrip("\n"))
 
 
-def _target(
+def target_of(
     declared: BucketDataset, into: str, endpoint_env: str | None, access_env: str | None, secret_env: str | None
 ) -> "Place":
+    """The bucket to restore into: in the source's store and with its keys, but for what is named otherwise."""
     from dr_assets.stores.bucket.source import place_of  # noqa: PLC0415 - other verbs don't wait for it
     from dr_assets.vault.connect import ca_file  # noqa: PLC0415 - as above
     from dr_assets.vault.settings import setting  # noqa: PLC0415 - as above

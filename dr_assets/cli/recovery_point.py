@@ -86,8 +86,13 @@ def vaults_of(estate: Estate, vault: str | None) -> dict[str, Vault]:
     return {name: opened[vault or dataset.vault] for name, dataset in estate.datasets.items()}
 
 
-def show_point(point: EstatePoint) -> None:
+def show_point(point: EstatePoint, console: Console | None = None) -> None:
     """For people."""
+    console = console or Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     table = Table(title=f"recovery point of {point.estate}: {point.at:%Y-%m-%d %H:%M:%S.%f}Z", title_justify="left")
     for column in ("dataset", "stands at", "skew, ms", "position", "newer, not used", "its clock"):
         table.add_column(column, overflow="fold")
@@ -98,16 +103,16 @@ def show_point(point: EstatePoint) -> None:
             one.dataset, f"{one.at:%H:%M:%S.%f}", f"[{colour}]{one.skew_ms:+d}[/] (+{one.grain_ms})",
             shown(_position(one)), shown(_beyond(one)), shown(one.clock),
         )  # fmt: skip
-    Console().print(table)
+    console.print(table)
     if point.held_back_by is not None:
-        typer.echo(f"held back by {point.held_back_by}: it is stored up to this moment, the others are newer")
+        say(f"held back by {point.held_back_by}: it is stored up to this moment, the others are newer")
     for one in point.stores.values():
         if one.clock_ahead_ms:
-            typer.echo(f"{one.dataset}: its clock is at least {one.clock_ahead_ms} ms ahead of the vault's")
+            say(f"{one.dataset}: its clock is at least {one.clock_ahead_ms} ms ahead of the vault's")
         for note in one.notes:
-            typer.echo(f"{one.dataset}: {shown(note)}")
+            say(f"{one.dataset}: {shown(note)}")
     for one in point.apart():
-        typer.echo(f"{one.dataset} stands {one.skew_ms} ms from the moment: its orphans are listed after a restore")
+        say(f"{one.dataset} stands {one.skew_ms} ms from the moment: its orphans are listed after a restore")
 
 
 def _position(one: StorePoint) -> str:

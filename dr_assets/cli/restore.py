@@ -1,8 +1,12 @@
-"""`dr-assets restore DATASET`: bring a dataset back from the vault alone."""
+"""`dr-assets restore DATASET|--estate`: bring a dataset, or all of them to one moment, back from the vault alone.
+
+What belongs here: which kind of restore is asked for, and a database's. What stays out: topics' (kafka_restore.py),
+buckets' (bucket.py) and the estate's (estate_restore.py) options and tables.
+"""
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +17,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
+from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of, postgres_of, vault_of
+from dr_assets.cli.recovery_point import ApartOption, OnlyOption, StrictOption
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
-from dr_assets.estate.model import Estate, Level, PostgresDataset
+from dr_assets.estate.model import BucketDataset, Estate, Level, PostgresDataset, TopicsDataset
 from dr_assets.proving.erasures import Bringing, erasures_for, record_replayed, replayed_body
 from dr_assets.proving.record import plain
+from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.host import keep_freed_memory
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, cold_material, plan_restore
@@ -35,15 +41,21 @@ from dr_assets.vault.witness import Witness, check_witness
 
 
 def restore(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="a dataset that the estate declares; or say --estate")
+    ] = None,
     into: Annotated[
-        Path | None, typer.Option("--into", help="an empty or absent folder; the cluster is left in its `data`")
+        str | None,
+        typer.Option(
+            "--into", help="an empty or absent folder; for topics HOST:PORT of a cluster, for a bucket its name"
+        ),
     ] = None,
     to: Annotated[
-        str, typer.Option("--to", help="latest, immediate, a time with zone, lsn:…, xid:… or name:…")
+        str,
+        typer.Option("--to", help="latest, a time with zone; of a database immediate, lsn:…, xid:… or name:…, too"),
     ] = "latest",
     vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
-    level: Annotated[Level, typer.Option("--level", help="how deeply the restored data is checked")] = "standard",
+    level: Annotated[Level, typer.Option("--level", help="how deeply a restored database is checked")] = "standard",
     timeline: Annotated[
         int | None,
         typer.Option("--timeline", min=1, help="another timeline than the source's newest, to its stored end"),
@@ -61,30 +73,126 @@ def restore(
         bool,
         typer.Option("--erasures-of-the-copy", help="no region answers: whoever was erased since the copy comes back"),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--plan", help="print the plan and touch nothing")] = False,
     thaw: Annotated[
         bool, typer.Option("--thaw", help="ask the store to bring back what lies cold; run again when it is there")
     ] = False,
+    whole_estate: Annotated[
+        bool, typer.Option("--estate", help="all datasets, to one moment: `latest-consistent` or a time")
+    ] = False,
+    only: OnlyOption = None,
+    strict: StrictOption = False,
+    apart: ApartOption = None,
+    topics_into: Annotated[
+        list[str] | None,
+        typer.Option("--topics-into", metavar="[DATASET=]HOST:PORT", help="with --estate: the cluster for topics"),
+    ] = None,
+    bucket_into: Annotated[
+        list[str] | None,
+        typer.Option("--bucket-into", metavar="[DATASET=]BUCKET", help="with --estate: the bucket for documents"),
+    ] = None,
+    endpoint_env: Annotated[
+        str | None, typer.Option("--endpoint-env", help="variable with the address of the target bucket's store")
+    ] = None,
+    access_key_env: Annotated[str | None, typer.Option("--access-key-env", help="variable with its access key")] = None,
+    secret_key_env: Annotated[str | None, typer.Option("--secret-key-env", help="variable with its secret key")] = None,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="the target cluster has neither TLS nor SASL")] = False,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing."""
-    target = Target.parse(to)
-    moment = parse_moment(as_of) if as_of else None
+    if whole_estate == (dataset is not None):
+        raise PolicyError(
+            "cli.what_to_restore", "name one dataset, or say --estate for all of them", "see `dr-assets status`"
+        )
+    if dataset is None:
+        from dr_assets.cli.estate_restore import Wish, restore_estate  # noqa: PLC0415 - one dataset needs none of it
+
+        restore_estate(
+            Wish(
+                into=into, to=to, vault=vault, level=level, plan_only=dry_run, only=only, strict=strict, apart=apart,
+                topics_into=topics_into or [], bucket_into=bucket_into or [], endpoint_env=endpoint_env,
+                access_key_env=access_key_env, secret_key_env=secret_key_env, plaintext=plaintext,
+                bringing=Bringing(from_bundle is not None, erasures, erasures_of_the_copy),
+            ),
+            defs, from_bundle, as_json=as_json,
+        )  # fmt: skip
+        return
+    match dataset_of(estate_of(defs), dataset):
+        case TopicsDataset():
+            _require_a_database(timeline=timeline, witness=witness, thaw=thaw)
+            from dr_assets.cli.kafka_restore import restore as restore_topics  # noqa: PLC0415 - only topics need Kafka
+
+            restore_topics(
+                dataset, _into(into), to=to, plan_only=dry_run, plaintext=plaintext, vault=vault, as_of=as_of,
+                from_bundle=from_bundle, erasures=erasures, erasures_of_the_copy=erasures_of_the_copy, defs=defs,
+                as_json=as_json,
+            )  # fmt: skip
+        case BucketDataset():
+            _require_a_database(timeline=timeline, witness=witness, thaw=thaw)
+            from dr_assets.cli.bucket import restore_command  # noqa: PLC0415 - only documents need it
+
+            restore_command(
+                dataset, into, endpoint_env=endpoint_env, access_key_env=access_key_env,
+                secret_key_env=secret_key_env, to=to, vault=vault, as_of=as_of, from_bundle=from_bundle,
+                erasures=erasures, dry_run=dry_run, defs=defs, as_json=as_json,
+            )  # fmt: skip
+        case _:
+            bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
+            where = None if into is None else Path(into)
+            asked = _Asked(where, to, vault, level, timeline, as_of, witness, from_bundle, bringing, dry_run, thaw)
+            _restore_database(dataset, asked, defs, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked of a database's restore, as the options say it."""
+
+    into: Path | None
+    to: str
+    vault: str | None
+    level: Level
+    timeline: int | None
+    as_of: str | None
+    witness: Path | None
+    from_bundle: Path | None
+    bringing: Bringing
+    dry_run: bool
+    thaw: bool
+
+
+def _require_a_database(**options: object) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise PolicyError(
+            "cli.wrong_kind", f"--{given[0]} is for a database's restore", "leave it out for topics and documents"
+        )
+
+
+def _into(into: str | None) -> str:
+    if into is None:
+        raise PolicyError("cli.into_missing", "there is no cluster to restore into", "add --into HOST:PORT")
+    return into
+
+
+def _restore_database(dataset: str, asked: _Asked, defs: Path | None, *, as_json: bool) -> None:
+    target = Target.parse(asked.to)
+    moment = parse_moment(asked.as_of) if asked.as_of else None
+    into, dry_run = asked.into, asked.dry_run
     if into is None and not dry_run:
         raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
     keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
     declared = postgres_of(estate, dataset)
-    opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
-    if witness:
-        check_witness(opened, Witness.load(witness))
+    opened = vault_or_bundle(estate, asked.vault or declared.vault, asked.from_bundle)
+    if asked.witness:
+        check_witness(opened, Witness.load(asked.witness))
     tier = declared.cold.thaw if declared.cold else "Standard"
-    asks = tier if thaw and not dry_run else None
+    asks = tier if asked.thaw and not dry_run else None
     newest = opened
     seen = trusted(opened, moment) if moment else Trusted(opened)
     opened = seen.vault
-    plan = _plan(opened, declared.name, target, moment, timeline, asks)
+    plan = _plan(opened, declared.name, target, moment, asked.timeline, asks)
     if seen.left_out:
         typer.echo(f"note: left out {len(seen.left_out)} objects that the log of then does not vouch for", err=True)
     if into is None or dry_run:
@@ -94,20 +202,8 @@ def restore(
             Console().print(_plan_table(plan))
         return
     require_thawed(plan.cold, tier)
-    bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
-    forgotten = erasures_for(estate, declared, newest, os.environ, bringing)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("restore", total=None)
-
-        def show(told: RestoreProgress) -> None:
-            phase = told.phase.replace("_", " ")
-            bar.update(task, description=phase, completed=told.done_bytes, total=told.total_bytes)
-
-        with carry_out(
-            plan, opened, into, level=level, keep_cluster=True, progress=show, erasures=forgotten
-        ) as restored:
-            pass
+    forgotten = erasures_for(estate, declared, newest, os.environ, asked.bringing)
+    restored = _carried_out(plan, opened, into, asked.level, forgotten)
     told = _record(estate, declared, restored)
     said, table = _to_json(restored, into), _table(restored)
     restored.notes += [told] if told else []
@@ -118,6 +214,20 @@ def restore(
         for note in restored.notes:
             typer.echo(f"note: {note}")
         typer.echo(f"the cluster lies, stopped, in {into / 'data'}")
+
+
+def _carried_out(plan: RestorePlan, vault: Vault, into: Path, level: Level, erasures: Erasures) -> Restored:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("restore", total=None)
+
+        def show(told: RestoreProgress) -> None:
+            phase = told.phase.replace("_", " ")
+            bar.update(task, description=phase, completed=told.done_bytes, total=told.total_bytes)
+
+        with carry_out(plan, vault, into, level=level, keep_cluster=True, progress=show, erasures=erasures) as restored:
+            pass
+    return restored
 
 
 def _plan(
