@@ -21,7 +21,7 @@ from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.stores.bucket.document import Head
 from dr_assets.stores.bucket.listing import Listed, listing, of_name
 from dr_assets.stores.bucket.manifest import Tally
-from dr_assets.stores.bucket.source import Place, version_of
+from dr_assets.stores.bucket.source import HEADERS, Place, version_of
 from dr_assets.vault.storage.s3_errors import ABSENT, BROKEN_BODY, StoreAnswer
 
 PARTS_MOST: Final = 10_000  # S3's own limit for one object
@@ -99,13 +99,8 @@ class Target:
         return list(reversed(of_name(self.place, name)))
 
     def holds(self, head: Head, version_id: str) -> bool:
-        """Whether a version has the size and the bytes of a document."""
-        try:
-            return self._digest(head, version_id) == head.sha256
-        except StoreAnswer as said:
-            if said.code in ABSENT:
-                return False
-            raise self.place.refusal(said, "to read back") from None
+        """Whether a version has the bytes of a document and what belongs to them: metadata, headers, tags."""
+        return not self._lacks(head, version_id)
 
     def tally(self, prefix: str = "") -> Tally:
         """What is current there now, counted by a listing of its own."""
@@ -140,20 +135,37 @@ class Target:
             )
 
     def _verify(self, head: Head, version_id: str) -> None:
-        if not self.holds(head, version_id):
+        if lacks := self._lacks(head, version_id):
             raise SourceError(
                 "restore.not_equal",
-                f"{self.place.endpoint} took {head.size_bytes} bytes into {self.place.bucket} and holds others",
+                f"{self.place.endpoint} took a document of {head.size_bytes} bytes into {self.place.bucket} and holds"
+                f" other {lacks} than it was given",
                 "the store or something before it alters data: restore into another one",
             )
 
-    def _digest(self, head: Head, version_id: str) -> str:
+    def _lacks(self, head: Head, version_id: str) -> str:
+        """What of a version isn't the document's, empty when all of it is."""
+        try:
+            with self.place.answers():
+                found = self.place.client.head_object(
+                    Bucket=self.place.bucket, Key=head.name, ChecksumMode="ENABLED", **version_of(version_id)
+                )
+            answer = cast("Mapping[str, Any]", found)
+            if self._digest(head, version_id, answer) != head.sha256:
+                return "bytes"
+            if _metadata(answer.get("Metadata", {})) != _metadata(head.metadata):
+                return "metadata"
+            if any(str(answer.get(name, "")) != text for name, text in head.headers.items() if name in HEADERS):
+                return "headers"
+            asked: Any = version_of(version_id)
+            return "tags" if head.tags and self.place.tags(head.name, asked) != dict(head.tags) else ""
+        except StoreAnswer as said:
+            if said.code in ABSENT:
+                return "bytes"
+            raise self.place.refusal(said, "to read back") from None
+
+    def _digest(self, head: Head, version_id: str, answer: Mapping[str, Any]) -> str:
         """The store's own checksum of the whole where it keeps one, else that of the bytes read back."""
-        with self.place.answers():
-            found = self.place.client.head_object(
-                Bucket=self.place.bucket, Key=head.name, ChecksumMode="ENABLED", **version_of(version_id)
-            )
-        answer = cast("Mapping[str, Any]", found)
         if int(answer["ContentLength"]) != head.size_bytes:
             return ""
         checksum = str(answer.get("ChecksumSHA256", ""))
@@ -220,6 +232,11 @@ def _expiry(text: str) -> datetime:
     except (ValueError, OverflowError, RuntimeError):
         return datetime.fromtimestamp(0, UTC)
     return found
+
+
+def _metadata(told: Mapping[str, str]) -> dict[str, str]:
+    """Metadata in one form: names are HTTP's, in any case; texts as a store is given them."""
+    return {name.lower(): _in_ascii(text) for name, text in told.items()}
 
 
 def _in_ascii(text: str) -> str:

@@ -125,6 +125,26 @@ def test_a_target_that_alters_what_it_takes_is_found_out(kyc: World, monkeypatch
         kyc.restore()
 
 
+@pytest.mark.parametrize(
+    ("left_out", "named"), [("Metadata", "metadata"), ("ContentType", "headers"), ("Tagging", "tags")]
+)
+def test_a_target_that_leaves_out_what_belongs_to_a_document_is_found_out(
+    kyc: World, left_out: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata, headers and tags are read back as the bytes are: a store that drops them is not taken for a restore."""
+    document = {"Metadata": {"case": "42"}, "ContentType": "image/png", "Tagging": "level=high"}
+    kyc.client.put_object(Bucket=kyc.bucket, Key="players/7/marked.png", Body=b"marked", **document)
+    kyc.copy()
+    ask = Target._ask
+
+    def forgetful(self: Target, what: str, call: Any, **arguments: Any) -> Any:
+        return ask(self, what, call, **{name: value for name, value in arguments.items() if name != left_out})
+
+    monkeypatch.setattr(Target, "_ask", forgetful)
+    with pytest.raises(SourceError, match=rf"restore\.not_equal.*other {named}"):
+        kyc.restore()
+
+
 def test_what_somebody_else_writes_into_the_target_meanwhile_is_not_passed_over(
     kyc: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
