@@ -14,7 +14,7 @@ from dr_assets.casino.source import connect
 from dr_assets.estate.errors import PolicyError
 
 HOUSE_SHARDS = 32  # sql/010_accounts.sql spreads sessions over them by the backend's pid
-_CURRENCIES = (("EUR", 2), ("USD", 2), ("GBP", 2), ("JPY", 0))
+CURRENCIES = (("EUR", 2), ("USD", 2), ("GBP", 2), ("JPY", 0))
 _OPENING_MINOR = 500_000
 
 
@@ -46,9 +46,9 @@ def _sql_files() -> Iterator[str]:
 
 
 def _open_accounts(connection: psycopg.Connection[tuple[Any, ...]], players: int) -> None:
-    codes = [code for code, _ in _CURRENCIES]
+    codes = [code for code, _ in CURRENCIES]
     with connection.cursor() as cursor:
-        cursor.executemany("INSERT INTO casino.currencies VALUES (%s, %s)", _CURRENCIES)
+        cursor.executemany("INSERT INTO casino.currencies VALUES (%s, %s)", CURRENCIES)
     connection.execute(
         "INSERT INTO casino.accounts (kind, currency, shard) SELECT kind, currency, shard"
         " FROM unnest(ARRAY['house', 'provider', 'bonus', 'payable']) AS kind, casino.currencies,"
