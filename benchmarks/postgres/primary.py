@@ -259,14 +259,15 @@ def open_primary(folder: Path, scale: Scale, *, cache: Path | None = None) -> It
         server.start()
         primary = Primary(server)
         if kept is None or not kept.is_dir():
-            _load(primary, scale)
+            load(primary, scale)
             if kept is not None:
                 _keep(server, kept)
         primary.checkpoint()
         yield primary
 
 
-def _load(primary: Primary, scale: Scale) -> None:
+def load(primary: Primary, scale: Scale) -> None:
+    """Fill an empty server: pgbench's tables and the ledger, by the scale."""
     with psycopg.connect(primary.server.dsn(), autocommit=True) as session:
         session.execute(f"CREATE DATABASE {DBNAME}")
     primary.server.run_tool("pgbench", ["-i", "-q", "-s", str(scale.pgbench), DBNAME])
