@@ -7,7 +7,8 @@ A file opens with its promise. Its notes: `-- reads:` the relations without whic
 that are empty where nobody gives them, `-- needs:` the optional part of a contract without which it is skipped,
 `-- severity:` the reasons that are amber (`reason=amber, …`; the others are red). It gives the columns reason, account,
 transfer, currency, amount_minor, detail, and may give reference and at_us (when it happened, for its age). A sibling
-`<check>.matched.sql` counts what agrees: outcome, currency, count, amount_minor.
+`<check>.matched.sql` counts what agrees: outcome, currency, count, amount_minor; a sibling `<check>.kept.sql` is run once
+before both, and they read its rows as the relation `kept`.
 """
 
 import time
@@ -70,6 +71,7 @@ class Check:
     uses: tuple[str, ...] = ()
     amber: frozenset[str] = frozenset()
     matched_sql: str | None = None
+    kept_sql: str | None = None
 
     @property
     def area(self) -> str:
@@ -169,13 +171,15 @@ def all_checks() -> list[Check]:
         if file.name.endswith(".sql")
     }
     found = [
-        _parse(name, sql, texts.get(f"{name}.matched")) for name, sql in texts.items() if not name.endswith(".matched")
+        _parse(name, sql, texts.get(f"{name}.matched"), texts.get(f"{name}.kept"))
+        for name, sql in texts.items()
+        if not name.endswith((".matched", ".kept"))
     ]
     complete = [_complete(relation) for relation in _AREA_OF]
     return sorted([*found, *complete], key=lambda check: check.name)
 
 
-def _parse(name: str, sql: str, matched_sql: str | None) -> Check:
+def _parse(name: str, sql: str, matched_sql: str | None, kept_sql: str | None) -> Check:
     notes = dict(_notes(sql))
     severities = dict(_pair(one) for one in _listed(notes.get("severity")))
     return Check(
@@ -186,6 +190,7 @@ def _parse(name: str, sql: str, matched_sql: str | None) -> Check:
         uses=_listed(notes.get("uses")),
         amber=frozenset(reason for reason, severity in severities.items() if severity == "amber"),
         matched_sql=matched_sql,
+        kept_sql=kept_sql,
     )
 
 
@@ -235,6 +240,8 @@ def why_skipped(check: Check, given: frozenset[str], parts: frozenset[str], area
 def run_check(engine: Engine, check: Check, rows: Mapping[str, int], *, max_breaks: int) -> CheckResult:
     """Run one check. Keeps at most `max_breaks` break rows, ordered by account and transfer; counts them all."""
     begin_s = time.monotonic()
+    if check.kept_sql:
+        engine.keep("kept", check.kept_sql)
     engine.keep("breaks", _breaks_of(check))
     kinds = engine.rows(
         """SELECT reason, currency, severity, count(*) AS count, sum(CASE WHEN aged THEN 1 ELSE 0 END) AS aged,
