@@ -40,12 +40,33 @@ _SETTINGS: Final = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+_STANDBY_READER: Final = {
+    "role": "pg_read_all_data",
+    "row_security": "off",
+    "restrict_nonsystem_relation_kind": "view,foreign-table",
+}
+# The minor versions that brought that restriction to majors that were there before it.
+_GUARDED_SINCE: Final = {14: (14, 13), 15: (15, 8), 16: (16, 4)}
 _SETTINGS_SINCE_17: Final = {"event_triggers": "off", "transaction_timeout": "0"}
 
 
 def superuser_dsn(server: PostgresServer, dbname: str = "postgres") -> str:
     """A session of the bootstrap superuser that takes none of the source's settings: `options` outrank them all."""
     settings = {**_settings(server), "default_transaction_read_only": "off"}
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return f"{server.dsn(dbname)}&options={urllib.parse.quote(options)}"
+
+
+def standby_reader_dsn(server: PostgresServer, dbname: str) -> str | None:
+    """A session for reading the data of a server that still recovers, where no role can be made; None if none is safe.
+
+    The superuser's, in the shoes of `pg_read_all_data`. A function of the source's could step out of them, so the
+    session expands no view and reads no foreign table: what is left is tables. A policy that would hide rows is an
+    error, and never a shorter answer.
+    """
+    if server.programs.version < _GUARDED_SINCE.get(server.programs.major, (server.programs.major, 0)):
+        return None
+    settings = {**_settings(server), **_STANDBY_READER}
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return f"{server.dsn(dbname)}&options={urllib.parse.quote(options)}"
 

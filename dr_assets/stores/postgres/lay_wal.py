@@ -100,6 +100,11 @@ class WalLayer:
         return self._position
 
     @property
+    def last_header(self) -> Header | None:
+        """The header of the last piece laid: what comes next has to follow it."""
+        return self._previous
+
+    @property
     def _frame(self) -> WalFrame:
         return self._frames[self._index]
 

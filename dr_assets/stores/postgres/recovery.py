@@ -208,9 +208,9 @@ class Replay:
         raise self._stopped(0, "the server paused and did not say why")
 
     def _check_limits(self, log: str) -> None:
-        too_low = _TOO_LOW.search(log)
+        too_low = raised_limit(log)
         if too_low is not None:
-            raise _ParameterTooLowError(too_low[1], int(too_low[2]))
+            raise _ParameterTooLowError(*too_low)
 
     def _check_alive(self, log: str) -> None:
         if self._server.running:
@@ -261,6 +261,12 @@ class Replay:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def raised_limit(log: str) -> tuple[str, int] | None:
+    """The limit that the server's log says a standby must not have less of, and its value; None where it says none."""
+    too_low = _TOO_LOW.search(log)
+    return None if too_low is None else (too_low[1], int(too_low[2]))
 
 
 def _says(stopped: str, target: Target) -> bool:

@@ -1,0 +1,76 @@
+"""What a sandbox's data is judged by: the books on their schedule, every page and index entry on theirs.
+
+What belongs here: where each is done, and the verdict as a value. What stays out: when (prover.py), the checks
+themselves (reconciliation/, stores/postgres/checks.py).
+
+The books are read from the standby itself, which costs no copy. A standby cancels a reader that holds up its replay,
+and lets nobody make a role for reading views: then they are read from a clone, from then on at once.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dr_assets.estate.errors import DrError, PolicyError, SourceError
+from dr_assets.proving.prover.clone import Clone
+from dr_assets.proving.prover.points import Books, DeepPass, Place, Point
+from dr_assets.proving.prover.sandbox import Sandbox
+from dr_assets.reconciliation.result import Reconciliation
+from dr_assets.reconciliation.run import reconcile
+
+MakeClone = Callable[[Sandbox], AbstractContextManager[Clone]]
+Broken = Callable[[Reconciliation], object]
+
+
+@dataclass(slots=True)
+class Judge:
+    """Judges one dataset's sandboxes, one at a time. `broken` is called with books that don't add up.
+
+    `prefers_clone` once the standby refused to be read.
+    """
+
+    contract: str
+    clone_of: MakeClone
+    clock: Callable[[], datetime]
+    broken: Broken
+    prefers_clone: bool = field(default=False)
+
+    def books(self, sandbox: Sandbox, point: Point) -> Books:
+        """One reconciliation of what has reached `point` or more. What can't be done at all is told in its `reason`."""
+        begin_s = time.monotonic()
+        if not self.prefers_clone and (dsn := sandbox.reader_dsn()) is not None:
+            try:
+                return self._judged(dsn, point, begin_s, "standby")
+            except (SourceError, PolicyError):
+                self.prefers_clone = True
+        try:
+            with self.clone_of(sandbox) as clone:
+                return self._judged(clone.reader_dsn(), clone.point, begin_s, "clone")
+        except DrError as error:
+            reason = f"{error.code}: {error.found}"
+            return Books(point, self.clock(), ok=False, breaks_total=0, reason=reason, place="clone",
+                         duration_s=time.monotonic() - begin_s)  # fmt: skip
+
+    def deep(self, sandbox: Sandbox, point: Point) -> tuple[DeepPass, Books | None]:
+        """Every page and every index entry of a clone, then the books, which a clone gives for little more."""
+        begin_s, checks = time.monotonic(), tuple[str, ...]()
+        books = None
+        try:
+            with self.clone_of(sandbox) as clone:
+                point = clone.point
+                checks = clone.look_deep()
+                books = self._judged(clone.reader_dsn(), point, time.monotonic(), "clone")
+        except DrError as error:
+            reason = f"{error.code}: {error.found}"
+            return DeepPass(point, self.clock(), False, reason, checks, time.monotonic() - begin_s), books  # noqa: FBT003 - a value's own field
+        return DeepPass(point, self.clock(), books.ok, books.reason, checks, time.monotonic() - begin_s), books
+
+    def _judged(self, dsn: str, point: Point, begin_s: float, place: Place) -> Books:
+        found = reconcile(dsn, self.contract)
+        if not found.ok:
+            self.broken(found)
+        reason = "the money adds up" if found.ok else f"the money does not add up: {found.breaks_total} breaks"
+        duration_s = time.monotonic() - begin_s
+        return Books(point, self.clock(), found.ok, found.breaks_total, reason, place, duration_s)

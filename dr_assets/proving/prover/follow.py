@@ -1,0 +1,159 @@
+"""Following the vault: what was stored since, in order, into a sandbox's WAL.
+
+What belongs here: finding the pieces that go on from where the sandbox's WAL ends, cheaply where names leave no choice,
+by the rules of a restore where they do. What stays out: writing (in_place.py), what happens when nothing leads on
+(prover.py).
+
+Most looks list what lies behind the last position and find one piece that begins there. Now and then, and whenever that
+doesn't lead on, the whole way is asked for as a restore would: timelines, full segments in place of micro-segments,
+forks, holes. So whatever would keep a restore from the end of the WAL is an error here as well.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
+
+from dr_assets.estate.errors import VaultError
+from dr_assets.proving.prover.in_place import InPlaceWal
+from dr_assets.stores.postgres.base_manifest import BaseManifest
+from dr_assets.stores.postgres.capture_facts import Anchor, latest_anchor
+from dr_assets.stores.postgres.clip import require_whole
+from dr_assets.stores.postgres.course import Course, find_course
+from dr_assets.stores.postgres.fetch import opened_in_order, opened_wal
+from dr_assets.stores.postgres.history import Leg
+from dr_assets.stores.postgres.lineage import Way, find_way, require_current
+from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.storage import STORE_AWAY
+from dr_assets.vault.vault import StoredObject, Vault
+
+LOOK_EVERY_S: Final = 15.0
+# Puts run side by side: a piece may be there before the one that it follows.
+_HOLE_PATIENCE_S: Final = 3.0
+_LISTED_MAX: Final = 256
+
+
+class Follower:
+    """Brings one sandbox's WAL to the vault's end. Not for several threads at once."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        manifest: BaseManifest,
+        wal: InPlaceWal,
+        *,
+        look_every_s: float = LOOK_EVERY_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._vault = vault
+        self._manifest = manifest
+        self._wal = wal
+        self._look_every_s = look_every_s
+        self._monotonic = monotonic
+        self._looked_s = float("-inf")
+        self._hole_since_s: float | None = None
+        self._end: int | None = None  # where the source has left the timeline that is followed
+
+    def pull(self) -> int:
+        """Write everything that is stored and leads on; how many bytes that was.
+
+        Raises VaultError: STORE_AWAY's codes while the store is away, `restore.hole`, `wal.chain_broken`,
+        `wal.diverged`, `wal.damaged`, `wal.abandoned` and what opening a damaged piece raises; PolicyError when the
+        source lives on elsewhere (`restore.newer_timeline` and the like), `prover.tablespace_created`.
+        """
+        now_s = self._monotonic()
+        pieces, has_more = self._next()
+        if pieces and self._end is None:
+            self._hole_since_s = None
+            try:
+                return self._written(pieces)
+            except VaultError as error:
+                if error.code in STORE_AWAY:
+                    raise
+                # Perhaps another piece leads on, or a full segment holds what is damaged here: the long look tells.
+        elif has_more:
+            self._hole_since_s = self._hole_since_s or now_s
+        due = now_s - self._looked_s >= self._look_every_s
+        gaping = self._hole_since_s is not None and now_s - self._hole_since_s >= _HOLE_PATIENCE_S
+        if not (due or gaping or pieces):
+            return 0
+        self._looked_s, self._hole_since_s = now_s, None
+        return self._look()
+
+    def _next(self) -> tuple[list[StoredObject], bool]:
+        """The pieces that continue one another from here by name alone, and whether there is anything else."""
+        position = self._wal.position
+        listed = list(
+            islice(
+                self._vault.objects(
+                    self._manifest.dataset, WAL, system_id=self._manifest.system_id, timeline=self._wal.timeline,
+                    start_after_position=position,
+                ),
+                _LISTED_MAX,
+            )
+        )  # fmt: skip
+        found: list[StoredObject] = []
+        at = position
+        while len(here := [obj for obj in listed if obj.key.first == at]) == 1:
+            found += here
+            at = here[0].key.last
+        return found, len(listed) > len(found)
+
+    def _written(self, pieces: Sequence[StoredObject]) -> int:
+        return sum(self._wal.write(piece) for piece in opened_in_order(self._vault, pieces))
+
+    def _look(self) -> int:
+        """The whole way on, by a restore's rules."""
+        vault, manifest, wal = self._vault, self._manifest, self._wal
+        way = find_way(vault, manifest.dataset, manifest)
+        legs, begin = self._legs(way)
+        # Before the listing, so that what it speaks of must be in that.
+        anchor = latest_anchor(vault, manifest.dataset)
+        course = find_course(vault, manifest.dataset, manifest.system_id, legs, begin)
+        written = 0
+        for piece in opened_wal(vault, self._ahead(course)):
+            if piece.header.timeline != wal.timeline:
+                wal.switch(piece.header.timeline, way.histories[piece.header.timeline].text)
+            written += wal.write(piece, end=course.ends.get(piece.header.timeline))
+        self._end = next((leg.end for leg in way.legs if leg.timeline == wal.timeline), None)
+        if course.broken is not None:
+            raise course.broken
+        require_whole(vault, course.chain, _stored(anchor, manifest, way))
+        require_current(manifest, course.chain, anchor, way)
+        return written
+
+    def _legs(self, way: Way) -> tuple[tuple[Leg, ...], int]:
+        """The timelines still to be gone along, and from where on they are asked for.
+
+        One byte before the end of what is written, so that the piece which ends there is seen too: of two that do, only
+        the one that leads on is the source's.
+        """
+        position = self._wal.position
+        index = next((at for at, leg in enumerate(way.legs) if leg.timeline == self._wal.timeline), None)
+        own = None if index is None else way.legs[index]
+        if own is None or index is None or (own.end is not None and position > own.end):
+            where = "" if own is None or own.end is None else f" at {format_lsn(own.end)}"
+            raise VaultError(
+                "wal.abandoned",
+                f"the source has left timeline {self._wal.timeline}{where}, and the sandbox has replayed that timeline "
+                f"up to {format_lsn(position)}",
+                "nothing is lost: the prover begins anew from the newest base backup and follows the newer timeline",
+            )
+        if own.end is not None and position == own.end and way.legs[index + 1 :]:
+            return way.legs[index + 1 :], position
+        return way.legs[index:], position - 1
+
+    def _ahead(self, course: Course) -> list[StoredObject]:
+        position, timeline = self._wal.position, self._wal.timeline
+        return [obj for obj in course.chain.segments if obj.key.timeline != timeline or obj.key.last >= position]
+
+
+def _stored(anchor: Anchor | None, manifest: BaseManifest, way: Way) -> int | None:
+    """How far along this way the newest capture once said that everything is stored; None if it said nothing."""
+    if anchor is None or anchor.system_id != manifest.system_id:
+        return None
+    for leg in way.legs:
+        if leg.timeline == anchor.timeline:
+            return anchor.stored if leg.end is None else min(anchor.stored, leg.end)
+    return None
