@@ -30,6 +30,7 @@ _BONUS_PERCENT = 30  # of the deposits come with a bonus
 _REFUND_PERCENT = 60  # of what is taken back is asked for, the rest disputed
 _LATE_PERCENT = 50  # of what is taken back is heard of later
 _OPEN_ROUNDS = 500  # older rounds are lost bets: nobody settles them
+_LATE_MOVES = 40  # the ledger hears of what was announced this many moves later at the latest
 _OLD_DEPOSITS = 100
 
 
@@ -90,26 +91,33 @@ class Chooser:
     _rounds: deque[OpenRound] = field(default_factory=lambda: deque(maxlen=_OPEN_ROUNDS))
     _withdrawals: deque[OpenWithdrawal] = field(default_factory=deque)
     _deposits: deque[Act] = field(default_factory=lambda: deque(maxlen=_OLD_DEPOSITS))
-    _announced: deque[Act] = field(default_factory=deque)
+    _announced: deque[tuple[int, Act]] = field(default_factory=deque)
+    _moves: int = 0
 
     def next_move(self) -> Move:
         """Draw the next move; the draw happens before looking at what is open, to keep streams of one seed alike."""
+        self._moves += 1
         (kind,) = self.rng.choices(tuple(_MIX), tuple(_MIX.values()))
         player_id, currency = self.rng.choice(self.wallets)
         amount_minor = self.rng.randint(10, 5_000)
+        if self._takes_back(kind):
+            return self._reversal()
         if kind == "win" and self._rounds:
             return _win(self._rounds.popleft(), amount_minor * 17 // 10)
         if kind == "step_withdrawal" and self._withdrawals:
             return self._step(self._withdrawals.popleft())
         if kind == "deposit":
             return self._deposit(player_id, currency, amount_minor)
-        if kind == "reverse_deposit" and (self._announced or self._deposits):
-            return self._reversal()
         if kind == "request_withdrawal":
             payout = Act("payout", "", player_id, currency, -amount_minor * 4)
             return Move(kind, (player_id, currency, amount_minor * 4), OpenWithdrawal(0, "requested", payout))
         stake = Stake("bet", player_id, currency, amount_minor)
         return Move("bet", (player_id, currency, self.rng.choice(_GAMES), amount_minor), stake=stake)
+
+    def _takes_back(self, kind: str) -> bool:
+        if self._announced and self._moves - self._announced[0][0] >= _LATE_MOVES:
+            return True
+        return kind == "reverse_deposit" and bool(self._announced or self._deposits)
 
     def _deposit(self, player_id: int, currency: str, amount_minor: int) -> Move:
         bonus_minor = amount_minor // 5 if self.rng.randrange(100) < _BONUS_PERCENT else 0
@@ -131,13 +139,13 @@ class Chooser:
     def _reversal(self) -> Move:
         """What was announced is posted first; else a deposit is taken back, told at once or announced."""
         if self._announced:
-            act = self._announced.popleft()
+            _, act = self._announced.popleft()
             return Move("reverse_deposit", (act.original_reference, act.kind, act.reference))
         paid = self._deposits.popleft()
         kind: Literal["refund", "chargeback"] = "refund" if self.rng.randrange(100) < _REFUND_PERCENT else "chargeback"
         act = Act(kind, self._reference(), paid.player_id, paid.currency, -paid.gross_minor, paid.reference)
         if self.rng.randrange(100) < _LATE_PERCENT:
-            self._announced.append(act)
+            self._announced.append((self._moves, act))
             return Move("announcement", (), act=act)
         return Move("reverse_deposit", (paid.reference, kind, act.reference), act=act)
 
