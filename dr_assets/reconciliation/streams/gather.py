@@ -49,10 +49,12 @@ def gather(
     topics: Sequence[str] = (),
     ranges: Ranges | None = None,
     ends: Mapping[tuple[str, int], int] | None = None,
+    complete_from_us: Mapping[tuple[str, int], int] | None = None,
 ) -> Gathered:
     """Read `topics` (all, if none is named) of a source into `folder`; `ranges` or `ends` narrow it.
 
-    `group_offsets` are of all partitions there are, whatever is read of them. Raises SourceError and VaultError.
+    `complete_from_us`: of ranges that begin at the place of a moment. `group_offsets` are of all partitions there are,
+    whatever is read of them. Raises SourceError and VaultError.
     """
     rules, seen = rules or StreamRules(), Seen()
     wanted = whole_ranges(source, tuple(topics), ends) if ranges is None else dict(ranges)
@@ -61,7 +63,9 @@ def gather(
     with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
-    return Gathered(path, partition_table(wanted, seen), group_table(source, topics), seen.count, seen.spared)
+    return Gathered(
+        path, partition_table(wanted, seen, complete_from_us), group_table(source, topics), seen.count, seen.spared
+    )
 
 
 def cluster_source(cluster: Cluster, topics: Sequence[str] = (), groups: Sequence[str] | None = None) -> LiveSource:

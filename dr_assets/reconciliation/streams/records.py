@@ -84,11 +84,15 @@ def record_reader(
     return pa.RecordBatchReader.from_batches(schema, _batches(source, ranges, rules, seen or Seen(), schema))
 
 
-def partition_table(ranges: Ranges, seen: Seen) -> pa.Table:
+def partition_table(
+    ranges: Ranges, seen: Seen, complete_from_us: Mapping[tuple[str, int], int] | None = None
+) -> pa.Table:
     """The relation `partitions`: what was read, and from when on nothing of a partition is missing.
 
-    Of a partition whose head is gone that is its first record's time. To be made when `records` was read.
+    Of a partition whose head is gone that is its first record's time, unless `complete_from_us` knows better (it was
+    read from the place of a moment on). To be made when `records` was read.
     """
+    known = complete_from_us or {}
     rows = sorted(ranges.items())
     return pa.table(
         {
@@ -96,7 +100,9 @@ def partition_table(ranges: Ranges, seen: Seen) -> pa.Table:
             "partition": [partition for (_, partition), _ in rows],
             "begin_offset": [begin for _, (begin, _) in rows],
             "end_offset": [end for _, (_, end) in rows],
-            "complete_from_us": [0 if begin == 0 else seen.first_us.get(place, _NEVER) for place, (begin, _) in rows],
+            "complete_from_us": [
+                known.get(place, 0 if begin == 0 else seen.first_us.get(place, _NEVER)) for place, (begin, _) in rows
+            ],
         },
         schema=PARTITIONS,
     )

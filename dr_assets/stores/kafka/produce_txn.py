@@ -53,9 +53,9 @@ def transactional_id(topic_id: str, partition: int, producer: int) -> str:
     return f"dr-assets-restore-{topic_id}-{partition}-{producer}"
 
 
-def init_producer(cluster: Cluster, name: str | None) -> tuple[int, int]:
+def init_producer(cluster: Cluster, name: str | None, timeouts_ms: tuple[int, ...] = TIMEOUTS_MS) -> tuple[int, int]:
     """A producer id and epoch, under a transactional id or for itself; ends what is open under that id."""
-    for timeout_ms in TIMEOUTS_MS:
+    for timeout_ms in timeouts_ms:
         try:
             response = _patiently(
                 cluster,
@@ -71,7 +71,7 @@ def init_producer(cluster: Cluster, name: str | None) -> tuple[int, int]:
                 "a producer id",
             )
         except BrokerError as error:
-            if error.errno != _INVALID_TIMEOUT or timeout_ms == TIMEOUTS_MS[-1]:
+            if error.errno != _INVALID_TIMEOUT or timeout_ms == timeouts_ms[-1]:
                 raise
         else:
             return response.producer_id, response.producer_epoch
@@ -111,6 +111,12 @@ def begin(cluster: Cluster, producer: Producer, place: Place) -> None:
 
 def end(cluster: Cluster, producer: Producer, place: Place, target: int, *, commit: bool) -> None:
     """End the transaction and wait until its marker lies at `target`, the partition's end until now."""
+    decide(cluster, producer, commit=commit, what=f"the end of a transaction in {place[0]}/{place[1]}")
+    wait_for_end(cluster, place, target + 1)
+
+
+def decide(cluster: Cluster, producer: Producer, *, commit: bool, what: str) -> None:
+    """Have the transaction committed or aborted; its markers are written soon after this returns."""
     _patiently(
         cluster,
         producer.transactional_id,
@@ -122,10 +128,9 @@ def end(cluster: Cluster, producer: Producer, place: Place, target: int, *, comm
             max_version=_END_VERSION,
         ),
         lambda said: said.error_code,
-        f"the end of a transaction in {place[0]}/{place[1]}",
+        what,
     )
     producer.is_open = False
-    wait_for_end(cluster, place, target + 1)
 
 
 def wait_for_end(cluster: Cluster, place: Place, wanted: int) -> None:
