@@ -15,6 +15,7 @@ from dr_assets.components.coverage import coverage_asset, coverage_schedule
 from dr_assets.components.drill import KEY as DRILL
 from dr_assets.components.drill import drill_asset, drill_due_sensor, drill_schedules
 from dr_assets.components.parts import Parts, job_of
+from dr_assets.components.recovery_point import recovery_point_parts
 from dr_assets.components.vault_checkpoint import checkpoint_parts
 from dr_assets.components.vault_keeping import keeping_parts
 from dr_assets.components.vault_key_rotation import key_rotation_parts
@@ -56,7 +57,7 @@ class ProtectedEstate(dg.Component):
             sensors=[drill_due_sensor(estate, drill), alerts_sensor(estate)],
         )
         parts = own + replication_parts(estate) + checkpoint_parts(estate) + key_rotation_parts(estate)
-        parts += keeping_parts(estate, self.defs_dir) + verification_parts(estate)
+        parts += keeping_parts(estate, self.defs_dir) + verification_parts(estate) + recovery_point_parts(estate)
         return parts.definitions(
             {resource_key(name): vault_resource(place, self.defs_dir) for name, place in estate.vaults.items()}
         )
