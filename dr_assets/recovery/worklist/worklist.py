@@ -48,7 +48,8 @@ _RESULT: Final = """
     WITH placed AS (
         SELECT op, row_number() OVER (ORDER BY order_us, tier, op) AS position FROM lines WHERE action = 'replay'
     )
-    SELECT p.position, l.what, l.reference, l.player, l.account, l.currency, l.amount_minor::DECIMAL(38, 0) AS amount_minor,
+    SELECT p.position, l.what,
+           coalesce(l.reference, CASE WHEN l.what IN ('bet', 'win') THEN l.chain END) AS reference, l.player, l.account, l.currency, l.amount_minor::DECIMAL(38, 0) AS amount_minor,
            l.at_us, l.sources, l.action, l.rule, r.reason, r.confidence, l.idempotency_key,
            CASE WHEN l.action = 'replay' THEN b.idempotency_key END AS behind,
            nullif(concat_ws('; ',
@@ -58,7 +59,6 @@ _RESULT: Final = """
                CASE WHEN l.lacking_minor IS NOT NULL THEN 'lacks ' || l.lacking_minor || ' minor units' END,
                CASE WHEN l.withdrawal_state IS NOT NULL THEN 'withdrawal ' || l.chain || ' is ' || l.withdrawal_state
                     WHEN l.what LIKE 'withdrawal_%' AND l.chain IS NOT NULL THEN 'withdrawal ' || l.chain END,
-               CASE WHEN l.what = 'win' AND l.chain IS NOT NULL THEN 'of round ' || l.chain END,
                CASE WHEN l.what = 'deposit_reversed' AND l.chain IS NOT NULL THEN 'of deposit ' || l.chain END
            ), '') AS detail
     FROM lines l LEFT JOIN placed p USING (op) LEFT JOIN lines b ON b.op = coalesce(l.behind, l.needs)
@@ -135,7 +135,7 @@ def work_list(given: Mapping[str, Rows | None], window: Window) -> WorkList:
         _actions(database)
         settle(database)
         database.execute(f"CREATE TABLE past AS {_PAST}")
-        found = database.execute(_RESULT, {"actions": list(ACTIONS)}).to_arrow_table()
+        found = database.sql(_RESULT, params={"actions": list(ACTIONS)}).to_arrow_table()
         return WorkList(
             window=window,
             lines=found.select(LINES.names).cast(LINES),
