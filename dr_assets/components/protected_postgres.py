@@ -16,6 +16,7 @@ from dr_assets.components.parts import Parts
 from dr_assets.components.postgres_assets import restore_test_assets, snapshot_asset, wal_chain_spec
 from dr_assets.components.postgres_checks import wal_chain_checks
 from dr_assets.components.postgres_jobs import dataset_jobs, dataset_schedules
+from dr_assets.components.proven import proven_parts
 from dr_assets.components.restore_sensor import restore_when_stale_sensor
 from dr_assets.components.roll_up import roll_up_parts
 from dr_assets.components.rpo_sensor import rpo_sensor, standing_of
@@ -61,4 +62,4 @@ class ProtectedPostgres(dg.Component):
             schedules=dataset_schedules(dataset, jobs),
             sensors=[rpo_sensor(dataset), stale, lineage_sensor(dataset, jobs)],
         )
-        return (own + roll_up_parts(dataset)).definitions()
+        return (own + roll_up_parts(dataset) + proven_parts(dataset)).definitions()

@@ -15,6 +15,7 @@ from dr_assets.components.judgements import Judgement, judge_gap, judge_rpo, jud
 from dr_assets.components.judging_sensor import judging_sensor
 from dr_assets.components.labels import artefact_key
 from dr_assets.components.proofs import judge_proofs, proof_keys
+from dr_assets.components.proven import proven_from_vault
 from dr_assets.components.restore_sensor import Standing
 from dr_assets.components.vault_resource import VaultResource
 from dr_assets.estate.errors import DrError
@@ -46,7 +47,11 @@ def durability_key(dataset: PostgresDataset) -> dg.AssetCheckKey:
 
 def rpo_sensor(dataset: PostgresDataset) -> dg.SensorDefinition:
     """Judges `rpo`, and whether the newest proofs still stand; writes on change and once a minute."""
-    return judging_sensor(dataset, lambda resource: judge_from_vault(resource, dataset), rpo_key(dataset))
+    return judging_sensor(
+        dataset,
+        lambda resource: {**judge_from_vault(resource, dataset), **proven_from_vault(dataset, resource)},
+        rpo_key(dataset),
+    )
 
 
 def judge_from_vault(resource: VaultResource, dataset: PostgresDataset) -> dict[dg.AssetCheckKey, Judgement]:

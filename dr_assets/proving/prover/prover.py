@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.proving.prover.books import Judge
 from dr_assets.proving.prover.clone import Clone, clone_of
 from dr_assets.proving.prover.ground import Ground
-from dr_assets.proving.prover.judged import SAID_EVERY, prove_rules
+from dr_assets.proving.prover.judged import SAID_EVERY, prove_rules, reconciled_trouble, replayed_trouble
 from dr_assets.proving.prover.points import Books, DeepPass, Proven, State, Trouble, record_proven
 from dr_assets.proving.prover.sandbox import Room, Sandbox, stalled, wait_replayed
 from dr_assets.reconciliation.result import Reconciliation
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Job = Literal["build", "books", "deep"]
 GetErasures = Callable[[], Erasures | None]
 _BACKOFF_BEGIN_S, _BACKOFF_END_S = 5.0, 900.0
+_VERDICTS_APART_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Prover:
         self._backoff_s = _BACKOFF_BEGIN_S
         self._event: str | None = "started"
         self._said_s = self._pointed_s = float("-inf")
+        self._said: tuple[bool, bool] | None = None
         self._moved: tuple[int, float] = (0, time.monotonic())
 
     @property
@@ -300,15 +302,26 @@ class Prover:
         self._proven = replace(self._proven, now=self._vault.clock())
         self._listener(self._proven)
         now_s = time.monotonic()
+        verdict = self._verdict()
+        if verdict != self._said and now_s - self._said_s > _VERDICTS_APART_S:
+            self._event = self._event or "verdict"
         if self._event is None and now_s - self._said_s < SAID_EVERY.total_seconds():
             return
-        event, self._event, self._said_s = self._event or "alive", None, now_s
+        event, self._event, self._said_s, self._said = self._event or "alive", None, now_s, verdict
         try:
             record_proven(self._records, self._proven, event)
         except VaultError as error:
             # Nobody is told a thing that is not on record: the metrics grow old, and the next word says it all.
             log.warning("%s: not on record: %s", self._dataset.name, error)
             self._event = event if error.code not in STORE_AWAY else None
+
+    def _verdict(self) -> tuple[bool, bool]:
+        """What whoever reads the sealed facts concludes; they have to say so as soon as it is another one."""
+        proven, now = self._proven, self._proven.now
+        return (
+            replayed_trouble(self._dataset, proven, now) is None,
+            reconciled_trouble(self._dataset, proven, now) is None,
+        )
 
     def _is_done(self) -> bool:
         return self._options.once and (
