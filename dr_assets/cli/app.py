@@ -54,6 +54,11 @@ VERBS = (
         "Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing.",
     ),
     Verb(
+        "prove",
+        "dr_assets.cli.prove:prove",
+        "Restore databases from the vault all the time, reconcile them, and publish the proven recovery point.",
+    ),
+    Verb(
         "clone",
         "dr_assets.cli.clone:app",
         "A copy of a database at a moment, read-only, for a few hours: `clone DATASET --at TIME`.",

@@ -83,7 +83,7 @@ def capture(
         if isinstance(declared, TopicsDataset):
             from dr_assets.cli.capture_topics import capture_topics  # noqa: PLC0415 - only they need Kafka's client
 
-            with _stop_on_signals() as stop:
+            with stop_on_signals() as stop:
                 capture_topics(vault, declared, registry, report=report, stop=stop)
         else:
             _capture_wal(vault, declared, registry, report=report, accept_gap=accept_gap)
@@ -115,7 +115,7 @@ def _capture_wal(
         except SourceError as error:
             resident.rescue(error)
             raise
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             resident.run(stop)
 
 
@@ -146,7 +146,8 @@ def _tell(listeners: list[Callable[[CaptureReport], None]], report: CaptureRepor
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set: a resident process then comes to its own end."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
