@@ -17,7 +17,7 @@ from dr_assets.reconciliation.relations import LEDGER, OPTIONAL, RELATIONS, Colu
 from dr_assets.reconciliation.tolerances import Tolerances, tolerances_of
 from dr_assets.stores.postgres.erase import EraseRules
 
-_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase", "tolerances", "extract", "events"}
+_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase", "tolerances", "extract", "events", "outbox_mark"}
 _ERASE_KEYS = ("people", "statements", "proof")
 _HINT = "compare it with contracts/casino_ledger/contract.yaml; docs/reconciliation.md describes every key"
 

@@ -1,0 +1,1 @@
+SELECT casino.mark_published(%(transfers)s::bigint[])
