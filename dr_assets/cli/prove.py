@@ -116,9 +116,14 @@ def _prover(
             pool,
             erasures=lambda: erasures_for(estate, dataset, vault, os.environ),
             env=os.environ,
-            listener=lambda proven: [listener(proven) for listener in listeners] and None,
+            listener=lambda proven: _tell(listeners, proven),
             options=ProverOptions(once=once),
         )
+
+
+def _tell(listeners: Sequence[Listener], proven: Proven) -> None:
+    for listener in listeners:
+        listener(proven)
 
 
 def _run(provers: Sequence[Prover], stop: threading.Event, *, swept: bool) -> list[Proven]:

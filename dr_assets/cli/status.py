@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.cli.status_proven import ProvenStatus, proven_status_of, proven_table, proven_troubles
 from dr_assets.cli.status_stores import store_status_of, store_table
 from dr_assets.cli.times import iso
 from dr_assets.estate.model import PostgresDataset
@@ -68,6 +69,7 @@ class DatasetStatus:
     backlog_age_s: float
     backlog_colour: str
     next_expiry_at: str | None
+    proven: ProvenStatus | None = None
 
 
 def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
@@ -86,9 +88,12 @@ def status(defs: DefsOption = None, as_json: JsonOption = False) -> None:
     else:
         Console().print(_table(rows))
         Console().print(_window_table(rows))
+        proven = [(row.dataset, row.stored_lsn, row.proven) for row in rows if row.proven is not None]
+        if proven:
+            Console().print(proven_table(proven))
         for row in rows:
-            if row.trouble:
-                typer.echo(f"{row.dataset}: {row.trouble}")
+            for told in ([row.trouble] if row.trouble else []) + (proven_troubles(row.proven) if row.proven else []):
+                typer.echo(f"{row.dataset}: {told}")
         if others:
             Console().print(store_table(others))
         for other in others:
@@ -130,6 +135,7 @@ def status_of(vault: Vault, dataset: PostgresDataset) -> DatasetStatus:
         backlog_age_s=max((backlog.age(now).total_seconds() for backlog in waiting), default=0.0),
         backlog_colour=max((backlog.colour(now) for backlog in waiting), key=COLOURS.index, default="green"),
         next_expiry_at=iso(_next_expiry(vault, dataset, bases)),
+        proven=proven_status_of(vault, dataset, now),
     )
 
 

@@ -17,7 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of
-from dr_assets.cli.doctor import backups, keys, orchestration, roles, settings, source, standing, stores, vaults
+from dr_assets.cli.doctor import (
+    backups,
+    keys,
+    orchestration,
+    proving,
+    roles,
+    settings,
+    source,
+    standing,
+    stores,
+    vaults,
+)
 from dr_assets.cli.doctor.bounded import Probe, examine
 from dr_assets.cli.doctor.line import EXIT_CODES, Line, worst
 from dr_assets.cli.doctor.patient import Patient, secrets_of, without_secrets
@@ -43,6 +54,7 @@ _STORED_DATABASE: Final[dict[str, Look]] = {
     "diverged": backups.left_behind,
     "roll-up": backups.roll_up,
     "proofs": backups.proofs,
+    "proven": proving.proven,
 }
 
 
