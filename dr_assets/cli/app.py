@@ -73,6 +73,7 @@ VERBS = (
         "dr_assets.cli.extract:app",
         "Everything that a database held of one person at a moment, as a signed file for a review.",
     ),
+    Verb("outbox", "dr_assets.cli.outbox:app", "Replay what a ledger's outbox never published, and prove it."),
     Verb(
         "roll-up",
         "dr_assets.cli.roll_up:roll_up_command",

@@ -1,0 +1,258 @@
+"""`dr-assets outbox plan|replay|prove|mark`: what was never published reaches its topics, each event once.
+
+What belongs here: options, tables, JSON, CSV. What stays out: the work itself (recovery/outbox*.py).
+"""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, topics_of, vault_of
+from dr_assets.cli.shown import shown
+from dr_assets.cli.times import parse_moment
+from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.reconciliation.streams.rules import StreamRules
+from dr_assets.recovery.outbox import plan_outbox
+from dr_assets.recovery.outbox_mark import mark_outbox
+from dr_assets.recovery.outbox_plan import Entry, OutboxPlan, load_plan
+from dr_assets.recovery.outbox_proof import Proof, prove_outbox, record_replay
+from dr_assets.recovery.outbox_replay import Progress, Replayed, replay_outbox
+from dr_assets.stores.kafka.access import connect, connect_target
+from dr_assets.stores.kafka.wire import Cluster
+from dr_assets.stores.postgres.dsn import require_safe_transport
+
+app = typer.Typer(help="Replay what a ledger's outbox never published, and prove it.", no_args_is_help=True)
+
+_PATIENCE_S = 180.0
+_UNPROVEN = 1
+_SHOWN = 50
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option("--ledger-env", help="the variable with the restored ledger's connection string; the dataset's own"),
+]
+IntoOption = Annotated[
+    str | None, typer.Option("--into", metavar="HOST:PORT,…", help="the cluster; the topics dataset's own by default")
+]
+TopicsOption = Annotated[
+    str | None, typer.Option("--topics", help="the dataset of the topics; the ledger's `reconcile: topics` by default")
+]
+PlainOption = Annotated[
+    bool, typer.Option("--plaintext", help="the cluster has neither TLS nor SASL; else it is spoken to as declared")
+]
+PlanOption = Annotated[Path, typer.Option("--plan", exists=True, dir_okay=False, help="the file that `plan` wrote")]
+YesOption = Annotated[bool, typer.Option("--yes", help="do it: without this nothing is written anywhere")]
+Format = Literal["table", "csv", "json"]
+
+
+@app.command()
+def plan(
+    dataset: DatasetArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="save the plan to this new file, for `replay`")] = None,
+    form: Annotated[Format, typer.Option("--format", help="how the list is shown")] = "table",
+    since: Annotated[
+        str | None, typer.Option("--since", help="believe that what is marked as published before this time is there")
+    ] = None,
+    partitioner: Annotated[str, typer.Option("--partitioner", help="the application's: murmur2 or crc32")] = "murmur2",
+    contract: Annotated[str | None, typer.Option("--contract", help="the restore test's by default")] = None,
+    key_header: Annotated[str | None, typer.Option("--key-header", help="the header of the idempotency key")] = None,
+    key_json: Annotated[str | None, typer.Option("--key-json", help="or its path in the value: a.b")] = None,
+    key_is_key: Annotated[bool, typer.Option("--key-is-key", help="or the record's own key is it")] = False,
+    ledger_env: LedgerOption = None,
+    into: IntoOption = None,
+    topics: TopicsOption = None,
+    plaintext: PlainOption = False,
+    defs: DefsOption = None,
+) -> None:
+    """List what the topics lack of a ledger's outbox, in the order of replay; nothing is written to either."""
+    estate = estate_of(defs)
+    ledger = postgres_of(estate, dataset)
+    header = key_header or (None if key_json or key_is_key else _declared_header(ledger))
+    rules = StreamRules(header, key_json, key_is_key)
+    moment = parse_moment(since) if since else None
+    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+        found = plan_outbox(
+            _dsn(ledger, ledger_env), contract or ledger.restore_test.contract, cluster, dataset=dataset, rules=rules,
+            partitioner=partitioner, since=moment,
+        )  # fmt: skip
+    if out is not None:
+        found.save(out)
+    _show_plan(found, form)
+
+
+@app.command()
+def replay(
+    dataset: DatasetArgument,
+    path: PlanOption,
+    yes: YesOption = False,
+    record: Annotated[bool, typer.Option("--record", help="seal plan, replay and proof into the vault")] = False,
+    ledger_env: LedgerOption = None,
+    into: IntoOption = None,
+    topics: TopicsOption = None,
+    plaintext: PlainOption = False,
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send what a plan lists and its topics lack, then prove it; run again after a kill, it goes on."""
+    estate = estate_of(defs)
+    ledger = postgres_of(estate, dataset)
+    planned = _planned(path, dataset)
+    if not yes:
+        raise _not_without_yes(f"{len(planned.entries)} events would be sent to {len(planned.counts)} topics")
+    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+        done = replay_outbox(planned, _dsn(ledger, ledger_env), cluster, progress=_progress(as_json=as_json))
+        proof = prove_outbox(planned, cluster)
+    if record:
+        record_replay(vault_of(estate, ledger.vault, signing=True), planned, proof, done)
+    _show_proof(proof, done, as_json=as_json)
+
+
+@app.command()
+def prove(
+    dataset: DatasetArgument,
+    path: PlanOption,
+    record: Annotated[bool, typer.Option("--record", help="seal the proof into the vault")] = False,
+    into: IntoOption = None,
+    topics: TopicsOption = None,
+    plaintext: PlainOption = False,
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read topics and groups back: each event of a plan once, and before its consumers; exit 1 if it is not so."""
+    estate = estate_of(defs)
+    ledger = postgres_of(estate, dataset)
+    planned = _planned(path, dataset)
+    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+        proof = prove_outbox(planned, cluster)
+    if record:
+        record_replay(vault_of(estate, ledger.vault, signing=True), planned, proof)
+    _show_proof(proof, None, as_json=as_json)
+
+
+@app.command()
+def mark(
+    dataset: DatasetArgument,
+    path: PlanOption,
+    yes: YesOption = False,
+    ledger_env: LedgerOption = None,
+    into: IntoOption = None,
+    topics: TopicsOption = None,
+    plaintext: PlainOption = False,
+    defs: DefsOption = None,
+) -> None:
+    """Tell the ledger that what its topics hold is out, before the application's relay starts again."""
+    estate = estate_of(defs)
+    ledger = postgres_of(estate, dataset)
+    planned = _planned(path, dataset)
+    if not yes:
+        raise _not_without_yes("events that the topics hold would be marked in the ledger")
+    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+        count = mark_outbox(planned, _dsn(ledger, ledger_env), cluster)
+    typer.echo(f"{count} events are marked as published")
+
+
+def _planned(path: Path, dataset: str) -> OutboxPlan:
+    planned = load_plan(path)
+    if planned.dataset != dataset:
+        raise PolicyError("outbox.other_ledger", f"the plan is for {planned.dataset}", f"name {planned.dataset}")
+    return planned
+
+
+def _declared_header(ledger: PostgresDataset) -> str | None:
+    return ledger.reconcile.idempotency_header if ledger.reconcile else StreamRules().header
+
+
+def _dsn(ledger: PostgresDataset, name: str | None) -> str:
+    name = name or ledger.dsn_env
+    dsn = os.environ.get(name, "")
+    if not dsn:
+        raise PolicyError("cli.no_env", f"the environment variable {name} is not set", f"set {name}")
+    require_safe_transport(dsn)
+    return dsn
+
+
+def _cluster(
+    estate: Estate, ledger: PostgresDataset, topics: str | None, into: str | None, *, plaintext: bool
+) -> Cluster:
+    name = topics or (ledger.reconcile.topics if ledger.reconcile else None)
+    if name is None:
+        raise PolicyError(
+            "outbox.no_topics",
+            f"nothing says where {ledger.name} publishes its outbox",
+            "declare `reconcile: {topics: …}`, or give --topics",
+        )
+    declared = topics_of(estate, name)
+    if into is None:
+        return connect(declared, os.environ, patience_s=_PATIENCE_S)
+    return connect_target(declared, into, os.environ, plaintext=plaintext, patience_s=_PATIENCE_S)
+
+
+def _not_without_yes(what: str) -> PolicyError:
+    return PolicyError("outbox.not_confirmed", f"{what}, and nobody said --yes", "look at the plan, then add --yes")
+
+
+def _progress(*, as_json: bool) -> Progress | None:
+    """How many are there, on one line of a terminal."""
+    if as_json or not sys.stderr.isatty():
+        return None
+    return lambda there, of: typer.echo(f"\r{there} of {of}", err=True, nl=there == of)
+
+
+def _show_plan(found: OutboxPlan, form: Format) -> None:
+    if form == "json":
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    if form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(Entry._fields)
+        writer.writerows([_harmless(value) for value in entry] for entry in found.entries)
+        return
+    table = Table(title=f"to replay from {found.dataset}, in this order", title_justify="left")
+    for column in ("position", "transfer", "topic", "partition", "idempotency key", "message key"):
+        table.add_column(column, overflow="fold")
+    for entry in found.entries[:_SHOWN]:
+        table.add_row(
+            str(entry.position), shown(entry.transfer), shown(entry.topic), str(entry.partition),
+            shown(entry.idempotency_key), shown(entry.message_key or ""),
+        )  # fmt: skip
+    Console().print(table)
+    if len(found.entries) > _SHOWN:
+        typer.echo(f"… and {len(found.entries) - _SHOWN} more (--format csv shows all)")
+    for topic, count in found.counts.items():
+        typer.echo(f"{topic}: {count}")
+    typer.echo(f"{len(found.entries)} of {found.rows} events are missing; digest {found.digest}")
+
+
+def _harmless(value: object) -> object:
+    """A cell that a spreadsheet takes for what it is: text that begins like a formula gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+
+def _show_proof(proof: Proof, done: Replayed | None, *, as_json: bool) -> None:
+    if as_json:
+        said = proof.to_json()
+        if done is not None:
+            said["replay"] = {"present": done.present, "sent": done.sent, "duration_s": done.duration_s}
+        typer.echo(json.dumps(said, indent=2))
+    else:
+        if done is not None:
+            how = f"in {done.steps} transactions ({done.duration_s:.1f} s)"
+            typer.echo(f"{done.sent} sent {how}, {done.present} were there")
+        for example in proof.examples:
+            typer.echo(f"FOUND {example}")
+        for one in proof.groups:
+            said_of = one.standing.replace("_", " ") if one.covered else "PASSES OVER them"
+            typer.echo(f"group {one.group}, {one.topic}/{one.partition} offsets {one.first} to {one.last}: {said_of}")
+        if proof.spared:
+            typer.echo(f"{proof.spared} records of aborted transactions lie there: who reads uncommitted ones saw them")
+        typer.echo(f"{'proven' if proof.ok else 'NOT PROVEN'}: {proof.once} of {proof.planned} events are there once")
+    if not proof.ok:
+        raise typer.Exit(_UNPROVEN)
