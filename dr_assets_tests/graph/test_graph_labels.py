@@ -139,7 +139,7 @@ def test_everything_that_watches_is_switched_on() -> None:
         ],
         "RUNNING",
     )
-    expected = ["estate_coverage", "ledger_roll_up", "ledger_snapshot"]
+    expected = ["estate_coverage", "estate_recovery_point", "ledger_roll_up", "ledger_snapshot"]
     expected += [f"{dataset}_{what}" for dataset in DATASETS for what in ("drill", "restore_test")]
     expected += ["game_events_kafka_export", "game_events_kafka_verify", "kyc_bucket_verify", "kyc_erasures"]
     expected += ["ledger_wal_chain", "vault_replication"]
