@@ -41,7 +41,7 @@ class Reconcile:
     providers: tuple[ProviderFeed, ...] = ()
     topics: str | None = None
     contacts_env: str | None = None
-    idempotency_header: str = "idempotency_key"
+    idempotency_header: str = "idempotency-key"
 
     def env_names(self) -> set[str]:
         """The variables that it names."""
@@ -76,7 +76,7 @@ class ReconcileDeclaration(BaseModel):
     providers: list[ProviderFeedDeclaration] = []
     topics: Annotated[str, Field(pattern=_NAME)] | None = None
     contacts_env: Annotated[str, Field(pattern=_ENV)] | None = None
-    idempotency_header: Annotated[str, Field(pattern=_HEADER)] = "idempotency_key"
+    idempotency_header: Annotated[str, Field(pattern=_HEADER)] = "idempotency-key"
 
 
 def reconcile_of(document: Document, declared: ReconcileDeclaration) -> Reconcile:

@@ -7,8 +7,8 @@ A file opens with its promise. Its notes: `-- reads:` the relations without whic
 that are empty where nobody gives them, `-- needs:` the optional part of a contract without which it is skipped,
 `-- severity:` the reasons that are amber (`reason=amber, …`; the others are red). It gives the columns reason, account,
 transfer, currency, amount_minor, detail, and may give reference and at_us (when it happened, for its age). A sibling
-`<check>.matched.sql` counts what agrees: outcome, currency, count, amount_minor; a sibling `<check>.kept.sql` is run once
-before both, and they read its rows as the relation `kept`.
+`<check>.matched.sql` counts what agrees: outcome, currency, count, amount_minor; a sibling `<check>.kept.sql` is run
+once before both, and they read its rows as the relation `kept`.
 """
 
 import time
@@ -252,8 +252,9 @@ def run_check(engine: Engine, check: Check, rows: Mapping[str, int], *, max_brea
     breaks = worst = None
     if kinds.num_rows:
         breaks = engine.rows(
-            f"SELECT * FROM breaks ORDER BY account, transfer, reason, currency, amount_minor, reference, detail"  # noqa: S608 - a number
-            f" LIMIT {max_breaks:d}"
+            f"""SELECT * FROM breaks
+                ORDER BY account, transfer, reason, currency, amount_minor, reference, at_us, detail
+                LIMIT {max_breaks:d}"""  # noqa: S608 - a number
         )
         worst = engine.rows(
             f"""SELECT account, currency, count(*) AS count, coalesce(sum(abs(amount_minor)), 0) AS amount_minor

@@ -5,19 +5,24 @@ out: judging rows (checks/). Amounts arrive as 64-bit integers or not at all: a 
 """
 
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_postgresql import dbapi
 
 from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.reconciliation.checks import Check
 from dr_assets.reconciliation.contract import Contract
+from dr_assets.reconciliation.engine.dialect import names_in
 from dr_assets.reconciliation.engine.port import Engine
-from dr_assets.reconciliation.relations import Column, Kind
+from dr_assets.reconciliation.externals import Externals
+from dr_assets.reconciliation.relations import LEDGER, OPTIONAL, RELATIONS, Column, Kind
 from dr_assets.stores.postgres.dsn import describe_dsn, masked
 
 _ACCEPTS: dict[Kind, tuple[str, tuple[str, ...]]] = {
@@ -29,10 +34,12 @@ _ACCEPTS: dict[Kind, tuple[str, tuple[str, ...]]] = {
 }
 # undefined table, column, schema, function; no privilege; a syntax error in the contract's own SQL
 _CONTRACT_STATES = frozenset({"42P01", "42703", "3F000", "42883", "42501", "42601"})
+_LARGEST_FIRST = ["postings", *(name for name in LEDGER | OPTIONAL if name != "postings")]
 _SNAPSHOT = """
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, current_setting('server_version'),
            pg_is_in_recovery(),
-           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text
+           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text,
+           pg_export_snapshot()
 """
 
 
@@ -46,19 +53,43 @@ class Snapshot:
     lsn: str | None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """An open transaction, and how others come to read the very same rows beside it."""
+
+    dsn: str
+    cursor: dbapi.Cursor
+    snapshot: Snapshot
+    exported: str
+
+    @contextmanager
+    def beside(self) -> Iterator[dbapi.Cursor]:
+        """A cursor of a further connection that sees the same snapshot."""
+        with _transaction(self.dsn) as cursor:
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{self.exported}'")
+            yield cursor
+
+
 @contextmanager
-def reading(dsn: str) -> Iterator[tuple[dbapi.Cursor, Snapshot]]:
-    """A cursor in one repeatable-read, read-only transaction. Raises SourceError (`reconciliation.source`).
+def reading(dsn: str) -> Iterator[Reading]:
+    """One repeatable-read, read-only transaction. Raises SourceError (`reconciliation.source`).
 
     Errors while the caller reads become the same SourceError, so the caller needs no ADBC of its own.
     """
+    with _transaction(dsn) as cursor:
+        cursor.execute(_SNAPSHOT)
+        at_us, version, in_recovery, lsn, exported = cursor.fetchall()[0]
+        taken = Snapshot(datetime.fromtimestamp(at_us / 1e6, UTC), version, in_recovery, lsn)
+        yield Reading(dsn, cursor, taken, exported)
+
+
+@contextmanager
+def _transaction(dsn: str) -> Iterator[dbapi.Cursor]:
     where = describe_dsn(dsn)
     try:
         with dbapi.connect(dsn, autocommit=False) as connection, connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursor.execute(_SNAPSHOT)
-            at_us, version, in_recovery, lsn = cursor.fetchall()[0]
-            yield cursor, Snapshot(datetime.fromtimestamp(at_us / 1e6, UTC), version, in_recovery, lsn)
+            yield cursor
     except AdbcError as error:
         raise SourceError(
             "reconciliation.source",
@@ -109,18 +140,54 @@ def _unmet(contract: Contract, relation: str, found: str) -> PolicyError:
 
 
 def load(
-    cursor: dbapi.Cursor, contract: Contract, engine: Engine, wanted: Container[str]
+    source: Reading, contract: Contract, engine: Engine, checks: Sequence[Check], externals: Externals, threads: int
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Stream every wanted relation of the contract into the engine. Returns rows and seconds per relation.
+    """Load what the checks read, several relations at once. Returns rows and seconds per relation.
 
-    All columns come along: the contract's expressions may use more than the checks require.
+    Of a contract's relation only those columns travel that a check or an expression of the contract names.
     """
-    rows: dict[str, int] = {}
-    duration_s: dict[str, float] = {}
-    for relation, query in contract.queries.items():
-        if relation in wanted:
-            begin_s = time.monotonic()
-            cursor.execute(query)
-            rows[relation] = engine.load(relation, cursor.fetch_record_batch())
-            duration_s[relation] = round(time.monotonic() - begin_s, 3)
-    return rows, duration_s
+    wanted = {relation for check in checks for relation in (*check.reads, *check.uses)} | {"accounts"}
+    named = _named(contract, checks)
+
+    def timed(work: Callable[[], int]) -> tuple[int, float]:
+        begin_s = time.monotonic()
+        return work(), round(time.monotonic() - begin_s, 3)
+
+    def extracted(relation: str) -> int:
+        with source.beside() as cursor:
+            given = cursor.adbc_execute_schema(contract.queries[relation]).names
+            kept = [name for name in given if name in named] or given
+            columns = ", ".join('"' + name.replace('"', '""') + '"' for name in kept)
+            cursor.execute(f"SELECT {columns} FROM ({contract.queries[relation]}) AS given")  # noqa: S608 - a contract is code
+            return engine.load(relation, cursor.fetch_record_batch())
+
+    # The largest first: what is left fits into the gaps.
+    order = sorted(wanted & set(contract.queries), key=_LARGEST_FIRST.index)
+    work: dict[str, Callable[[], int]] = {one: partial(extracted, one) for one in order}
+    work |= {one: partial(engine.load, one, given) for one, given in externals.items() if one in wanted}
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        running = {relation: pool.submit(timed, one) for relation, one in work.items()}
+        done = {relation: future.result() for relation, future in running.items()}
+    return {one: rows for one, (rows, _) in done.items()}, {one: duration_s for one, (_, duration_s) in done.items()}
+
+
+def count_rows(cursor: dbapi.Cursor, contract: Contract, relation: str) -> int:
+    """How many rows a relation has that nobody needs to see."""
+    cursor.execute(f"SELECT count(*) FROM ({contract.queries[relation]}) AS given")  # noqa: S608 - a contract is code
+    return int(cursor.fetchall()[0][0])
+
+
+def _named(contract: Contract, checks: Sequence[Check]) -> set[str]:
+    """Every column that a check, a shared view or a text of the contract names, and every id."""
+    texts = [sql for check in checks for sql in (check.sql, check.matched_sql, check.kept_sql) if sql]
+    own = {column.name for columns in RELATIONS.values() for column in columns}
+    return (
+        own
+        | {name for text in texts for name in names_in(text)}
+        | {
+            name
+            for text in (contract.chain_text, contract.digest_text)
+            if text
+            for name in names_in(f"SELECT {text}")
+        }
+    )

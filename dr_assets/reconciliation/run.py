@@ -5,9 +5,9 @@ result (result.py).
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dr_assets.estate.errors import PolicyError
@@ -16,7 +16,8 @@ from dr_assets.reconciliation.contract import Contract, load_contract
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.externals import Externals, compare_externals
-from dr_assets.reconciliation.extract import compare_with_source, load, reading
+from dr_assets.reconciliation.extract import compare_with_source, count_rows, load, reading
+from dr_assets.reconciliation.relations import RELATIONS
 from dr_assets.reconciliation.result import AREAS, Reconciliation
 from dr_assets.reconciliation.shared import prepare, stand_in
 
@@ -39,7 +40,8 @@ def reconcile(
     """Run every check over one consistent snapshot of the ledger at `dsn`; read-only, a hot standby will do.
 
     `externals` are what outsiders know; a check that needs what neither contract nor externals give is skipped, with
-    why. `as_of` is the moment that ages and spans are judged at, the snapshot's by default; `areas` asks for some of
+    why. `as_of` is the moment that ages and spans are judged at: by default the newest that the ledger itself tells of,
+    since a restored one is read long after it stood still; `areas` asks for some of
     the eight only. The default engine spills what does not fit `memory_limit` to a folder under `workdir` that is gone
     afterwards; `max_breaks` bounds the break rows kept per check (all are counted). Raises PolicyError for a contract
     or an external that is unknown, invalid or not fulfilled, SourceError for a database that cannot be read.
@@ -48,13 +50,14 @@ def reconcile(
     agreed, brought = load_contract(contract), dict(externals or {})
     compare_externals(brought)
     to_run, not_run = _chosen(agreed, brought, areas)
-    wanted = {relation for check in to_run for relation in (*check.reads, *check.uses)} | {"accounts", "postings"}
     with engine or duckdb_engine(workdir, memory_limit, threads) as sets:
-        with reading(dsn) as (cursor, snapshot):
-            compare_with_source(cursor, agreed)
-            rows, extract_s = load(cursor, agreed, sets, wanted)
-        rows |= {relation: sets.load(relation, source) for relation, source in brought.items() if relation in wanted}
-        moment = as_of or snapshot.at
+        with reading(dsn) as source:
+            snapshot = source.snapshot
+            compare_with_source(source.cursor, agreed)
+            rows, extract_s = load(source, agreed, sets, to_run, brought, threads)
+            if "postings" not in rows:
+                rows["postings"] = count_rows(source.cursor, agreed, "postings")
+        moment = as_of or _newest(sets, agreed, rows, snapshot.at)
         results = judge(sets, agreed, to_run, rows, moment, max_breaks=max_breaks)
         name = sets.name
     return Reconciliation(
@@ -106,13 +109,29 @@ def judge(
     engine: Engine, contract: Contract, checks: list[Check], rows: dict[str, int], as_of: datetime, *, max_breaks: int
 ) -> tuple[CheckResult, ...]:
     """Run checks over relations that are loaded already; `rows` counts them. The last step of `reconcile`."""
-    prepare(engine, contract, as_of)
+    prepare(engine, contract, as_of, checks)
     stand_in(engine, checks, frozenset(rows))
     return tuple(run_check(engine, check, rows, max_breaks=max_breaks) for check in checks)
+
+
+def _newest(engine: Engine, contract: Contract, rows: Mapping[str, int], at: datetime) -> datetime:
+    """The newest moment in the contract's relations; never later than the snapshot, which is all there is without."""
+    moments = [
+        f"SELECT max({column.name}) AS at_us FROM {relation}"  # noqa: S608 - names of ours
+        for relation in rows
+        if relation in contract.queries
+        for column in RELATIONS[relation]
+        if column.name.endswith("_us")
+    ]
+    if not moments:
+        return at
+    newest_us = engine.rows(f"SELECT max(at_us) AS at_us FROM ({' UNION ALL '.join(moments)}) AS moments")  # noqa: S608 - as above
+    (found,) = newest_us.column("at_us").to_pylist()
+    return at if found is None else min(at, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=found))
 
 
 def check_contract(dsn: str, contract: str) -> None:
     """Say early whether a database fulfils a contract, without reading its rows. Raises like `reconcile`."""
     agreed = load_contract(contract)
-    with reading(dsn) as (cursor, _):
-        compare_with_source(cursor, agreed)
+    with reading(dsn) as source:
+        compare_with_source(source.cursor, agreed)

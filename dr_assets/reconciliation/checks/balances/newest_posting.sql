@@ -1,9 +1,10 @@
 -- The account knows its newest posting: the same number, and the balance noted there. Catches a chain cut at its end.
--- reads: balances, postings
-WITH newest AS (
-    SELECT account_id, max(sequence) AS sequence, arg_max(balance_after_minor, sequence) AS balance_after_minor,
-           arg_max(transfer_id, sequence) AS transfer_id
-    FROM postings GROUP BY account_id
+-- reads: balances, postings, accounts
+WITH numbers AS (
+    SELECT account_id, max(sequence) AS sequence FROM postings GROUP BY account_id
+), newest AS (
+    SELECT p.account_id, p.sequence, p.balance_after_minor, p.transfer_id
+    FROM postings p SEMI JOIN numbers n ON p.account_id = n.account_id AND p.sequence = n.sequence
 )
 SELECT CASE WHEN coalesce(n.sequence, 0) <> b.last_sequence THEN 'newest_posting_missing'
             ELSE 'balance_differs_from_newest_posting' END AS reason,

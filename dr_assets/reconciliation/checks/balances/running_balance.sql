@@ -4,5 +4,5 @@ SELECT 'running_balance_differs' AS reason, account_id AS account, transfer_id A
        balance_after_minor::HUGEINT - (coalesce(previous_balance_minor, 0)::HUGEINT + amount_minor) AS amount_minor,
        'posting ' || sequence || ' notes ' || balance_after_minor AS detail
 FROM posting_steps
-WHERE sequence = previous_sequence + 1
+WHERE follows
   AND balance_after_minor::HUGEINT <> coalesce(previous_balance_minor, 0)::HUGEINT + amount_minor

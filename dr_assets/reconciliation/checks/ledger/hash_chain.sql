@@ -4,6 +4,4 @@
 -- needs: chain
 SELECT 'hash_differs' AS reason, account_id AS account, transfer_id AS transfer, currency, amount_minor,
        'posting ' || sequence AS detail
-FROM posting_steps
-WHERE sequence = previous_sequence + 1
-  AND hash IS DISTINCT FROM unhex(sha256(coalesce(previous_hash, ''::BLOB) || encode(chain_text)))
+FROM posting_steps WHERE follows AND hash_differs

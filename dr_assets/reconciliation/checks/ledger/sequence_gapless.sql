@@ -3,4 +3,4 @@
 SELECT CASE WHEN sequence = previous_sequence THEN 'sequence_repeated' ELSE 'sequence_gap' END AS reason,
        account_id AS account, transfer_id AS transfer, currency, amount_minor,
        'number ' || sequence || ' after ' || previous_sequence AS detail
-FROM posting_steps WHERE sequence <> previous_sequence + 1
+FROM posting_steps WHERE NOT follows

@@ -1,0 +1,125 @@
+"""Spark: for a ledger that outgrows one machine. It needs the extra `spark` and a Java runtime, and only when used.
+
+What belongs here: the port over a Spark session. What stays out: the statements, and the cluster: whoever has one opens
+the session against it and names a `workdir` that its executors can read.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.engine.dialect import to_spark
+from dr_assets.reconciliation.externals import Source, paths_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class Spark:
+    """The port over one session. Streams become Parquet files in a folder first: Spark reads those in parallel."""
+
+    name: Final = "spark"
+
+    def __init__(self, session: "SparkSession", folder: Path) -> None:
+        self._session = session
+        self._folder = folder
+        self._kept: dict[str, Any] = {}
+
+    def load(self, relation: str, source: Source) -> int:
+        """A view over Parquet files."""
+        paths = paths_of(source)
+        if paths is None:
+            paths = [self._folder / f"{relation}.parquet"]
+            _write(source, paths[0])
+        frame = self._session.read.parquet(*(str(path) for path in paths))
+        frame.createOrReplaceTempView(relation)
+        return frame.count()
+
+    def define(self, view: str, sql: str) -> None:
+        """A view of this session."""
+        from pyspark.errors import PySparkException  # noqa: PLC0415 - an extra
+
+        try:
+            self._session.sql(to_spark(sql)).createOrReplaceTempView(view)
+        except PySparkException as error:
+            raise PolicyError(
+                "reconciliation.sql",
+                f"{view}: {str(error).splitlines()[0]}",
+                "write DuckDB SQL over the columns that the relations give",
+            ) from None
+
+    def keep(self, relation: str, sql: str) -> None:
+        """A frame that is computed once, by the first who reads it."""
+        if relation in self._kept:
+            self._kept.pop(relation).unpersist()
+        frame = self._session.sql(to_spark(sql)).persist()
+        frame.createOrReplaceTempView(relation)
+        self._kept[relation] = frame
+
+    def rows(self, sql: str) -> pa.Table:
+        """The rows, collected as Arrow."""
+        return self._session.sql(to_spark(sql)).toArrow()
+
+
+def _write(source: pa.RecordBatchReader | pa.Table, path: Path) -> None:
+    reader = source.to_reader() if isinstance(source, pa.Table) else source
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+@contextmanager
+def spark_engine(
+    workdir: Path | None,
+    *,
+    session: "SparkSession | None" = None,
+    memory: str = "1g",
+    threads: int = 2,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Spark]:
+    """An engine over a session of the caller's, or over one of its own in this machine that ends with it.
+
+    What is extracted lies in a folder under `workdir` meanwhile; `settings` are Spark's, for a session of its own.
+    Raises PolicyError (`reconciliation.spark`) where Spark isn't installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="reconcile-", dir=workdir) as folder:
+        if session is not None:
+            yield Spark(session, Path(folder))
+            return
+        own = _local_session(folder, memory, threads, settings or {})
+        try:
+            yield Spark(own, Path(folder))
+        finally:
+            own.stop()
+
+
+def _local_session(folder: str, memory: str, threads: int, further: Mapping[str, str]) -> "SparkSession":
+    try:
+        from pyspark.sql import SparkSession  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise PolicyError(
+            "reconciliation.spark", "Spark is not installed", "install the extra: dr_assets[spark], and a Java runtime"
+        ) from None
+    settings: dict[str, str] = {
+        "spark.driver.memory": memory,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": folder,
+        "spark.sql.warehouse.dir": f"{folder}/warehouse",
+        "spark.sql.shuffle.partitions": str(threads),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",  # an overflow is an error, as in DuckDB
+        **further,
+    }
+    builder = SparkSession.builder.master(f"local[{threads}]").appName("dr_assets reconciliation")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
