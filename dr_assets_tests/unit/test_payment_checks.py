@@ -113,7 +113,10 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str, int]]]] = {
     ),
     "batch": (
         lambda w: (
-            w.payment("X", 900).line("X", 900, batch="8").line("bank-8", -890, "batch", batch="8").bank_line("bank-8", 890)
+            w.payment("X", 900)
+            .line("X", 900, batch="8")
+            .line("bank-8", -890, "batch", batch="8")
+            .bank_line("bank-8", 890)
         ),
         [("batch_sum_differs", "bank-8", -10)],
     ),
@@ -123,26 +126,34 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str, int]]]] = {
     ),
     "batch twice at the bank": (
         lambda w: (
-            w.payment("X", 900).line("X", 900, batch="8").line("bank-8", -900, "batch", batch="8")
-            .bank_line("bank-8", 900).bank_line("bank-8", 900)
+            w.payment("X", 900)
+            .line("X", 900, batch="8")
+            .line("bank-8", -900, "batch", batch="8")
+            .bank_line("bank-8", 900)
+            .bank_line("bank-8", 900)
         ),
         [("bank_paid_twice", "bank-8", 900)],
     ),
     "bank pays another amount": (
         lambda w: (
-            w.payment("X", 900).line("X", 900, batch="8").line("bank-8", -900, "batch", batch="8").bank_line("bank-8", 899)
+            w.payment("X", 900)
+            .line("X", 900, batch="8")
+            .line("bank-8", -900, "batch", batch="8")
+            .bank_line("bank-8", 899)
         ),
         [("bank_amount_differs", "bank-8", -1)],
     ),
     "bank pays another currency": (
         lambda w: (
-            w.payment("X", 900).line("X", 900, batch="8").line("bank-8", -900, "batch", batch="8")
+            w.payment("X", 900)
+            .line("X", 900, batch="8")
+            .line("bank-8", -900, "batch", batch="8")
             .bank_line("bank-8", 900, currency="USD")
         ),
         [("bank_currency_differs", "bank-8", 900)],
     ),
     "money from nobody": (lambda w: w.bank_line("gift", 4), [("bank_line_unknown", "gift", 4)]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
