@@ -108,14 +108,16 @@ def restore(
     moment = parse_moment(as_of) if as_of else None
     bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
     eraser = topic_eraser(estate, declared, opened, os.environ, bringing)
-    source = export_source(opened, dataset, cut, as_of=moment, all_stored=all_stored, eraser=eraser)
+    path = state or Path(f"dr-assets-restore-{dataset}.json")
+    begun = None if plan_only else RestoreState.load(path)
+    source = export_source(
+        opened, dataset, cut, as_of=moment, all_stored=all_stored, eraser=eraser, pinned=begun.pinned if begun else None
+    )
     options = Options(
         mapping=_mapping(topic, prefix), prefix=prefix, wish=method, append=append,
         limits=Limits(pad_limit, hole_limit), replication=replication,
         groups=() if no_groups else tuple(group) if group else None, held=hold,
     )  # fmt: skip
-    path = state or Path(f"dr-assets-restore-{dataset}.json")
-    begun = None if plan_only else RestoreState.load(path)
     with _target(declared, into, plaintext=plaintext) as cluster:
         plan = plan_restore(
             source, cluster, options, ends=begun.ends if begun else source.ends, ours=begun.behind if begun else None

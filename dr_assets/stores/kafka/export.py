@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import takewhile
 
 from dr_assets.estate.errors import VaultError
@@ -20,6 +20,7 @@ from dr_assets.stores.kafka.capture_facts import TIMELINE, latest_anchor
 from dr_assets.stores.kafka.catalogue import catalogued, require_same
 from dr_assets.stores.kafka.expired import begin_on_record
 from dr_assets.stores.kafka.pack import OpenedPack, open_pack
+from dr_assets.stores.kafka.restore_source import Pinned
 from dr_assets.stores.kafka.surveyed import Surveyed, SurveyedTopic, surveyed
 from dr_assets.vault.chain import resolve
 from dr_assets.vault.format.canonical import Json
@@ -30,6 +31,7 @@ from dr_assets.vault.vault import StoredObject, Vault
 
 Where = tuple[str, int]  # a topic's id and a partition of it
 _AHEAD = 3
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class Export:
         self.as_of = as_of
         self.surveyed = seen
         self.packs = len(objects)
+        self.end = max((obj.key.last for obj in objects.values()), default=0)
         self.recovery_point_at: datetime | None = None
         self.cluster_id = ""
         gathered = _Gathered()
@@ -358,15 +361,18 @@ def _each(batches: memoryview) -> Iterator[memoryview]:
 
 
 def open_export(
-    vault: Vault, dataset: str, *, as_of: datetime | None = None, system_id: str | None = None, catalogues: bool = True
-) -> Export:
+    vault: Vault, dataset: str, *, as_of: datetime | None = None, system_id: str | None = None,
+    catalogues: bool = True, pinned: Pinned | None = None,
+) -> Export:  # fmt: skip
     """What is stored of a dataset, of its newest cluster unless `system_id` names another one.
 
     `as_of` (the capture's clock) leaves out packs that were cut later and what was surveyed later: so a restore to the
     recovery point of another dataset asks for that moment, and cuts records by `positions_at`. What packs hold is told
-    by their `catalogues`, and by those packs that none of them has. Raises VaultError, among them
-    `kafka.nothing_stored` and `kafka.hole`.
+    by their `catalogues`, and by those packs that none of them has. `pinned` is what an earlier call was made of: the
+    same again, whatever was stored since. Raises VaultError, among them `kafka.nothing_stored` and `kafka.hole`.
     """
+    if pinned is not None:
+        system_id = pinned.system_id
     if system_id is None:
         anchor = latest_anchor(vault, dataset)
         system_id = None if anchor is None else anchor.system_id
@@ -383,14 +389,20 @@ def open_export(
     if chain.end < begin:  # what lies before is what an expiry has not removed, or could not
         chain = resolve(objects, known.link, begin, strict=True)
     _refuse_holes(vault, dataset, system_id, chain.end)
-    early = takewhile(lambda obj: as_of is None or known.link(obj).end_at <= as_of, chain.segments)
+    segments = [obj for obj in chain.segments if pinned is None or obj.key.last <= pinned.packs]
+    early = takewhile(lambda obj: as_of is None or known.link(obj).end_at <= as_of, segments)
     chosen = {obj.key.first: obj for obj in early}
     if not chosen:
         raise VaultError(
             "kafka.nothing_stored", f"{dataset}: nothing was stored as early as that", "choose a later moment"
         )
-    seen = surveyed(vault, dataset, at=as_of)
+    seen = surveyed(vault, dataset, at=as_of if pinned is None else _behind(pinned.surveyed_at))
     return Export(vault, dataset, system_id, chosen, known.rows(list(chosen.values())), seen, as_of)
+
+
+def _behind(at: datetime | None) -> datetime | None:
+    """So that what was seen at this moment is within."""
+    return None if at is None else at + _MICROSECOND
 
 
 def _refuse_holes(vault: Vault, dataset: str, system_id: str, end: int) -> None:

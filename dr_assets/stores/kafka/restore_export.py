@@ -15,7 +15,7 @@ from typing import Final
 from dr_assets.stores.kafka.erase import TopicEraser
 from dr_assets.stores.kafka.export import Export, ExportPartition, ExportTopic, open_export
 from dr_assets.stores.kafka.restore_plan import Cut
-from dr_assets.stores.kafka.restore_source import Commit, SourceGap, SourcePartition, SourceTopic, Where
+from dr_assets.stores.kafka.restore_source import Commit, Pinned, SourceGap, SourcePartition, SourceTopic, Where
 from dr_assets.stores.kafka.surveyed import surveyed
 from dr_assets.vault.format.canonical import Json
 from dr_assets.vault.vault import Vault
@@ -49,6 +49,11 @@ class ExportSource:
         return self.export.dataset
 
     @property
+    def pinned(self) -> Pinned:
+        """What of the vault it is made of."""
+        return Pinned(self.export.system_id, self.export.end, self.export.surveyed.at)
+
+    @property
     def cluster_id(self) -> str:
         """The source cluster's own id."""
         return self.export.cluster_id
@@ -69,15 +74,19 @@ def export_source(
     as_of: datetime | None = None,
     all_stored: bool = False,
     eraser: TopicEraser | None = None,
+    pinned: Pinned | None = None,
 ) -> ExportSource:
     """What a restore of `dataset` reads, and where it ends.
 
     With a cut at a time, groups, settings and access rules are those of that time. `as_of` is how the vault was then;
     `all_stored` begins with the first offset that is stored, not the source's own. `eraser` takes out what erased
-    people's records say (erase.py). Raises VaultError.
+    people's records say (erase.py). `pinned` is of a restore that goes on (RestoreState). Raises VaultError.
     """
     cut = cut or Cut()
-    export = open_export(vault, dataset, as_of=as_of) if cut.at is None else _opened_for(vault, dataset, cut.at, as_of)
+    if cut.at is None or pinned is not None:
+        export = open_export(vault, dataset, as_of=as_of, pinned=pinned)
+    else:
+        export = _opened_for(vault, dataset, cut.at, as_of)
     seen = export.surveyed if cut.at is None else surveyed(vault, dataset, at=cut.at)
     topics, notes = {}, _lacking(export, cut.at)
     for topic_id in export.topics:

@@ -96,6 +96,7 @@ class LiveSource:
     notes: tuple[str, ...] = ()
     as_of: datetime | None = None
     dataset: str = "live"
+    pinned: None = None
 
     @property
     def cluster_id(self) -> str:

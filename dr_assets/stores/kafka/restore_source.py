@@ -69,6 +69,18 @@ class SourceGap:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Which of what was stored an export is made of: packs up to this number of one cluster, surveys up to this time.
+
+    A restore that goes on after a kill reads the same ones, though the capture has stored more meanwhile.
+    """
+
+    system_id: str
+    packs: int
+    surveyed_at: datetime | None
+
+
 class RestoreSource(Protocol):
     """An export as of one moment. Topics by name; group positions by group and (topic name, partition)."""
 
@@ -83,6 +95,10 @@ class RestoreSource(Protocol):
     @property
     def as_of(self) -> datetime | None:
         """The moment; None: the newest that is stored."""
+
+    @property
+    def pinned(self) -> Pinned | None:
+        """What it is made of, so that the same can be read again; None for a cluster, which doesn't keep its past."""
 
     @property
     def topics(self) -> Mapping[str, SourceTopic]:

@@ -11,16 +11,21 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.stores.kafka.restore_plan import RestorePlan
+from dr_assets.stores.kafka.restore_source import Pinned
 
 
 @dataclass(slots=True)
 class RestoreState:
-    """A restore that is begun. `behind` is where the target's partitions ended before, `ids` its topics' ids."""
+    """A restore that is begun. `behind` is where the target's partitions ended before, `ids` its topics' ids.
+
+    `pinned` is what of the vault it was begun with: the source may go on being captured, and its retention go on.
+    """
 
     path: Path
     fingerprint: str
@@ -28,6 +33,7 @@ class RestoreState:
     behind: dict[str, dict[int, int]]
     ids: dict[str, str] = field(default_factory=dict)
     phase: str = "begun"
+    pinned: Pinned | None = None
 
     @classmethod
     def of(cls, path: Path, plan: RestorePlan) -> Self:
@@ -37,7 +43,7 @@ class RestoreState:
             topic.target: {each.partition: each.behind for each in topic.partitions if each.behind}
             for topic in plan.topics
         }
-        return cls(path, plan.fingerprint, ends, behind)
+        return cls(path, plan.fingerprint, ends, behind, pinned=plan.source.pinned)
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
@@ -51,6 +57,7 @@ class RestoreState:
                 {topic: {int(at): end for at, end in ends.items()} for topic, ends in said["behind"].items()},
                 dict(said["ids"]),
                 said["phase"],
+                _pinned(said.get("export")),
             )
         except FileNotFoundError:
             return None
@@ -63,13 +70,16 @@ class RestoreState:
 
     def save(self) -> None:
         """Write it, whole or not at all."""
-        said = {
+        said: dict[str, Any] = {
             "fingerprint": self.fingerprint,
             "ends": [[topic, partition, end] for (topic, partition), end in sorted(self.ends.items())],
             "behind": {topic: {str(at): end for at, end in ends.items()} for topic, ends in self.behind.items()},
             "ids": self.ids,
             "phase": self.phase,
         }
+        if self.pinned is not None:
+            at = self.pinned.surveyed_at
+            said["export"] = [self.pinned.system_id, self.pinned.packs, None if at is None else at.isoformat()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         with os.fdopen(handle, "w") as file:
@@ -106,3 +116,11 @@ class RestoreState:
                     f"topic {name} was deleted and made again since this restore began",
                     "begin anew: delete the topic and the state file",
                 )
+
+
+def _pinned(said: Any) -> Pinned | None:
+    """None in files of before this was kept."""
+    if said is None:
+        return None
+    system_id, packs, at = said
+    return Pinned(str(system_id), int(packs), None if at is None else datetime.fromisoformat(at))

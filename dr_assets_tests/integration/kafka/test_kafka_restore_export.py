@@ -24,6 +24,7 @@ from dr_assets.stores.kafka.restore_export import export_source
 from dr_assets.stores.kafka.restore_plan import Cut, Options, plan_restore
 from dr_assets.stores.kafka.restore_rules import rules_for
 from dr_assets.stores.kafka.restore_source import Commit
+from dr_assets.stores.kafka.restore_state import RestoreState
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.storage.memory import MemoryStore
 
@@ -201,3 +202,47 @@ def test_access_rules_follow_a_topic_to_its_new_name() -> None:
     others = [rule | {"resource_name": "wins"}, rule | {"pattern_type": 4, "resource_name": "be"}]
     found = rules_for([rule, *others, rule | {"resource_type": 3, "resource_name": "g"}], {"bets": "new"})
     assert [(each.resource_type, each.resource_name) for each in found] == [(2, "new"), (2, "be"), (3, "g")]
+
+
+def test_a_restore_goes_on_though_the_source_lived_on(rig: Any, captured: Any) -> None:
+    """Begun, then ended; meanwhile records came, the log's head went, a compacted topic grew, and all was captured.
+
+    The same restore goes on to the end it had: what the state file pins is read again, the newest would be another.
+    """
+    plain, compacted = rig.make("plain", 2), rig.compacted()
+    producer = rig.producer()
+    for number in range(400):
+        producer.produce(plain, b"%d" % number, partition=number % 2)
+    producer.flush()
+    state = rig.folder / "state.json"
+    source = export_source(captured(plain, compacted), "events")
+
+    class EndedError(Exception):
+        """Stands for a kill: nothing after the records is done."""
+
+    def end(_: Any) -> None:
+        raise EndedError
+
+    with rig.cluster() as cluster:
+        plan = plan_restore(source, cluster, Options(), ends=source.ends)
+        with pytest.raises(EndedError):
+            restore(plan, cluster, state, check=end)
+        for number in range(400):
+            producer.produce(plain, b"later %d" % number, partition=number % 2)
+            producer.produce(compacted, b"later", b"%d" % (number % 7))
+        producer.flush()
+        rig.behead(plain, {0: 150})
+        vault = captured(plain, compacted)
+        begun = RestoreState.load(state)
+        assert begun is not None
+
+        def planned(now: Any) -> Any:
+            return plan_restore(now, cluster, Options(), ends=begun.ends, ours=begun.behind)
+
+        with pytest.raises(PolicyError, match="another restore"):
+            restore(planned(export_source(vault, "events")), cluster, state)
+        again = export_source(vault, "events", pinned=begun.pinned)
+        restored = restore(planned(again), cluster, state)
+        assert compare(again, cluster, restored.plan.names, ends=begun.ends, maps=restored.maps).is_equal
+    assert [row[4] for row in rig.read(rig.target, plain)].count(b"later 0") == 0
+    assert len(rig.read(rig.target, plain)) == 400
