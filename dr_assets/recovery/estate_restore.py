@@ -129,7 +129,7 @@ class EstateRestore:
         return [_told(name, one.plan) for name, one in self._restorers.items() if self._outcomes[name].state != "whole"]
 
     def run(self, told: Callable[[Outcome], None] = lambda _: None) -> EstateRestored:
-        """Restore what isn't whole yet: kinds beside each other, datasets of one kind in turn. Then the orphans.
+        """Restore what isn't whole yet: kinds beside each other, datasets of one kind in turn. Then the orphans, anew.
 
         Raises nothing for a dataset that can't be restored: its outcome says so. `told` hears of each change.
         """
@@ -149,7 +149,9 @@ class EstateRestore:
 
     def _lane(self, names: Iterable[str], told: Callable[[Outcome], None]) -> None:
         for name in names:
-            if self._outcomes[name].state != "whole":
+            if self._outcomes[name].state == "whole":
+                self._restorers[name].look_again()
+            else:
                 self._restore(name, told)
 
     def _restore(self, name: str, told: Callable[[Outcome], None]) -> None:
@@ -194,7 +196,9 @@ class EstateRestore:
         for name, one in self._outcomes.items():
             relations |= _laid_aside(self._ground.side(name), one.kind)
         found = find_orphans(relations)
-        pc.write_csv(found.rows, str(self._ground.targets.into / ORPHANS))
+        path = self._ground.targets.into / ORPHANS
+        path.touch(mode=0o600)
+        pc.write_csv(found.rows, str(path))
         return found
 
     def _notes(self) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -122,7 +122,7 @@ def find_orphans(relations: Mapping[str, Relation]) -> Orphans:
                 continue
             database.execute(f"CREATE TABLE {name} AS SELECT * FROM ({kind.query}) AS q (reference, place, at_us)")  # noqa: S608 - our own text
             counts[name] = _number(database, f"SELECT count(*) FROM {name}")  # noqa: S608 - as above
-            rows: pa.Table = database.execute(
+            rows: pa.Table = database.sql(
                 f"SELECT '{name}', reference::VARCHAR, place::VARCHAR, at_us::BIGINT FROM {name} "  # noqa: S608 - as above
                 f"ORDER BY at_us, reference, place LIMIT {_LISTED}"
             ).to_arrow_table()
@@ -149,8 +149,3 @@ def _database(relations: Mapping[str, Relation]) -> Iterator[duckdb.DuckDBPyConn
             else:
                 database.register(name, relation)
         yield database
-
-
-def listed(orphans: Orphans) -> Iterator[dict[str, Any]]:
-    """One row at a time, for people."""
-    yield from orphans.rows.to_pylist()

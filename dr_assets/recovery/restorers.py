@@ -4,6 +4,7 @@ What belongs here: bringing plan, target, erasures and the look at the result to
 datasets, what becomes of a failure, the record (estate_restore.py).
 """
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from dr_assets.estate.model import BucketDataset, Dataset, DatasetKind, Estate, 
 from dr_assets.proving.erasures import Bringing, erasures_for, topic_eraser
 from dr_assets.reconciliation.run import reconcile
 from dr_assets.reconciliation.streams.gather import gather_cluster
+from dr_assets.reconciliation.streams.rules import StreamRules
 from dr_assets.recovery.sides import documents_relation, ledger_relations
 from dr_assets.stores.bucket.plan import Wanted
 from dr_assets.stores.bucket.plan import plan_restore as plan_bucket
@@ -109,6 +111,9 @@ class Restorer(ABC):
     def restore(self) -> dict[str, Any]:
         """Do it; what is measured of it, without any person's data."""
 
+    def look_again(self) -> None:  # noqa: B027 - only topics are changed by others before traffic comes
+        """Of a dataset that is whole: lay aside anew what orphans are told by, where others may have changed it."""
+
     def _planned(self, into: str, what: str, fetch_bytes: int, notes: tuple[str, ...]) -> DatasetPlan:
         tested = latest_fact(self._vault, self._dataset.name, "restore_test")
         took = (
@@ -189,9 +194,7 @@ class TopicsRestorer(Restorer):
                 found.append(_compared(source, cluster, plan, done))
 
             restored = restore_topics(plan, cluster, self._state, check=check)
-            gathered = gather_cluster(cluster, self._state.parent, topics=sorted(plan.names.values()))
-            for relation in ("partitions", "group_offsets"):
-                pq.write_table(getattr(gathered, relation), self._state.parent / f"{relation}.parquet")
+            self._lay_aside(cluster, sorted(plan.names.values()))
         eraser = source.eraser
         return {
             "cluster": self._into,
@@ -205,6 +208,23 @@ class TopicsRestorer(Restorer):
             "notes": list(restored.notes),
         }
 
+    def look_again(self) -> None:
+        """The outbox may have been replayed since."""
+        with self._cluster() as cluster:
+            self._lay_aside(cluster, sorted(self._source().topics))
+
+    def _lay_aside(self, cluster: Cluster, topics: list[str]) -> None:
+        folder = self._state.parent
+        gathered = gather_cluster(cluster, folder, self._rules(), topics=topics)
+        for relation in ("partitions", "group_offsets"):
+            pq.write_table(getattr(gathered, relation), folder / f"{relation}.parquet")
+
+    def _rules(self) -> StreamRules:
+        """Where the databases that publish into these topics say that a record's idempotency key is."""
+        said = [one.reconcile for one in self._ground.estate.postgres().values() if one.reconcile is not None]
+        headers = [one.idempotency_header for one in said if one.topics == self._dataset.name]
+        return StreamRules(header=headers[0]) if headers and headers[0] else StreamRules()
+
     @property
     def _into(self) -> str:
         return self._ground.targets.topics[self._dataset.name]
@@ -216,7 +236,9 @@ class TopicsRestorer(Restorer):
     def _source(self) -> ExportSource:
         ground = self._ground
         eraser = topic_eraser(ground.estate, self._dataset, self._vault, ground.env, ground.bringing)
-        return export_source(self._vault, self._dataset.name, Cut(at=self._at), eraser=eraser)
+        begun = RestoreState.load(self._state)
+        pinned = begun.pinned if begun else None
+        return export_source(self._vault, self._dataset.name, Cut(at=self._at), eraser=eraser, pinned=pinned)
 
     def _plan(self, source: ExportSource, cluster: Cluster) -> TopicsPlan:
         begun = RestoreState.load(self._state)
@@ -243,22 +265,26 @@ class BucketRestorer(Restorer):
 
     def plan(self) -> DatasetPlan:
         """As the bucket's own planning; looks whether the target is empty."""
-        site, place = self._site(), self._place
-        plan = plan_bucket(site, self._wanted, self._erasures(), target=self._told_by)
-        with plan.picked:
-            begun = plan.picked.meta("begun") == plan.identity
+        place, own = self._place, self._ground.side(self._dataset.name)
+        with tempfile.TemporaryDirectory(prefix="plan-") as elsewhere:
+            # What is chosen lies on disk: beside the others once a restore is begun, nowhere for a plan alone.
+            site = self._site(own if own.is_dir() else Path(elsewhere))
+            plan = plan_bucket(site, self._wanted, self._erasures(), target=self._told_by)
+            with plan.picked:
+                begun = plan.picked.meta("begun") == plan.identity
+                tally = plan.picked_tally
         BucketTarget(place, Throttle(None)).require_ready("", all_versions=False, overwrite=begun)
-        tally = plan.picked_tally
         what = f"{tally.versions} documents, {tally.size_bytes / 1e6:.1f} MB"
         return self._planned(place.bucket, what, plan.fetch_bytes, plan.notes)
 
     def restore(self) -> dict[str, Any]:
         """Restored and counted by a listing of the target; what orphans are told by is laid aside."""
-        site, place = self._site(), self._place
+        place, beside = self._place, self._ground.side(self._dataset.name)
+        beside.mkdir(mode=0o700, parents=True, exist_ok=True)
+        site = self._site(beside)
         plan = plan_bucket(site, self._wanted, self._erasures(), target=self._told_by)
         with plan.picked:
             done = restore_bucket(plan, site, place, erasures_now=self._erasures)
-        beside = self._ground.side(self._dataset.name)
         documents_relation(place, self._dataset, beside)
         return {
             "bucket": place.bucket,
@@ -283,10 +309,8 @@ class BucketRestorer(Restorer):
     def _wanted(self) -> Wanted:
         return Wanted(to=self._at)
 
-    def _site(self) -> Site:
+    def _site(self, folder: Path) -> Site:
         ground = self._ground
-        folder = ground.side(self._dataset.name)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return open_site(ground.estate, self._dataset, self._vault, ground.env, folder, signing=False)
 
     def _erasures(self) -> Any:

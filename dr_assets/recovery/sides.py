@@ -26,12 +26,12 @@ def ledger_relations(dsn: str, contract: str, folder: Path) -> dict[str, Path]:
     """Those of LEDGER_SIDE that the contract has, each a file in `folder`. Raises SourceError, PolicyError."""
     queries = load_contract(contract).queries
     found: dict[str, Path] = {}
-    with reading(dsn) as (cursor, _):
+    with reading(dsn) as read:
         for relation in LEDGER_SIDE:
             if relation not in queries:
                 continue
-            cursor.execute(queries[relation])
-            found[relation] = _written(folder / f"{relation}.parquet", cursor.fetch_record_batch())
+            read.cursor.execute(queries[relation])
+            found[relation] = _written(folder / f"{relation}.parquet", read.cursor.fetch_record_batch())
     return found
 
 
