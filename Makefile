@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-crash bench-crash-kafka bench-outage bench-postgres bench-day bench-vault bench-bucket adversary damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-drift bench-clone bench-crash bench-crash-kafka bench-outage bench-postgres bench-day bench-vault bench-bucket bench-prove adversary damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,15 @@ bench-vault: $(STAMP) ## 2 GB verified, a million leaves appended and proven: MB
 
 bench-bucket: $(STAMP) ## 100,000 documents copied through two kills and restored; a million listed: objects/s, MB/s, memory
 	@$(BIN)/python -m benchmarks.bucket
+
+bench-prove: $(STAMP) ## the prover beside a capture under 500 transfers a second: replayed and reconciled lag, cost
+	@$(BIN)/python -m benchmarks.prover
+
+bench-drift: $(STAMP) ## 90 simulated days of backups' statistics: false ambers, and how soon planted damage is named
+	@$(BIN)/python -m benchmarks.drift
+
+bench-clone: $(STAMP) ## copies of a 2 GB ledger at random moments of a day: seconds until they answer
+	@$(BIN)/python -m benchmarks.clone --prover
 
 bench-kafka: $(STAMP) ## 1M records of 300 B on Apache Kafka: export, live capture, restore, pads: MB/s, CPU, lag
 	@$(BIN)/python -m benchmarks.kafka
