@@ -17,6 +17,7 @@ from dr_assets.proving.attempt import DUE, Outcome, fresh_workdir, on_record
 from dr_assets.proving.erasures import record_replayed
 from dr_assets.proving.record import plain
 from dr_assets.reconciliation.run import Reconciliation, reconcile
+from dr_assets.reconciliation.sealed import seal_breaks
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
@@ -122,8 +123,14 @@ def _record(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -
     }
     if result.books is not None:
         outcome = "passed" if result.books.ok else "failed"
-        reason = "the money adds up" if result.books.ok else f"{result.books.breaks_total} breaks"
-        books = {**result.books.summary(), "outcome": outcome, "reason": reason, "target": result.target}
+        sealed = seal_breaks(vault, dataset.name, result.books)
+        books = {
+            **result.books.summary(),
+            "outcome": outcome,
+            "reason": result.books.verdict(),
+            "target": result.target,
+            "breaks_file": sealed.said() if sealed else None,
+        }
         record_fact(vault, dataset.name, "reconciliation", plain(books))
         test["breaks_total"] = result.books.breaks_total
     record_fact(vault, dataset.name, "restore_test", plain(test))
@@ -169,7 +176,7 @@ def _judge(result: RestoreTestResult) -> None:
     result.details["phases_s"]["reconcile"] = books.duration_s
     if not books.ok:
         result.outcome = "failed"
-        result.reason = f"restored, but the money does not add up: {books.breaks_total} breaks"
+        result.reason = f"restored, but the money does not add up: {books.verdict()}"
     elif result.ahead_s > SKEW_MAX_S:
         result.outcome = "failed"
         result.reason = (
@@ -177,4 +184,4 @@ def _judge(result: RestoreTestResult) -> None:
             "host disagree, so nobody knows how old the recovered data is"
         )
     else:
-        result.outcome, result.reason = "passed", "restored, verified, and the money adds up"
+        result.outcome, result.reason = "passed", f"restored, verified, and {books.verdict()}"

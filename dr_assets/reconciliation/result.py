@@ -77,6 +77,17 @@ class Reconciliation:
         """`none`, `amber` for breaks that are all within what the rules call a suspicion, or `critical`."""
         return "critical" if not self.ok else "amber" if self.breaks_total else "none"
 
+    def verdict(self) -> str:
+        """One line: whether the money adds up, and what was found all the same."""
+        if self.ok:
+            shown = f", with {self.breaks_total} amber breaks" if self.breaks_total else ""
+            return f"the money adds up{shown}"
+        if not self.red_total:
+            return "there is not a single posting"
+        aged = f", {self.aged_total} of all aged" if self.aged_total else ""
+        amber = self.breaks_total - self.red_total
+        return f"{self.red_total} breaks{f' and {amber} amber ones' if amber else ''}{aged}"
+
     @property
     def breaks(self) -> pa.Table:
         """The breaks of all checks as one table (see checks.BREAKS)."""
