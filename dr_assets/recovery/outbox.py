@@ -35,17 +35,17 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN: Final = 3
 
+# What the topics hold, for as long as the outbox is loaded; the records themselves are read from a file that goes.
+_HELD: Final = "SELECT DISTINCT topic, idempotency_key FROM records WHERE idempotency_key IS NOT NULL"
 _MISSING: Final = """
-    WITH keys AS (
-        SELECT DISTINCT topic, idempotency_key FROM records WHERE idempotency_key IS NOT NULL
-    ), blanked AS (
+    WITH blanked AS (
         SELECT DISTINCT topic, message_key FROM records WHERE idempotency_key IS NULL AND payload_sha256 IS NULL
     )
     SELECT o.position, CAST(o.transfer_id AS VARCHAR) AS transfer, o.topic, g.partition, o.idempotency_key,
            o.message_key, sha256(o.payload) AS payload_sha256
     FROM outbox o JOIN goes g ON g.topic = o.topic AND g.by_key = coalesce(o.message_key, o.idempotency_key)
     JOIN partitions p ON p.topic = o.topic AND p.partition = g.partition
-    ANTI JOIN keys k ON k.topic = o.topic AND k.idempotency_key = o.idempotency_key
+    ANTI JOIN held k ON k.topic = o.topic AND k.idempotency_key = o.idempotency_key
     LEFT JOIN blanked b ON b.topic = o.topic AND b.message_key = o.message_key
     WHERE NOT o.published OR (o.created_us >= p.complete_from_us AND b.topic IS NULL)
     ORDER BY o.position, o.idempotency_key
@@ -76,15 +76,15 @@ def loaded_outbox(dsn: str, contract: str, workdir: Path | None = None) -> Itera
             "outbox.no_relation", f"contract {contract} gives no outbox", "add the relation to its contract.yaml"
         )
     with duckdb_engine(workdir, "512MB", 2) as engine:
-        with reading(dsn) as (cursor, snapshot):
-            compare_with_source(cursor, agreed)
-            cursor.execute(query)
-            arriving = cursor.fetch_record_batch()
+        with reading(dsn) as source:
+            compare_with_source(source.cursor, agreed)
+            source.cursor.execute(query)
+            arriving = source.cursor.fetch_record_batch()
             columns = frozenset(arriving.schema.names)
             rows = engine.load("outbox", arriving)
         _require_unique(engine)
         topics = engine.rows("SELECT DISTINCT topic FROM outbox ORDER BY topic")["topic"].to_pylist()
-        yield Events(engine, snapshot, rows, columns, tuple(topics))
+        yield Events(engine, source.snapshot, rows, columns, tuple(topics))
 
 
 def _require_unique(engine: DuckDb) -> None:
@@ -168,7 +168,10 @@ def missing_events(
     since: datetime | None,
     workdir: Path | None = None,
 ) -> Missing:
-    """Read the topics and compare; once for each loaded outbox. Raises as `plan_outbox`."""
+    """Read the topics and compare; once for each loaded outbox, which has a relation `held` then.
+
+    Raises as `plan_outbox`.
+    """
     source = cluster_source(cluster, _topics_there(cluster, events.topics)) if events.topics else _no_source(cluster)
     require_decided(source)
     begins, complete = _begins(cluster, source, _oldest(events.engine, since))
@@ -178,6 +181,7 @@ def missing_events(
         held = gather(source, Path(folder), rules, ranges=ranges, complete_from_us=complete)
         events.engine.load("records", held.records)
         events.engine.load("partitions", held.partitions)
+        events.engine.keep("held", _HELD)
         _load_destinations(events.engine, source, partitioner)
         _require_partitioner(events.engine, partitioner)
         missing = events.engine.rows(_MISSING)

@@ -22,8 +22,8 @@ from dr_assets.stores.postgres.dsn import describe_dsn, masked
 SECTION: Final = "outbox_mark"
 _BATCH: Final = 1000
 _PRESENT: Final = """
-    SELECT DISTINCT CAST(o.transfer_id AS VARCHAR) AS transfer, o.position
-    FROM outbox o JOIN records r ON r.topic = o.topic AND r.idempotency_key = o.idempotency_key
+    SELECT CAST(o.transfer_id AS VARCHAR) AS transfer
+    FROM outbox o JOIN held h ON h.topic = o.topic AND h.idempotency_key = o.idempotency_key
     WHERE NOT o.published ORDER BY o.position, transfer
 """
 
