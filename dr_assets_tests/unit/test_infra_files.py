@@ -17,6 +17,7 @@ from dr_assets.stores.postgres.capture_loop import CaptureOptions
 INFRA = Path(__file__).parents[2] / "infra"
 UNITS = (
     "dr-assets-capture@.service",
+    "dr-assets-prove@.service",
     "dr-assets-replicate@.service",
     "dr-assets-roll-up@.service",
     "dr-assets-sync-guard@.service",

@@ -1,0 +1,282 @@
+"""`python -m benchmarks.prover`: a prover beside a capture under load: how old what it has proven is, and who pays.
+
+What belongs here: the casino's traffic at a given rate, the capture, the prover, each a process of its own; looking at
+all of them twice a second; rows. What stays out: the prover's insides, clones (clone.py).
+
+In the time that is looked at, a prover does everything it does in a day: it follows, reconciles, makes a deep pass and
+begins anew from the base backup.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.kafka.__main__ import write
+from benchmarks.postgres.rows import Floor, Row, row
+from dr_assets.estate.prove import Prove
+from dr_assets.proving.attempt import WORK_DIR_ENV
+from dr_assets.proving.prover.ground import ground_of
+from dr_assets.proving.prover.points import Proven
+from dr_assets.proving.prover.prover import Prover
+from dr_assets.stores.postgres.host import keep_freed_memory
+from dr_assets.stores.postgres.snapshot import take_snapshot
+from dr_assets.vault.connect import open_vault
+from scripts.crash.kinds import Kind
+from scripts.crash.processes import CaptureProcess, acknowledged_bytes, traffic
+from scripts.crash.scene import DATASET, Scene, one_region, open_scene, wait_until
+
+_RESULTS: Final = Path(__file__).parent / "results" / "prover.json"
+_STATUS_ENV: Final = "DR_BENCH_PROVER_STATUS"
+_RECONCILE_ENV: Final = "DR_BENCH_PROVER_RECONCILE_S"
+_RESTART_ENV: Final = "DR_BENCH_PROVER_RESTART_S"
+_LOOK_S: Final = 0.5
+_NICE: Final = 10
+_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at everything: ages and lags in seconds, None where nothing is known yet."""
+
+    replayed_s: float | None
+    commit_s: float | None
+    reconciled_s: float | None
+    capture_s: float
+    behind_s: float
+
+
+def main() -> int:
+    """Parse, run, write; 1 when a floor was missed."""
+    options = _parser().parse_args()
+    if options.child:
+        return _child()
+    begin_s = time.monotonic()
+
+    def tell(line: str) -> None:
+        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
+        sys.stdout.flush()
+
+    with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        rows = _measured(Path(folder), options, tell)
+    for each in rows:
+        tell(f"{each.what}: {each.ours:g} {each.unit} {each.floor or ''} {each.verdict}")
+    write(options.output, rows)
+    missed = [each.what for each in rows if each.verdict == "missed"]
+    tell(f"{options.output}: " + (f"missed: {'; '.join(missed)}" if missed else "every floor held"))
+    return 1 if missed else 0
+
+
+def _measured(folder: Path, options: argparse.Namespace, tell: Callable[[str], None]) -> list[Row]:
+    kind = Kind("bench", "primary", 0)
+    with ExitStack() as stack:
+        scene = stack.enter_context(open_scene(folder, rate=options.rate))
+        capture = CaptureProcess(scene, kind)
+        stack.callback(capture.end)
+        capture.wait_stored(scene.flushed(), "everything stored")
+        taken = take_snapshot(scene.vault, scene.dataset(kind), scene.dsn)
+        capture.wait_stored(taken.stop_lsn, "the base backup's WAL stored")
+        acks = folder / "acks"
+        stack.enter_context(traffic(scene, acks, options.seed, reconnect=False))
+        wait_until(lambda: acknowledged_bytes(acks) > 0, "the workload")
+        prover = _ProverProcess(scene, folder, options)
+        stack.callback(prover.end)
+        wait_until(lambda: bool(prover.status.get("reconciled_at")), "a first reconciliation", timeout_s=120)
+        tell("following and reconciled once")
+        count = _acknowledged(acks)
+        cpu_s, begin_s, looks = prover.cpu_s(), time.monotonic(), list[Look]()
+        while time.monotonic() - begin_s < options.seconds:
+            looks.append(_look(capture.status, prover.status))
+            time.sleep(_LOOK_S)
+        took_s = time.monotonic() - begin_s
+        tps = (_acknowledged(acks) - count) / took_s
+        cpu = (prover.cpu_s() - cpu_s) / took_s
+        return _rows(looks, prover.status, tps, cpu, options)
+
+
+def _look(capture: dict[str, Any], prover: dict[str, Any]) -> Look:
+    now = datetime.now(UTC)
+
+    def age(name: str) -> float | None:
+        text = prover.get(name)
+        return None if text is None else (now - datetime.fromisoformat(text)).total_seconds()
+
+    return Look(
+        age("replayed_at"), age("last_commit_at"), age("reconciled_at"), float(capture.get("lag_s") or 0.0),
+        (now - datetime.fromisoformat(prover["now"])).total_seconds(),
+    )  # fmt: skip
+
+
+def _rows(
+    looks: Sequence[Look], status: dict[str, Any], tps: float, cpu: float, options: argparse.Namespace
+) -> list[Row]:
+    every = options.reconcile_s
+    note = (
+        f"{tps:.0f} tps acknowledged of {options.rate:.0f} asked, {options.seconds:.0f} s, {os.cpu_count()} cores, "
+        f"load average {os.getloadavg()[0]:.1f}; restarts {status['restarts']}, failures {status['failures']}"
+    )
+
+    def known(name: str) -> list[float]:
+        return [value for look in looks if (value := getattr(look, name)) is not None]
+
+    return [
+        row("prove: replayed lag p50", "s", [_at(known("replayed_s"), 0.5)], note=note),
+        row("prove: replayed lag p99", "s", [_at(known("replayed_s"), 0.99)],
+            floor=Floor("ours", at_most=10.0), note=note),
+        row("prove: newest replayed commit p99", "s", [_at(known("commit_s"), 0.99)], note=note),
+        row(
+            f"prove: reconciled lag max, every {every:.0f} s", "s", [max(known("reconciled_s"))],
+            floor=Floor("ours", at_most=2 * every), note=note,
+        ),
+        row("prove: the capture's lag p99 beside it", "s", [_at(known("capture_s"), 0.99)],
+            floor=Floor("ours", at_most=2.0), note=note),
+        row("prove: traffic beside it", "tps", [tps], note=note),
+        row("prove: processor of prover and its servers", "cores", [cpu], note=note),
+        row("prove: reconciliation", "s", [status["books_s"]], note=f"on the {status['books_place']}; {note}"),
+        row("prove: deep pass", "s", [status["deep_s"]], note=note),
+    ]  # fmt: skip
+
+
+def _at(values: Sequence[float], share: float) -> float:
+    found = sorted(values)
+    return found[min(len(found) - 1, int(len(found) * share))]
+
+
+def _acknowledged(acks: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in acks.glob("*.acks"))
+
+
+class _ProverProcess:
+    """The prover as a process of its own, as nice as the command line makes it; its standing lies in a file."""
+
+    def __init__(self, scene: Scene, folder: Path, options: argparse.Namespace) -> None:
+        self._status = folder / "prover-status.json"
+        work = folder / "work"
+        work.mkdir()
+        work.chmod(0o711)
+        env = {
+            **os.environ, **scene.env, _STATUS_ENV: str(self._status), WORK_DIR_ENV: str(work),
+            _RECONCILE_ENV: str(options.reconcile_s), _RESTART_ENV: str(options.seconds * 0.6),
+        }  # fmt: skip
+        self._log = (folder / "prover.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.prover", "--child"], env=env, stderr=self._log,
+            cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Where it stands, empty before the first word."""
+        if self.process.poll() is not None:
+            said = Path(self._log.name).read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"the prover ended with {self.process.returncode}: {said}")
+        return dict(json.loads(self._status.read_text())) if self._status.exists() else {}
+
+    def cpu_s(self) -> float:
+        """Processor seconds of it and everything below it, ended children included."""
+        return sum(_ticks(pid) for pid in _below(self.process.pid)) / _CLOCK_TICKS
+
+    def end(self) -> None:
+        """Stop it in order."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(120)
+        self._log.close()
+
+
+def _below(root: int) -> list[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def _ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(fields[at]) for at in (11, 12, 13, 14))
+
+
+def _child() -> int:
+    """The declared ledger's prover until SIGTERM, its newest standing always whole in the status file."""
+    os.nice(_NICE)
+    keep_freed_memory()
+    estate, status, stop = one_region(), Path(os.environ[_STATUS_ENV]), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    prove = Prove(
+        reconcile_every=timedelta(seconds=float(os.environ[_RECONCILE_ENV])),
+        deep_every=timedelta(seconds=float(os.environ[_RESTART_ENV])),
+        restart_every=timedelta(seconds=float(os.environ[_RESTART_ENV])),
+    )
+    dataset = replace(estate.postgres()[DATASET], prove=prove)
+    reader, writer = open_vault(estate, "primary", os.environ), open_vault(estate, "primary", os.environ, signing=True)
+
+    def tell(proven: Proven) -> None:
+        fresh = status.with_suffix(".new")
+        fresh.write_text(json.dumps(_told(proven)))
+        fresh.replace(status)
+
+    with ground_of(DATASET, os.environ) as ground, ThreadPoolExecutor(1) as pool:
+        Prover(
+            reader, writer, dataset, ground, pool, erasures=lambda: None, env=os.environ, listener=tell
+        ).run(stop)  # fmt: skip
+    return 0
+
+
+def _told(proven: Proven) -> dict[str, Any]:
+    replayed, reconciled = proven.replayed, proven.reconciled
+
+    def iso(at: datetime | None) -> str | None:
+        return None if at is None else at.isoformat()
+
+    return {
+        "now": proven.now.isoformat(),
+        "state": proven.state,
+        "trouble": str(proven.trouble),
+        "replayed_at": iso(replayed.at) if replayed else None,
+        "last_commit_at": iso(replayed.last_commit_at) if replayed else None,
+        "reconciled_at": iso(reconciled.at) if reconciled else None,
+        "books_s": proven.books.duration_s if proven.books else None,
+        "books_place": proven.books.place if proven.books else None,
+        "books": proven.books.reason if proven.books else None,
+        "deep_s": proven.deep.duration_s if proven.deep else None,
+        "deep": proven.deep.reason if proven.deep else None,
+        "restarts": proven.restarts,
+        "failures": proven.failures,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=500.0, help="transfers asked of the casino, a second")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long everything is looked at")
+    parser.add_argument("--reconcile-s", type=float, default=30.0, help="the interval of reconciliations")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""The resident prover over real servers and a vault in memory: what it follows and publishes, what turns it red."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dr_assets.casino import schema
+from dr_assets.engines.postgres import PostgresServer
+from dr_assets.estate.errors import PolicyError, VaultError
+from dr_assets.estate.prove import Prove
+from dr_assets.proving.attempt import WORK_DIR_ENV
+from dr_assets.proving.prover.ground import ground_of
+from dr_assets.proving.prover.in_place import InPlaceWal
+from dr_assets.proving.prover.judged import reconciled_trouble, replayed_trouble
+from dr_assets.proving.prover.points import Proven, latest_proven
+from dr_assets.proving.prover.prover import Prover, ProverOptions
+from dr_assets.vault.storage import Version
+from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets.vault.vault import Vault
+from dr_assets_tests.integration.restore.conftest import ESTATE, Source
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_S = 180.0
+RARELY = Prove(timedelta(hours=1), timedelta(hours=1), timedelta(hours=1), 1 << 34)
+
+
+class SharedStore(MemoryStore):
+    """What a prover sees of a source's store; it can be away for it alone."""
+
+    away = False
+
+    def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
+        """As the port says, unless it is away."""
+        if self.away:
+            raise VaultError("vault.unreachable", "the store does not answer", "wait")
+        return super().list_versions(prefix, start_after)
+
+
+@dataclass
+class Running:
+    """A prover under way, and the store as it sees it."""
+
+    prover: Prover
+    source: Source
+    store: SharedStore
+    thread: threading.Thread
+
+    def until(self, what: Callable[[Proven], object]) -> Proven:
+        """Its first standing from now on that is as asked."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not what(proven := self.prover.proven):
+            assert time.monotonic() < deadline, str(proven)
+            assert self.thread.is_alive()
+            time.sleep(0.05)
+        return proven
+
+    def replays(self, source: Source | None = None) -> Proven:
+        """Feed what was written, with a heartbeat at its end, and wait until that is replayed."""
+        source = source or self.source
+        at = source.beat()
+        source.feed()
+        return self.until(lambda proven: proven.replayed is not None and proven.replayed.at == at)
+
+    def fails(self, code: str) -> Proven:
+        """Wait until it says why it can't go on; it is red then, in words."""
+        proven = self.until(lambda proven: proven.trouble is not None and proven.trouble.code == code)
+        assert code in (replayed_trouble(self.source.dataset, proven, proven.now) or "")
+        return proven
+
+
+@contextmanager
+def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Running]:
+    """A prover of `source` that runs beside the test; nothing is left of it on the disk."""
+    folder.mkdir(exist_ok=True)
+    source.dataset = replace(source.dataset, prove=prove)
+    store = SharedStore()
+    store.rows = source.store.rows
+    vault, own = source.vault, threading.Event()
+    seen = Vault(
+        store=store, estate=ESTATE, name="primary", keys=vault.keys, trust=vault.trust, signer=None,
+        locks=vault.locks, clock=vault.clock,
+    )  # fmt: skip
+    options = ProverOptions(poll_s=0.05, look_every_s=0.5, stalled_after_s=5.0)
+    with ground_of("ledger", {WORK_DIR_ENV: str(folder)}) as ground, ThreadPoolExecutor(1) as pool:
+        prover = Prover(seen, vault, source.dataset, ground, pool, erasures=lambda: None, options=options)
+        thread = threading.Thread(target=prover.run, args=(own,))
+        thread.start()
+        try:
+            yield Running(prover, source, store, thread)
+        finally:
+            own.set()
+            thread.join(DEADLINE_S)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def ledger(make_source: Callable[..., Source]) -> Source:
+    """A casino's ledger with money in it, a base backup and a heartbeat."""
+    source = make_source(wal_keep_size="256MB")
+    schema.create(source.dsn, players=20)
+    source.snapshot()
+    source.beat()
+    source.feed()
+    return source
+
+
+def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
+    ledger: Source, engine_dir: Path, promoted: Callable[[Source, PostgresServer], tuple[Source, int]]
+) -> None:
+    """Follows the vault alone, over a switch of timeline too; money that doesn't add up turns red what is reconciled.
+
+    The deep pass looks at every page and index entry of a clone. All of it is sealed as a fact that can be read back.
+    """
+    often = Prove(timedelta(seconds=1), timedelta(hours=1), timedelta(hours=1), 1 << 34)
+    with proving(ledger, engine_dir / "work", often) as running:
+        proven = running.until(lambda proven: proven.deep and proven.books and proven.reconciled)
+        assert proven.deep is not None
+        assert proven.books is not None
+        assert (proven.deep.ok, proven.books.place) == (True, "standby"), proven
+        assert {"pg_checksums", "pg_amcheck"} <= set(proven.deep.checks)
+
+        ledger.sql("CREATE TABLE noise AS SELECT n, repeat('z', 900) AS filler FROM generate_series(1, 40000) n")
+        proven = running.replays()
+        assert proven.replayed is not None
+        assert proven.end_lsn <= proven.replayed.lsn
+        reached = proven.replayed.lsn
+        proven = running.until(lambda proven: proven.reconciled is not None and proven.reconciled.lsn >= reached)
+        assert replayed_trouble(ledger.dataset, proven, proven.now) is None
+        assert reconciled_trouble(ledger.dataset, proven, proven.now) is None
+
+        with PostgresServer.standby_of(ledger.server, engine_dir / "standby", name="second") as standby:
+            standby.start()
+            second, switch = promoted(ledger, standby)
+            ledger.feed(switch)
+            second.sql("UPDATE casino.accounts SET balance_minor = balance_minor + 1 WHERE account_id = 1")
+            proven = running.replays(second)
+            assert proven.replayed is not None
+            assert (proven.replayed.timeline, proven.restarts, proven.failures) == (2, 1, 0)
+            proven = running.until(lambda proven: proven.books is not None and not proven.books.ok)
+        assert proven.books is not None
+        assert proven.books.breaks_total > 0
+        assert proven.reconciled is not None
+        assert proven.replayed.lsn > proven.reconciled.lsn
+        assert "does not add up" in (reconciled_trouble(ledger.dataset, proven, proven.now) or "")
+    sealed = latest_proven(ledger.vault, "ledger")
+    assert sealed is not None
+    assert (sealed.state, sealed.reconciled, sealed.deep) == ("stopped", proven.reconciled, running.prover.proven.deep)
+    assert "stopped" in (replayed_trouble(ledger.dataset, sealed, sealed.now) or "")
+
+
+@pytest.fixture
+def plain(make_source: Callable[..., Source]) -> Source:
+    """A database without a ledger: what is followed, and not what is in it."""
+    source = make_source(wal_keep_size="256MB")
+    source.sql("CREATE TABLE t (n int, filler text)")
+    source.snapshot()
+    source.beat()
+    source.feed()
+    return source
+
+
+def write_some(source: Source) -> None:
+    """Some pieces of WAL, with a heartbeat behind them."""
+    source.sql("INSERT INTO t SELECT n, repeat('x', 900) FROM generate_series(1, 2000) n")
+    source.beat()
+    source.feed()
+
+
+def test_whatever_ends_a_sandbox_is_on_record_and_another_one_begins(
+    plain: Source, engine_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is killed, a disk that keeps other bytes than were written: red, then green by a new sandbox."""
+    with proving(plain, engine_dir / "work") as running:
+        running.replays()
+        sandbox = running.prover._current
+        assert sandbox is not None
+        sandbox.server.kill()
+        running.fails("prover.sandbox_died")
+        assert running.until(lambda proven: proven.restarts == 2 and proven.trouble is None).failures == 1
+        running.replays()
+
+        lay = InPlaceWal._lay
+
+        def lying(self: InPlaceWal, view: memoryview) -> None:
+            damaged = bytearray(view)
+            damaged[len(damaged) // 2] ^= 0xFF
+            lay(self, memoryview(damaged))
+
+        monkeypatch.setattr(InPlaceWal, "_lay", lying)
+        write_some(plain)
+        running.until(lambda proven: proven.end_lsn >= plain.lsn() - (1 << 20))
+        monkeypatch.setattr(InPlaceWal, "_lay", lay)
+        assert running.fails("prover.stalled").state == "stalled"
+        running.until(lambda proven: proven.restarts == 3 and proven.trouble is None)
+        running.replays()
+
+
+def test_a_vault_that_is_away_is_waited_for_and_a_hole_in_it_is_left_by_the_next_base_backup(
+    plain: Source, engine_dir: Path
+) -> None:
+    """Away: said so, and nothing is lost. A piece that is gone, or damaged: red, until a restore leads around it."""
+    with proving(plain, engine_dir / "work") as running:
+        running.replays()
+        running.store.away = True
+        running.fails("vault.unreachable")
+        write_some(plain)
+        running.store.away = False
+        proven = running.replays()
+        assert (proven.restarts, proven.failures) == (1, 0)
+
+        running.store.away = True
+        running.fails("vault.unreachable")
+        known = set(plain.store.rows)
+        write_some(plain)
+        fresh = sorted(key for key in set(plain.store.rows) - known if "/wal/" in key)
+        assert len(fresh) > 2
+        del plain.store.rows[fresh[1]]
+        running.store.away = False
+        running.fails("restore.hole")
+
+        plain.snapshot()
+        plain.beat()
+        plain.feed()
+        running.until(lambda proven: proven.restarts == 2 and proven.trouble is None)
+        running.replays()
+
+        running.store.away = True
+        running.fails("vault.unreachable")
+        known = set(plain.store.rows)
+        write_some(plain)
+        damaged = next(key for key in sorted(set(plain.store.rows) - known) if "/wal/" in key)
+        row = plain.store.rows[damaged][0]
+        assert row.data is not None
+        row.data = row.data[:200] + bytes([row.data[200] ^ 1]) + row.data[201:]
+        running.store.away = False
+        running.fails("restore.hole")
+
+
+def test_a_source_that_left_what_was_replayed_is_followed_by_a_new_sandbox(
+    plain: Source, engine_dir: Path, promoted: Callable[[Source, PostgresServer], tuple[Source, int]]
+) -> None:
+    """What the old primary wrote after the switch was replayed already: that is said, and never called proven again."""
+    with (
+        PostgresServer.standby_of(plain.server, engine_dir / "standby", name="second") as standby,
+        proving(plain, engine_dir / "work") as running,
+    ):
+        running.replays()
+        standby.start()
+        second, switch = promoted(plain, standby)
+        ahead = running.replays().replayed
+        assert ahead is not None
+        assert ahead.lsn > switch
+        second.sql("INSERT INTO t VALUES (1, 'new')")
+        second.beat()
+        second.feed()
+        running.until(lambda proven: proven.failures == 1 and proven.restarts == 2)
+        proven = running.replays(second)
+        assert proven.replayed is not None
+        assert proven.replayed.timeline == 2
+
+
+def test_a_prover_that_was_killed_leaves_nothing_to_the_next_and_two_never_share_a_folder(tmp_path: Path) -> None:
+    """A half-written sandbox is cleared away, never gone on with; a second prover of the dataset is refused."""
+    env = {WORK_DIR_ENV: str(tmp_path)}
+    torn = tmp_path / "dr_assets-prover-ledger" / "sandbox-1" / "data"
+    torn.mkdir(parents=True)
+    (torn / "PG_VERSION").write_text("17")
+    with ground_of("ledger", env) as ground:
+        assert not torn.exists()
+        with pytest.raises(PolicyError) as caught, ground_of("ledger", env):
+            pass
+        assert caught.value.code == "prover.runs_already"
+        assert ground.new("sandbox") != ground.new("sandbox")
+    assert list(tmp_path.iterdir()) == []
