@@ -11,8 +11,8 @@ WITH pairs AS (
 )
 SELECT CASE WHEN known THEN 'consent_withdrawn' ELSE 'consent_missing' END AS reason, NULL AS account, NULL AS transfer,
        NULL AS currency, NULL AS amount_minor,
-       channel || ': the player ' || CASE WHEN said THEN 'agrees' ELSE 'does not agree' END || ', the CRM thinks '
-       || CASE WHEN known THEN 'yes' ELSE 'no' END AS detail,
+       channel || ': the player ' || CASE WHEN said THEN 'said yes' ELSE 'said no' END || ', the CRM thinks '
+       || CASE WHEN known THEN 'it may write' ELSE 'it may not' END AS detail,
        CAST(player_id AS VARCHAR) AS reference, consent_changed_us AS at_us
 FROM pairs CROSS JOIN settings s
 WHERE said <> known AND consent_changed_us < s.as_of_us - s.crm_lag_us
