@@ -41,11 +41,11 @@ def restored_ledger(dsn: str, contract: str) -> dict[str, pa.Table]:
     agreed = load_contract(contract)
     _require(agreed)
     found: dict[str, pa.Table] = {}
-    with reading(dsn) as (cursor, _), duckdb.connect() as database:
-        compare_with_source(cursor, agreed)
+    with reading(dsn) as read, duckdb.connect() as database:
+        compare_with_source(read.cursor, agreed)
         for relation in ("accounts", "balances", *(relation for relation, _ in _QUERIES.values())):
-            cursor.execute(agreed.queries[relation])
-            database.register("arriving", cursor.fetch_record_batch())
+            read.cursor.execute(agreed.queries[relation])
+            database.register("arriving", read.cursor.fetch_record_batch())
             database.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
             database.unregister("arriving")
         for name, (relation, columns) in _QUERIES.items():
