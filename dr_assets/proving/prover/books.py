@@ -21,12 +21,12 @@ from dr_assets.reconciliation.result import Reconciliation
 from dr_assets.reconciliation.run import reconcile
 
 MakeClone = Callable[[Sandbox], AbstractContextManager[Clone]]
-Broken = Callable[[Reconciliation], object]
+Seal = Callable[[Reconciliation], str | None]
 
 
 @dataclass(slots=True)
 class Judge:
-    """Judges one dataset's sandboxes, one at a time. `broken` is called with books that don't add up.
+    """Judges one dataset's sandboxes, one at a time. `seal` keeps the breaks that were found, and gives their digest.
 
     `prefers_clone` once the standby refused to be read.
     """
@@ -34,7 +34,7 @@ class Judge:
     contract: str
     clone_of: MakeClone
     clock: Callable[[], datetime]
-    broken: Broken
+    seal: Seal
     prefers_clone: bool = field(default=False)
 
     def books(self, sandbox: Sandbox, point: Point) -> Books:
@@ -69,8 +69,7 @@ class Judge:
 
     def _judged(self, dsn: str, point: Point, begin_s: float, place: Place) -> Books:
         found = reconcile(dsn, self.contract)
-        if not found.ok:
-            self.broken(found)
-        reason = "the money adds up" if found.ok else f"the money does not add up: {found.breaks_total} breaks"
         duration_s = time.monotonic() - begin_s
-        return Books(point, self.clock(), found.ok, found.breaks_total, reason, place, duration_s)
+        return Books(
+            point, self.clock(), found.ok, found.breaks_total, found.verdict(), place, duration_s, self.seal(found)
+        )

@@ -43,13 +43,12 @@ class Follower:
         manifest: BaseManifest,
         wal: InPlaceWal,
         *,
-        look_every_s: float = LOOK_EVERY_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.look_every_s = LOOK_EVERY_S
         self._vault = vault
         self._manifest = manifest
         self._wal = wal
-        self._look_every_s = look_every_s
         self._monotonic = monotonic
         self._looked_s = float("-inf")
         self._hole_since_s: float | None = None
@@ -74,7 +73,7 @@ class Follower:
                 # Perhaps another piece leads on, or a full segment holds what is damaged here: the long look tells.
         elif has_more:
             self._hole_since_s = self._hole_since_s or now_s
-        due = now_s - self._looked_s >= self._look_every_s
+        due = now_s - self._looked_s >= self.look_every_s
         gaping = self._hole_since_s is not None and now_s - self._hole_since_s >= _HOLE_PATIENCE_S
         if not (due or gaping or pieces):
             return 0

@@ -50,7 +50,8 @@ class Trouble:
 class Books:
     """One reconciliation that came to an end at `end_at`; `point` is what it proves if `ok`.
 
-    `reason` says what is wrong: breaks, or why it could not be done.
+    `reason` says what is wrong: breaks, or why it could not be done. `breaks_sha256` is the digest of the sealed file
+    of breaks (reconciliation/sealed.py), None where there are none, or none could be sealed.
     """
 
     point: Point
@@ -60,6 +61,7 @@ class Books:
     reason: str
     place: Place
     duration_s: float
+    breaks_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ def _books_of(body: Mapping[str, Any]) -> Books:
     assert point is not None  # noqa: S101 - for the type checker: sealed with one
     return Books(
         point, _time(body["end_at"]), bool(body["ok"]), int(body["breaks_total"]), str(body["reason"]), body["place"],
-        _seconds(body["duration_s"]),
+        _seconds(body["duration_s"]), body.get("breaks_sha256"),
     )  # fmt: skip
 
 

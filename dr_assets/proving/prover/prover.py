@@ -7,6 +7,7 @@ The loop alone touches the sandbox that follows. What takes long runs in one wor
 new sandbox. So no more than one of them burns a processor, and the following goes on beside it.
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from dr_assets.proving.prover.judged import SAID_EVERY, prove_rules, reconciled_
 from dr_assets.proving.prover.points import Books, DeepPass, Proven, State, Trouble, record_proven
 from dr_assets.proving.prover.sandbox import Room, Sandbox, stalled, wait_replayed
 from dr_assets.reconciliation.result import Reconciliation
+from dr_assets.reconciliation.sealed import breaks_file, seal_breaks
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.subjects.erased import read_list
@@ -42,12 +44,14 @@ class ProverOptions:
     """`poll_s`: how often the vault is asked for more. `stalled_after_s`: how long replay may stand with WAL ahead.
 
     `restartpoint_every_s`: how often the server writes out what it holds, so that the WAL behind it can go.
+    `look_every_s`: how often the whole way on is asked for. `judged_after_s`: how long it only follows at first.
     """
 
     poll_s: float = 0.5
     stalled_after_s: float = 60.0
     restartpoint_every_s: float = 60.0
     look_every_s: float = 15.0
+    judged_after_s: float = 0.0
     once: bool = False
 
 
@@ -65,7 +69,6 @@ class Prover:
         erasures: GetErasures,
         env: Mapping[str, str] | None = None,
         listener: Callable[[Proven], None] = lambda _: None,
-        broken: Callable[[Reconciliation], object] = lambda _: None,
         options: ProverOptions | None = None,
     ) -> None:
         self._vault = vault
@@ -79,14 +82,15 @@ class Prover:
         self._listener = listener
         self._options = options or ProverOptions()
         self._room = Room(self._rules.max_bytes, ground.used_bytes)
-        self._judge = Judge(dataset.restore_test.contract, self._clone_of, vault.clock, broken)
+        self._judge = Judge(dataset.restore_test.contract, self._clone_of, vault.clock, self._seal)
         now = vault.clock()
         self._proven = Proven(dataset.name, now, "building", now)
         self._current: Sandbox | None = None
         self._retired: list[Sandbox] = []
         self._job: tuple[Job, Future[Any]] | None = None
         self._stop = threading.Event()
-        self._due_s: dict[Job, float] = {"build": 0.0, "books": 0.0, "deep": 0.0}
+        judged_s = time.monotonic() + self._options.judged_after_s
+        self._due_s: dict[Job, float] = {"build": 0.0, "books": judged_s, "deep": judged_s}
         self._backoff_s = _BACKOFF_BEGIN_S
         self._event: str | None = "started"
         self._said_s = self._pointed_s = float("-inf")
@@ -215,6 +219,7 @@ class Prover:
         erasures = self._applicable()
         del erasures
         sandbox = Sandbox.build(self._vault, self._dataset.name, self._ground.new("sandbox"), self._room, self._env)
+        sandbox.follower.look_every_s = self._options.look_every_s
         try:
             wait_replayed(sandbox, sandbox.end_lsn, self._stop.is_set, stalled_s=self._options.stalled_after_s)
         except BaseException:
@@ -278,6 +283,18 @@ class Prover:
         reconciled = books.point if books.ok else self._proven.reconciled
         self._proven = replace(self._proven, books=books, reconciled=reconciled)
         self._event = "reconciled"
+
+    def _seal(self, books: Reconciliation) -> str | None:
+        """Breaks are sealed once each; a vault that is away keeps no verdict from being told."""
+        found = hashlib.sha256(breaks_file(books.breaks)).hexdigest()
+        if self._proven.books is not None and self._proven.books.breaks_sha256 == found:
+            return found
+        try:
+            sealed = seal_breaks(self._records, self._dataset.name, books)
+        except VaultError as error:
+            log.warning("%s: the breaks are not sealed: %s", self._dataset.name, error)
+            return None
+        return None if sealed is None else sealed.sha256
 
     def _clone_of(self, sandbox: Sandbox) -> AbstractContextManager[Clone]:
         return clone_of(sandbox, self._vault, self._ground.new("clone"), self._room, self._applicable())

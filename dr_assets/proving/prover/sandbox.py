@@ -18,6 +18,7 @@ from typing import Final
 import psycopg
 from psycopg import pq
 
+from dr_assets.engines.errors import EngineError
 from dr_assets.engines.placement import engine_user
 from dr_assets.engines.postgres import PostgresServer, Setting
 from dr_assets.engines.programs import find_programs
@@ -47,6 +48,8 @@ from dr_assets.vault.vault import Vault
 # A reader holds up the replay no longer than this; then it is cancelled, and reads from a clone instead.
 READER_DELAY_S: Final = 4
 _LOG_MAX_BYTES: Final = 8 << 20
+_LOG_LINES: Final = 200
+_RAISES_MAX: Final = 8
 _POLL_S: Final = 0.05
 _STATE: Final = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, pg_get_wal_replay_pause_state(),
@@ -160,7 +163,16 @@ class Sandbox:
         abandon(self.site)
 
     def _start(self) -> None:
-        self.server.start(wait=False)
+        for _ in range(_RAISES_MAX):
+            try:
+                self.server.start(wait=False)
+            except EngineError:
+                raised = raised_limit(self.server.log_tail(_LOG_LINES))
+                if raised is None or int(self.server.settings.get(raised[0], 0)) >= raised[1]:
+                    raise
+                self.server.settings[raised[0]] = raised[1]
+            else:
+                return
 
     def _state(self) -> tuple[int, datetime | None]:
         if not self.server.running:
@@ -181,7 +193,7 @@ class Sandbox:
 
     def _raised_or_died(self, found: str) -> None:
         """A source may raise limits that a standby must not have less of: the server is started again with them."""
-        raised = raised_limit(self.server.log_tail(200))
+        raised = raised_limit(self.server.log_tail(_LOG_LINES))
         if raised is None or int(self.server.settings.get(raised[0], 0)) >= raised[1]:
             raise _died(f"{found}; its log ends: {' '.join(self.server.log_tail(6).split())}")
         self._hang_up()
@@ -275,7 +287,6 @@ def follower_settings(timeline: int, major: int) -> dict[str, Setting]:
         "shared_buffers": "128MB",
         # Files that are done with are removed: one that is used again under another name would have old bytes in it.
         "wal_recycle": False,
-        "max_connections": 20,
     }
 
 

@@ -78,7 +78,7 @@ class Running:
 
 @contextmanager
 def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Running]:
-    """A prover of `source` that runs beside the test; nothing is left of it on the disk."""
+    """A prover of `source` that runs beside the test; nothing is left of it on the disk. `RARELY`: it only follows."""
     folder.mkdir(exist_ok=True)
     source.dataset = replace(source.dataset, prove=prove)
     store = SharedStore()
@@ -88,7 +88,9 @@ def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Run
         store=store, estate=ESTATE, name="primary", keys=vault.keys, trust=vault.trust, signer=None,
         locks=vault.locks, clock=vault.clock,
     )  # fmt: skip
-    options = ProverOptions(poll_s=0.05, look_every_s=0.5, stalled_after_s=5.0)
+    options = ProverOptions(
+        poll_s=0.05, look_every_s=0.5, stalled_after_s=5.0, judged_after_s=3600.0 if prove is RARELY else 0.0
+    )
     with ground_of("ledger", {WORK_DIR_ENV: str(folder)}) as ground, ThreadPoolExecutor(1) as pool:
         prover = Prover(seen, vault, source.dataset, ground, pool, erasures=lambda: None, options=options)
         thread = threading.Thread(target=prover.run, args=(own,))
