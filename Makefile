@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock bench bench-drift bench-clone bench-crash bench-crash-kafka bench-outage bench-postgres bench-day bench-vault bench-bucket bench-prove adversary damage fuzz screenshots clean
+.PHONY: help demo up test lint format lock bench bench-drift bench-clone bench-crash bench-crash-kafka bench-outage bench-postgres bench-day bench-vault bench-bucket bench-prove bench-reconcile adversary damage fuzz screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ bench-clone: $(STAMP) ## copies of a 2 GB ledger at random moments of a day: sec
 
 bench-kafka: $(STAMP) ## 1M records of 300 B on Apache Kafka: export, live capture, restore, pads: MB/s, CPU, lag
 	@$(BIN)/python -m benchmarks.kafka
+
+bench-reconcile: $(STAMP) ## 10M postings in Postgres against 10M lines in a file, 100M by spilling, Spark, beside reladiff
+	@sh scripts/install_reladiff.sh >/dev/null
+	@$(BIN)/python -m benchmarks.reconcile
 
 bench-outage: $(STAMP) ## the object store hung, then slow, for ten minutes each: memory, spool, slot, alarms, catching up
 	@$(BIN)/python scripts/outage.py --how hung --spool-mib 24 --slot-mib 192 --output benchmarks/results/outage.json

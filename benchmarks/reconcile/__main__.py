@@ -1,0 +1,106 @@
+"""`python -m benchmarks.reconcile`: run the pieces, write `results/reconcile.json` after each, redraw the page's table.
+
+What belongs here: arguments, progress, files. What stays out: measuring.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.postgres.page import table
+from benchmarks.postgres.rows import Row, merged
+from benchmarks.reconcile import pieces
+from benchmarks.reconcile.rig import Bench, open_bench
+
+PIECES: Final[dict[str, Callable[[Bench], None]]] = {
+    "whole": pieces.whole,
+    "file": pieces.file,
+    "reladiff": pieces.reladiff,
+    "spark": pieces.spark,
+    "spill": pieces.spill,
+}
+BEGIN: Final = "<!-- measured, reconciliation: begin (drawn by `python -m benchmarks.reconcile --render`) -->"
+END: Final = "<!-- measured, reconciliation: end -->"
+_INTERRUPTED: Final = 130
+_ROOT: Final = Path(__file__).parents[2]
+_RESULTS: Final = _ROOT / "benchmarks" / "results" / "reconcile.json"
+_RELADIFF: Final = Path("/var/tmp/dr-assets-bench-reladiff")  # noqa: S108 - where scripts/install_reladiff.sh puts it
+
+
+def main() -> int:
+    """Parse, run, write; 1 when a floor was missed."""
+    options = _parser().parse_args()
+    begin_s = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(_INTERRUPTED))  # unwinds: servers stop, folders go
+
+    def tell(line: str) -> None:
+        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
+        sys.stdout.flush()
+
+    if not options.render:
+        wanted = options.only.split(",") if options.only else list(PIECES)
+        asked = {name: getattr(options, name) for name in ("scale", "runs", "memory", "reladiff")}
+        with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir=options.folder) as folder:
+            Path(folder).chmod(0o711)  # the engine runs as another user
+            with open_bench(Path(folder), tell, **asked) as bench:
+                for name in (each for each in PIECES if each in wanted):
+                    tell(f"- {name} (load of the machine before it: {os.getloadavg()[0]:.1f})")
+                    PIECES[name](bench)
+                    _write(options.output, bench.rows)
+    rows = json.loads(options.output.read_text())["rows"]
+    if options.output == _RESULTS:
+        _redraw(rows)
+    missed = [each["what"] for each in rows if each["verdict"] == "missed"]
+    tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
+    return 1 if missed else 0
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    """Join the rows to those of earlier runs."""
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "load_at_end": round(os.getloadavg()[0], 1),
+        "rows": merged(old, rows),
+    }
+    path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def _redraw(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table between the marks of docs/benchmarks.md."""
+    page = _ROOT / "docs" / "benchmarks.md"
+    text = page.read_text(encoding="utf-8")
+    if BEGIN not in text:
+        return
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Books in Postgres against settlement lines in a file.")
+    parser.add_argument("--only", default="", help=f"comma-separated pieces of: {', '.join(PIECES)}")
+    parser.add_argument("--runs", type=int, default=3, help="how often the large figures are taken")
+    parser.add_argument("--scale", type=float, default=1.0, help="a part of the 10M and 100M rows, a million at least")
+    parser.add_argument("--memory", default="1GB", help="what the engine may take before it spills")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where both sides lie meanwhile")  # noqa: S108 - a disk
+    parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--reladiff", type=Path, default=_RELADIFF, help="the virtual environment with reladiff")
+    parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
