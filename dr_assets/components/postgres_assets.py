@@ -21,6 +21,7 @@ from dr_assets.components.labels import (
     rpo_window,
 )
 from dr_assets.components.proofs import judge_proofs, proof_check_specs
+from dr_assets.components.reconciled import area_check_specs, judge_areas, reconciled_metadata
 from dr_assets.components.vault_resource import read_env, resource_key
 from dr_assets.estate import cadence
 from dr_assets.estate.errors import DrError
@@ -115,7 +116,7 @@ def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
                 tags=labels.tags,
             ),
         ],
-        check_specs=proof_check_specs(dataset),
+        check_specs=[*proof_check_specs(dataset), *area_check_specs(dataset)],
         pool=RESTORE_HOST,
         required_resource_keys={resource_key(dataset.vault)},
     )
@@ -129,11 +130,14 @@ def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
             except DrError as error:  # it is on record in the vault, and so the checks can be judged
                 failed = error
             judged = judge_proofs(vault, dataset)
-        yield from (check_result(key, verdict) for key, verdict in judged.items())
+            areas = judge_areas(vault, dataset)
+            tables = {reconciled: reconciled_metadata(vault, dataset)}
+        yield from (check_result(key, verdict) for key, verdict in (judged | areas).items())
         if failed is not None:
             raise failure_of(failed) from failed
         for key, verdict in judged.items():
-            yield dg.MaterializeResult(asset_key=key.asset_key, metadata=metadata_of(verdict.values))
+            shown = metadata_of(verdict.values) | tables.get(key.asset_key, {})
+            yield dg.MaterializeResult(asset_key=key.asset_key, metadata=shown)
 
     return restore_test
 

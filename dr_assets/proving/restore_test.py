@@ -4,6 +4,7 @@ What belongs here: that order, and the two sealed facts every attempt leaves, wh
 judging whether a proof is recent enough (components/), and planted damage (drills/).
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,10 +15,13 @@ from typing import Any, Final
 
 from dr_assets.estate.model import Level, PostgresDataset
 from dr_assets.proving.attempt import DUE, Outcome, fresh_workdir, on_record
+from dr_assets.proving.drift import look_for_drift
 from dr_assets.proving.erasures import record_replayed
 from dr_assets.proving.record import plain
+from dr_assets.reconciliation.outsiders import outsiders
 from dr_assets.reconciliation.run import Reconciliation, reconcile
 from dr_assets.reconciliation.sealed import seal_breaks
+from dr_assets.stores.kafka.restore_plan import Cut
 from dr_assets.stores.postgres.erase import Erasures
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
@@ -94,12 +98,34 @@ def run_restore_test(
             record_replayed(vault, restored, purpose="restore test")
             if target.kind == "latest" and restored.recovered_at is not None:
                 _note_age(result, restored.recovered_at, planned_at)
-            result.books = reconcile(restored.reader_dsn(), dataset.restore_test.contract)
+            result.books = _reconciled(vault, dataset, target, restored, into, env)
             result.recovery_duration_s = time.monotonic() - begin_s
             _judge(result)
+            result.details["drift"] = look_for_drift(vault, restored)
         if inspect is not None and result.ok and result.books is not None:
             inspect(restored, result.books)
     return result
+
+
+def _reconciled(
+    vault: Vault,
+    dataset: PostgresDataset,
+    target: Target,
+    restored: Restored,
+    into: Path,
+    env: Mapping[str, str] | None,
+) -> Reconciliation:
+    """The restored books against themselves and everybody whom the declaration names; topics up to the same moment."""
+    cut = None if target.kind == "latest" or restored.recovered_at is None else Cut(at=restored.recovered_at)
+    known = outsiders(
+        dataset.reconcile,
+        os.environ if env is None else env,
+        into.parent,
+        vault_of=lambda _: vault,
+        cut=cut,
+    )
+    with known as externals:
+        return reconcile(restored.reader_dsn(), dataset.restore_test.contract, externals=externals)
 
 
 def _record_due(vault: Vault, dataset: PostgresDataset, result: RestoreTestResult) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,36 @@ from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.definitions import defs
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.estate.reconcile import Reconcile
 from dr_assets.stores.discover import Undeclared
 from dr_assets.stores.postgres.discover import UndeclaredDatabase
 
 RESTORED = {"recovery_duration_s": 12.5, "recovery_point_age_s": 0.8, "phases_s": {"fetch": 3.5}}
 CHECKS = {"balance": {"breaks": 0}}
+QUIET = {"checks": 3, "breaks": 0, "red": 0, "aged": 0, "not_run": []}
+AREAS = {
+    "ledger": QUIET,
+    "balances": QUIET,
+    "payments": {**QUIET, "breaks": 2, "aged": 1},
+    "withdrawals": {**QUIET, "breaks": 3, "red": 1},
+    "outbox": {**QUIET, "checks": 0, "not_run": ["nobody gives records"]},
+    "queues": {**QUIET, "checks": 0, "not_run": ["nobody gives records"]},
+    "read_models": QUIET,
+    "crm": {**QUIET, "not_run": ["nobody gives contacts"]},
+}
+KINDS = [
+    {
+        "check": "withdrawals/payouts_agree",
+        "reason": "paid_twice",
+        "severity": "red",
+        "currency": "EUR",
+        "count": 1,
+        "aged": 0,
+        "amount_minor": "36893488147419103232",
+        "net_minor": "-36893488147419103232",
+        "oldest_s": None,
+    }
+]
 
 
 @pytest.fixture
@@ -30,9 +56,14 @@ def run(instance: dg.DagsterInstance, filled: Any, estate: Estate) -> Callable[[
     return materialize
 
 
+def graph_checks() -> set[dg.AssetCheckKey]:
+    """Every check of the packaged estate."""
+    return set(defs().get_repository_def().asset_graph.asset_check_keys)
+
+
 def verdicts(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
     """What the event log shows for every check that was judged."""
-    keys = list(defs().get_repository_def().asset_graph.asset_check_keys)
+    keys = list(graph_checks())
     return {key.name: (shown.passed, shown.description) for key, shown in recorded_verdicts(instance, keys).items()}
 
 
@@ -50,7 +81,8 @@ def stand_in(filled: Any, *, outcome: str = "passed", breaks: int = 0, error: Va
     def restore_test(*_: Any, **__: Any) -> None:
         if error is None:
             books = "failed" if breaks else "passed"
-            filled.seal("reconciliation", outcome=books, reason=f"{breaks} breaks", breaks_total=breaks, checks=CHECKS)
+            told = {"breaks_total": breaks, "checks": CHECKS, "areas": AREAS, "kinds": KINDS}
+            filled.seal("reconciliation", outcome=books, reason=f"{breaks} breaks", **told)
         filled.seal("restore_test", outcome=outcome, reason="as told", **RESTORED)
         if error is not None:
             raise error
@@ -67,10 +99,44 @@ def test_a_restore_test_shows_what_was_sealed(
     restored = measures(instance, "ledger", "restore_test")
     assert (restored["recovery_duration_s"], restored["phase_fetch_s"]) == (12.5, 3.5)
     assert measures(instance, "ledger", "reconciliation")["breaks_balance"] == 0
-    assert {name: passed for name, (passed, _) in verdicts(instance).items()} == {
-        "restorable": True,
-        "money_adds_up": True,
+    shown = {name: passed for name, (passed, _) in verdicts(instance).items()}
+    assert (shown["restorable"], shown["money_adds_up"]) == (True, True)
+
+
+def test_each_of_the_eight_reconciliations_has_its_own_check_and_table(
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red breaks are red, amber ones yellow, what nobody asked for says so; amounts in the table are exact."""
+    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
+    run(postgres_assets.restore_test_assets(ledger))
+    shown = {key.name: one for key, one in recorded_verdicts(instance, list(graph_checks())).items()}
+    assert {name.removeprefix("reconciled_"): one.passed for name, one in shown.items() if "reconciled_" in name} == {
+        "ledger": True,
+        "balances": True,
+        "payments": False,
+        "withdrawals": False,
+        "outbox": True,
+        "queues": True,
+        "read_models": True,
+        "crm": True,
     }
+    assert (shown["reconciled_payments"].is_warning, shown["reconciled_withdrawals"].is_warning) == (True, False)
+    assert "nobody asked" in shown["reconciled_outbox"].description
+    assert "nobody gives contacts" in shown["reconciled_crm"].description
+    (row,) = measures(instance, "ledger", "reconciliation")["breaks"].records
+    assert (row.data["amount_minor"], row.data["oldest_s"]) == ("36893488147419103232", "")
+
+
+def test_what_a_declaration_asks_for_and_nobody_checked_is_red(
+    instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A declared cluster whose topics were not read is no green outbox."""
+    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
+    declared = replace(ledger, reconcile=Reconcile(topics="game_events"))
+    run(postgres_assets.restore_test_assets(declared))
+    passed, reason = verdicts(instance)["reconciled_outbox"]
+    assert not passed
+    assert "not checked: nobody gives records" in reason
 
 
 def test_money_that_does_not_add_up_fails_the_run(
