@@ -75,6 +75,11 @@ VERBS = (
     ),
     Verb("outbox", "dr_assets.cli.outbox:app", "Replay what a ledger's outbox never published, and prove it."),
     Verb(
+        "work-list",
+        "dr_assets.cli.worklist:work_list_command",
+        "List what was lost between a recovery point and the failure, each line with an action and its reason.",
+    ),
+    Verb(
         "roll-up",
         "dr_assets.cli.roll_up:roll_up_command",
         "Concatenate acknowledged micro-segments into full segments, and extend the locks of those that wait.",
@@ -99,6 +104,7 @@ VERBS = (
         "dr_assets.cli.status:status",
         "Show where every dataset stands, read from the vault itself; exit 1 when one is beyond its RPO.",
     ),
+    Verb("drift", "dr_assets.cli.drift:app", "What is strange about a database's backups, by their statistics."),
     Verb(
         "doctor",
         "dr_assets.cli.doctor.command:doctor",
