@@ -1,13 +1,14 @@
-"""The work-list's judgement over hand-made relations: what is a line, what is done with it, and that nothing is silent."""
+"""The work-list's judgement over hand-made relations: what is a line, what is done with it, that nothing is silent."""
 
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.recovery.worklist.rules import ACTIONS, consequences, rules
-from dr_assets.recovery.worklist.worklist import Window
-from dr_assets_tests.unit.worklist_rows import SINCE, Said
+from dr_assets.recovery.worklist.worklist import Window, work_list
+from dr_assets_tests.unit.worklist_rows import SINCE, WINDOW, Said
 
 
 def judged(said: Said, *absent: str) -> tuple[str, str]:
@@ -151,7 +152,8 @@ def test_a_bet_and_its_win_are_replayed_in_order_though_the_clocks_say_otherwise
 
 
 @pytest.mark.parametrize(
-    ("status", "action"), [("acknowledged", "replay"), ("unknown", "ask_provider"), ("refused", "none"), ("voided", "none")]
+    ("status", "action"),
+    [("acknowledged", "replay"), ("unknown", "ask_provider"), ("refused", "none"), ("voided", "none")],
 )
 def test_a_bet_is_done_with_as_the_game_was_told(status: str, action: str) -> None:
     """Acknowledged: take the stake. Unknown: ask whether it was played. Refused or voided: nothing was taken."""
@@ -296,7 +298,9 @@ def test_a_chargeback_that_no_ledger_knows_holds_the_account_and_what_would_leav
     }
 
 
-def test_a_deposit_that_was_taken_back_is_not_credited_and_one_that_the_ledger_took_back_is_done_again_in_order() -> None:
+def test_a_deposit_that_was_taken_back_is_not_credited_and_one_that_the_ledger_took_back_is_done_again_in_order() -> (
+    None
+):
     """Refunded and never posted: hold both. Refunded and posted by the lost ledger: credit, then take back."""
     said = Said()
     said.provider("payment", "P1", 500)
@@ -304,7 +308,7 @@ def test_a_deposit_that_was_taken_back_is_not_credited_and_one_that_the_ledger_t
     said.provider("refund", "R1", -500, 20, original_reference="P1")
     assert {line["what"]: line["rule"] for line in said.lines()} == {
         "deposit": "deposit_given_back",
-        "deposit_reversed": "step_before_open" if False else "refund_unposted",
+        "deposit_reversed": "refund_unposted",
     }
     said.event("deposit_reversed", "r1", 500, -500, 20.2, reference="R1", chain="P1")
     lines = sorted(said.lines(), key=lambda line: line["position"])
@@ -395,13 +399,9 @@ def test_a_list_of_another_order_of_rows_is_the_same_list() -> None:
 
 def test_a_float_is_refused() -> None:
     """An amount that may have lost a minor unit never comes in."""
-    from dr_assets.recovery.worklist.worklist import work_list
-
-    rows = Said().ledger
-    import pyarrow as pa
-
+    payment = {**Said().ledger["ledger_payments"][0], "amount_minor": 1.5}
     with pytest.raises(PolicyError, match="amount_minor is double"):
-        work_list({"ledger_payments": pa.Table.from_pylist([{**rows["ledger_payments"][0], "amount_minor": 1.5}])}, Window(SINCE, SINCE + timedelta(1)))
+        work_list({"ledger_payments": pa.Table.from_pylist([payment])}, WINDOW)
 
 
 def test_a_window_that_ends_before_it_begins_is_refused() -> None:

@@ -24,7 +24,7 @@ def at(seconds: float) -> int:
 
 
 def ledger(balance: int = 10_000) -> dict[str, list[dict[str, Any]]]:
-    """Players 1 and 2 with an account in EUR each, player 3 erased, 4 closed; a deposit of player 1, withdrawals of 2."""
+    """Four players with an account in EUR each, 3 erased, 4 closed; a deposit of player 1, withdrawals of 2."""
     accounts = [(str(10 + player), str(player)) for player in (1, 2, 3, 4)]
     return {
         "ledger_keys": [{"idempotency_key": "old-bet"}],
@@ -67,12 +67,16 @@ class Said:
             {**line, "kind": kind, "reference": reference, "gross_minor": gross, "booked_us": at(when)} | more
         )
 
-    def game(self, kind: str, key: str, amount: int, status: str = "acknowledged", when: float = 10, **more: Any) -> None:
+    def game(
+        self, kind: str, key: str, amount: int, status: str = "acknowledged", when: float = 10, **more: Any
+    ) -> None:
         """A line of the game provider's list; a bet opens the round of its own key."""
         line = {"round_reference": key, "idempotency_key": key, "kind": kind, "player": "1", "currency": "EUR"}
         self.rounds.append(line | {"amount_minor": amount, "status": status, "at_us": at(when)} | more)
 
-    def event(self, what: str, key: str | None, amount: int | None, cash: int | None, when: float = 10.2, **more: Any) -> None:
+    def event(
+        self, what: str, key: str | None, amount: int | None, cash: int | None, when: float = 10.2, **more: Any
+    ) -> None:
         """A record of the topic of `what`."""
         place = {"topic": f"ledger.{what}", "place": f"0/{len(self.events)}", "player": "1", "account": "11"}
         self.events.append(
@@ -89,7 +93,8 @@ class Said:
 
     def lines(self, *absent: str) -> list[dict[str, Any]]:
         """Its lines."""
-        return self.listed(*absent).lines.to_pylist()
+        found: list[dict[str, Any]] = self.listed(*absent).lines.to_pylist()
+        return found
 
     def the_line(self, *absent: str) -> dict[str, Any]:
         """The only line."""

@@ -6,14 +6,14 @@ Every id is text here: the ledger's may be numbers, a file's never are. Amounts 
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from dr_assets.estate.errors import PolicyError
 
-Rows = pa.Table | pa.RecordBatchReader
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
 _TYPES: Final = {"text": pa.string(), "minor": pa.int64(), "flag": pa.bool_()}
 
@@ -58,8 +58,11 @@ OUTSIDERS: Final[Mapping[str, pa.Schema]] = {
 
 
 def take(database: duckdb.DuckDBPyConnection, given: Mapping[str, Rows | None]) -> None:
-    """Make a table of every relation there is, empty for what is not given. Raises PolicyError (`worklist.relation`)."""
-    known = LEDGER | OUTSIDERS
+    """Make a table of every relation there is, empty for what is not given.
+
+    Raises PolicyError (`worklist.relation`).
+    """
+    known: dict[str, pa.Schema] = {**LEDGER, **OUTSIDERS}
     for name in given:
         if name not in known:
             raise _refused(name, f"there is no such relation (there are {', '.join(known)})")

@@ -2,8 +2,8 @@
 
 What belongs here: the credits and the score. What stays out: how the truth is known (a test has the workload's record).
 
-A list that holds everything is safe and useless, so it scores zero by construction: the score is how far the credits got
-from all-`hold` towards all-right. Harm counts below zero: money credited or stakes taken that should not have been.
+A list that holds everything is safe and useless, so it scores zero by construction: the score is how far the credits
+got from all-`hold` towards all-right. Harm counts below zero: money credited or stakes taken that should not have been.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ CREDITS: Final[Mapping[str, Mapping[str, float]]] = {
 
 @dataclass(frozen=True)
 class Score:
-    """`score` is 1 for all right, 0 for all held, below where the list did harm. `right` of `lines` were the right action.
+    """`score` is 1 for all right, 0 for all held, below where the list did harm. `right` lines had the right action.
 
     `harmful` lines moved money that should have stayed. `confusion` counts (right, proposed).
     """
@@ -45,7 +45,9 @@ def score(pairs: Iterable[tuple[str, str]]) -> Score:
     confusion: dict[tuple[str, str], int] = {}
     for right, proposed in pairs:
         if right not in ACTIONS or proposed not in ACTIONS:
-            raise PolicyError("worklist.score", f"no such action: {right!r} or {proposed!r}", f"use {', '.join(ACTIONS)}")
+            raise PolicyError(
+                "worklist.score", f"no such action: {right!r} or {proposed!r}", f"use {', '.join(ACTIONS)}"
+            )
         confusion[right, proposed] = confusion.get((right, proposed), 0) + 1
     gained = sum(CREDITS[right][proposed] * count for (right, proposed), count in confusion.items())
     held = sum(CREDITS[right]["hold"] * count for (right, _), count in confusion.items())

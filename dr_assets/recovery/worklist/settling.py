@@ -38,7 +38,8 @@ _RUNNING: Final = """
            coalesce(b.balance_minor, 0) + sum(l.cash_minor) OVER (
                PARTITION BY l.cash_account ORDER BY l.order_us, l.tier, l.op ROWS UNBOUNDED PRECEDING) AS left_minor
     FROM lines l LEFT JOIN ledger_accounts b ON b.account = l.cash_account
-    WHERE l.action = 'replay' AND l.cash_account IS NOT NULL AND l.cash_minor <> 0 AND NOT coalesce(b.may_go_negative, false)
+    WHERE l.action = 'replay' AND l.cash_account IS NOT NULL AND l.cash_minor <> 0
+      AND NOT coalesce(b.may_go_negative, false)
 """
 _MOVE: Final = """
     UPDATE lines SET order_us = cover.order_us, tier = cover.tier + 1, behind = cover.credit

@@ -1,4 +1,4 @@
-"""Where a work-list's relations come from: the restored ledger through its contract, rounds from a file, events of topics.
+"""Where a work-list's relations come from: the restored ledger by its contract, rounds from a file, events of topics.
 
 What belongs here: reading those three. What stays out: providers' files (reconciliation/providers reads them), and what
 is made of the rows (sql/).
@@ -32,6 +32,23 @@ _QUERIES: Final = {
 _ROUNDS: Final = ("round_reference", "idempotency_key", "kind", "player_id", "currency", "amount_minor", "at", "status")
 _STATUSES: Final = ("acknowledged", "refused", "unknown", "voided")
 
+_READ_ROUNDS: Final = """
+    CREATE TABLE read AS SELECT * FROM read_csv(
+        $path, all_varchar = true, header = true, delim = ',', quote = '"', strict_mode = true, null_padding = false)
+"""
+# A line that says something else than it may ends the reading: half a list would lose bets without a word.
+_TAKE_ROUNDS: Final = """
+    SELECT nullif(round_reference, '') AS round_reference, nullif(idempotency_key, '') AS idempotency_key, kind,
+           nullif(player_id, '') AS player, nullif(currency, '') AS currency, amount_minor::BIGINT AS amount_minor,
+           epoch_us("at"::TIMESTAMPTZ) AS at_us, status,
+           CASE WHEN NOT regexp_full_match(amount_minor, '-?[0-9]+') THEN error('amount_minor ' || amount_minor)
+                WHEN kind NOT IN ('bet', 'win') THEN error('kind ' || kind)
+                WHEN NOT list_contains($statuses, status) THEN error('status ' || status)
+                WHEN NOT regexp_full_match("at", '.*(Z|[+-][0-9:]+)') THEN error('no time zone in ' || "at")
+           END AS checked
+    FROM read
+"""
+
 
 def restored_ledger(dsn: str, contract: str) -> dict[str, pa.Table]:
     """The relations of the restored ledger at `dsn`, in one snapshot. Read it before traffic reaches it again.
@@ -49,9 +66,10 @@ def restored_ledger(dsn: str, contract: str) -> dict[str, pa.Table]:
             database.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
             database.unregister("arriving")
         for name, (relation, columns) in _QUERIES.items():
-            found[name] = database.execute(f"SELECT {columns} FROM {relation}").to_arrow_table()  # noqa: S608 - as above
-        found["ledger_accounts"] = database.execute(
-            "SELECT account_id AS account, currency, balance_minor, may_go_negative FROM accounts JOIN balances USING (account_id)"
+            found[name] = database.sql(f"SELECT {columns} FROM {relation}").to_arrow_table()  # noqa: S608 - as above
+        found["ledger_accounts"] = database.sql(
+            "SELECT account_id AS account, currency, balance_minor, may_go_negative"
+            " FROM accounts JOIN balances USING (account_id)"
         ).to_arrow_table()
     return found
 
@@ -67,31 +85,17 @@ def _require(contract: Contract) -> None:
 
 
 def rounds_file(path: Path) -> pa.Table:
-    """The game provider's rounds from a CSV file. Raises SourceError (`worklist.rounds`) for what can't be read whole."""
+    """The game provider's rounds from a CSV file, whole or not at all. Raises SourceError (`worklist.rounds`)."""
     with duckdb.connect() as database:
         try:
-            rows = database.execute(
-                "SELECT * FROM read_csv($path, all_varchar = true, header = true, delim = ',', quote = '\"',"
-                " strict_mode = true, null_padding = false)",
-                {"path": str(path)},
-            ).to_arrow_table()
-            lacking = [name for name in _ROUNDS if name not in rows.column_names]
-            if lacking:
-                raise _unreadable(path, f"no column {', '.join(lacking)} (its columns are {', '.join(rows.column_names)})")
-            database.register("read", rows)
-            return database.execute(
-                "SELECT nullif(round_reference, '') AS round_reference, nullif(idempotency_key, '') AS idempotency_key,"
-                " kind, nullif(player_id, '') AS player, nullif(currency, '') AS currency,"
-                " amount_minor::BIGINT AS amount_minor, epoch_us(\"at\"::TIMESTAMPTZ) AS at_us, status,"
-                " CASE WHEN NOT regexp_full_match(amount_minor, '-?[0-9]+') THEN error('amount_minor ' || amount_minor)"
-                " WHEN kind NOT IN ('bet', 'win') THEN error('kind ' || kind)"
-                " WHEN NOT list_contains($statuses, status) THEN error('status ' || status)"
-                " WHEN NOT regexp_full_match(\"at\", '.*(Z|[+-][0-9:]+)') THEN error('no time zone in ' || \"at\") END AS checked"
-                " FROM read",
-                {"statuses": list(_STATUSES)},
-            ).to_arrow_table().select(OUTSIDERS["rounds"].names)
+            database.execute(_READ_ROUNDS, {"path": str(path)})
+            names = [row[0] for row in database.execute("DESCRIBE read").fetchall()]
+            if lacking := [name for name in _ROUNDS if name not in names]:
+                raise _unreadable(path, f"no column {', '.join(lacking)} (its columns are {', '.join(names)})")
+            found = database.sql(_TAKE_ROUNDS, params={"statuses": list(_STATUSES)}).to_arrow_table()
         except duckdb.Error as error:
             raise _unreadable(path, str(error).splitlines()[0]) from None
+    return found.select(OUTSIDERS["rounds"].names)
 
 
 def _unreadable(path: Path, found: str) -> SourceError:
@@ -111,7 +115,7 @@ def events(records: Rows, ledger: dict[str, pa.Table], contract: str) -> pa.Tabl
         database.register("arriving", records)
         database.execute("CREATE TABLE records AS SELECT * FROM arriving")
         try:
-            return database.execute(query).to_arrow_table()
+            return database.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise PolicyError(
                 "worklist.events",

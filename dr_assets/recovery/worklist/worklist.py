@@ -1,7 +1,7 @@
 """The list itself: from relations to one line for one lost thing, with an action, its reason, and a place in the order.
 
-What belongs here: the order of steps, and the result as a value. What stays out: the steps (sql/, rules, settling), where
-relations come from (sources), and how a list is written (written, page).
+What belongs here: the order of steps, and the result as a value. What stays out: the steps (sql/, rules, settling),
+where relations come from (sources), and how a list is written (written, page).
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,8 @@ _RESULT: Final = """
         SELECT op, row_number() OVER (ORDER BY order_us, tier, op) AS position FROM lines WHERE action = 'replay'
     )
     SELECT p.position, l.what,
-           coalesce(l.reference, CASE WHEN l.what IN ('bet', 'win') THEN l.chain END) AS reference, l.player, l.account, l.currency, l.amount_minor::DECIMAL(38, 0) AS amount_minor,
+           coalesce(l.reference, CASE WHEN l.what IN ('bet', 'win') THEN l.chain END) AS reference, l.player, l.account,
+           l.currency, l.amount_minor::DECIMAL(38, 0) AS amount_minor,
            l.at_us, l.sources, l.action, l.rule, r.reason, r.confidence, l.idempotency_key,
            CASE WHEN l.action = 'replay' THEN b.idempotency_key END AS behind,
            nullif(concat_ws('; ',
@@ -90,8 +91,8 @@ class WorkList:
     """`lines` are LINES, first what people must act on, in each action the largest amounts first.
 
     `read` counts what each source said in rows; `handled` what of it is on no line, by why: the restored ledger has it
-    (`in_ledger`), it lies outside the window (`outside_window`), it went wrong and right again before it (`past`), or it
-    is no player's money (`not_players`). Every row is in one of these or on a line.
+    (`in_ledger`), it lies outside the window (`outside_window`), it went wrong and right again before it (`past`), or
+    it is no player's money (`not_players`). Every row is in one of these or on a line.
     """
 
     window: Window
@@ -108,7 +109,7 @@ class WorkList:
             total = counted.setdefault((line["action"], line["currency"] or ""), [0, 0])
             total[0] += 1
             total[1] += int(line["amount_minor"] or 0)
-        order = {action: at for at, action in enumerate(ACTIONS)}
+        order: dict[str, int] = {action: at for at, action in enumerate(ACTIONS)}
         ranked = sorted(counted.items(), key=lambda each: (order[each[0][0]], each[0][1]))
         return [
             {"action": action, "currency": currency, "lines": lines, "amount_minor": amount}
@@ -161,7 +162,9 @@ _HANDLED: Final = f"""
     SELECT 'not_players', count(*) FROM provider_lines
     WHERE kind NOT IN ('payment', 'payout', 'refund', 'chargeback', 'reversal')
 """  # noqa: S608 - texts of ours
-_ON_LINES: Final = f"SELECT 'on_lines', coalesce(sum(rows_read), 0)::BIGINT FROM ({_WITH_FATE}) WHERE handled IS NULL"  # noqa: S608
+_ON_LINES: Final = f"""
+    SELECT 'on_lines', coalesce(sum(rows_read), 0)::BIGINT FROM ({_WITH_FATE}) WHERE handled IS NULL
+"""  # noqa: S608 - as above
 
 
 def _counts(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
@@ -170,8 +173,9 @@ def _counts(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
 
 def _settings(database: duckdb.DuckDBPyConnection, given: Mapping[str, Rows | None], window: Window) -> None:
     database.execute(
-        "CREATE TABLE settings AS SELECT $since::BIGINT AS since_us, $until::BIGINT AS until_us, $slack::BIGINT AS slack_us,"
-        " $game::BOOLEAN AS game_given, (SELECT max(booked_us) FROM provider_lines) AS provider_until_us,"
+        "CREATE TABLE settings AS SELECT $since::BIGINT AS since_us, $until::BIGINT AS until_us,"
+        " $slack::BIGINT AS slack_us, $game::BOOLEAN AS game_given,"
+        " (SELECT max(booked_us) FROM provider_lines) AS provider_until_us,"
         " (SELECT max(at_us) FROM rounds) AS game_until_us",
         {
             "since": (window.since - _EPOCH) // _MICROSECOND,
@@ -192,5 +196,3 @@ def _actions(database: duckdb.DuckDBPyConnection) -> None:
         "CREATE OR REPLACE TABLE judged AS SELECT j.*, r.action FROM judged j JOIN reasons r ON r.rule = j.rule"
     )
     database.unregister("known_rules")
-
-

@@ -22,8 +22,8 @@ from dr_assets.vault.vault import Vault
 FACT: Final = "work_list"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMNS: Final = (
-    "action", "position", "what", "reference", "player", "account", "currency", "amount_minor", "at", "sources", "reason",
-    "confidence", "rule", "idempotency_key", "behind", "detail",
+    "action", "position", "what", "reference", "player", "account", "currency", "amount_minor", "at", "sources",
+    "reason", "confidence", "rule", "idempotency_key", "behind", "detail",
 )  # fmt: skip
 _NUMBERS: Final = frozenset({"position", "amount_minor"})
 # What a spreadsheet takes for the beginning of a formula.
@@ -41,7 +41,7 @@ class Written:
 
 
 def write(work_list: WorkList, folder: Path, title: str) -> Written:
-    """Write `work-list.csv`, `.json` and `.html` into `folder`. Raises PolicyError where one of them is there already."""
+    """Write `work-list.csv`, `.json` and `.html` into `folder`. Raises PolicyError (`worklist.exists`)."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"work-list.{ending}" for ending in ("csv", "json", "html")]
     if there := [path for path in paths if path.exists()]:
@@ -52,11 +52,11 @@ def write(work_list: WorkList, folder: Path, title: str) -> Written:
     for path, text in zip(paths, texts, strict=True):
         path.touch(mode=0o600)  # it names players and their money
         path.write_bytes(text)
-    return Written(*paths, sha256=sha256)
+    return Written(csv_path=paths[0], json_path=paths[1], page_path=paths[2], sha256=sha256)
 
 
 def seal(vault: Vault, dataset: str, work_list: WorkList, sha256: str, point: dict[str, Json] | None = None) -> str:
-    """Record the list as a fact of the dataset: its digest, window and totals, and no player. Returns the fact's key."""
+    """Record the list as a fact of the dataset: digest, window and totals, no player. Returns the fact's key."""
     body: dict[str, Json] = {
         "sha256": sha256,
         "since": work_list.window.since.isoformat(),
