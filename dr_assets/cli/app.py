@@ -73,6 +73,12 @@ VERBS = (
         "dr_assets.cli.extract:app",
         "Everything that a database held of one person at a moment, as a signed file for a review.",
     ),
+    Verb(
+        "reconcile",
+        "dr_assets.cli.reconcile:reconcile_command",
+        "Check a ledger's money within itself and against providers, banks, topics and the CRM; exit 1 on a red break.",
+    ),
+    Verb("contract", "dr_assets.cli.contract:app", "Contracts: how a schema gives what the reconciliations read."),
     Verb("outbox", "dr_assets.cli.outbox:app", "Replay what a ledger's outbox never published, and prove it."),
     Verb(
         "work-list",

@@ -98,45 +98,65 @@ def _transaction(dsn: str) -> Iterator[dbapi.Cursor]:
         ) from None
 
 
+@dataclass(frozen=True)
+class Unmet:
+    """One thing that a database lacks for a contract."""
+
+    relation: str
+    found: str
+
+
 def compare_with_source(cursor: dbapi.Cursor, contract: Contract) -> None:
     """Refuse a contract that this database does not fulfil. Raises PolicyError (`reconciliation.contract_unmet`)."""
+    unmet, _ = unmet_by_source(cursor, contract)
+    if unmet:
+        first, *others = unmet
+        more = f" (and {len(others)} more: `dr-assets contract check` lists them)" if others else ""
+        raise PolicyError(
+            "reconciliation.contract_unmet",
+            f"contract {contract.name}, relation {first.relation}: {first.found}{more}",
+            f"make the query of {first.relation} fit this database, or name the dataset's right contract",
+        )
+
+
+def unmet_by_source(cursor: dbapi.Cursor, contract: Contract) -> tuple[list[Unmet], dict[str, pa.Schema]]:
+    """Everything that this database lacks for a contract, and what each relation gives where its query can be run."""
+    unmet: list[Unmet] = []
+    schemas: dict[str, pa.Schema] = {}
     ids: dict[str, tuple[str, bool]] = {}
     for relation, query in contract.queries.items():
+        cursor.execute("SAVEPOINT asked")  # a refusal must not end the transaction: there is more to ask
         try:
-            schema = cursor.adbc_execute_schema(query)
+            schemas[relation] = cursor.adbc_execute_schema(query)
         except AdbcError as error:
             if error.sqlstate not in _CONTRACT_STATES:
                 raise
-            raise _unmet(contract, relation, _first_line(error)) from None
+            cursor.execute("ROLLBACK TO SAVEPOINT asked")
+            unmet.append(Unmet(relation, _first_line(error)))
+            continue
         for column in contract.columns(relation):
-            _compare_column(contract, relation, column, schema)
-            if column.kind == "id":
-                is_text = pa.types.is_string(schema.field(column.name).type)
+            found = _unfit(column, schemas[relation])
+            if found is None and column.kind == "id":
+                is_text = pa.types.is_string(schemas[relation].field(column.name).type)
                 first, first_is_text = ids.setdefault(column.name, (relation, is_text))
                 if is_text != first_is_text:
-                    raise _unmet(contract, relation, f"{column.name} is of another type here than in {first}")
+                    found = f"{column.name} is of another type here than in {first}"
+            if found is not None:
+                unmet.append(Unmet(relation, found))
+    return unmet, schemas
 
 
-def _compare_column(contract: Contract, relation: str, column: Column, schema: pa.Schema) -> None:
+def _unfit(column: Column, schema: pa.Schema) -> str | None:
     if schema.get_field_index(column.name) < 0:
-        raise _unmet(contract, relation, f"it gives no column {column.name} (it gives {', '.join(schema.names)})")
+        return f"it gives no column {column.name} (it gives {', '.join(schema.names)})"
     found = str(schema.field(column.name).type)
     wanted, accepted = _ACCEPTS[column.kind]
-    if found not in accepted:
-        raise _unmet(contract, relation, f"{column.name} is {found}, expected {wanted}")
+    return None if found in accepted else f"{column.name} is {found}, expected {wanted}"
 
 
 def _first_line(error: AdbcError) -> str:
     """Postgres's own words without the driver's frame and without the query's text."""
     return str(error).split("ERROR:")[-1].strip().splitlines()[0]
-
-
-def _unmet(contract: Contract, relation: str, found: str) -> PolicyError:
-    return PolicyError(
-        "reconciliation.contract_unmet",
-        f"contract {contract.name}, relation {relation}: {found}",
-        f"make the query of {relation} fit this database, or name the dataset's right contract",
-    )
 
 
 def load(
@@ -184,10 +204,5 @@ def _named(contract: Contract, checks: Sequence[Check]) -> set[str]:
     return (
         own
         | {name for text in texts for name in names_in(text)}
-        | {
-            name
-            for text in (contract.chain_text, contract.digest_text)
-            if text
-            for name in names_in(f"SELECT {text}")
-        }
+        | {name for text in (contract.chain_text, contract.digest_text) if text for name in names_in(f"SELECT {text}")}
     )

@@ -31,7 +31,8 @@ def outsiders(
     """The relations that are declared, for as long as the block lasts: streams are read once, inside it.
 
     `vault_of` gives the vault that holds a dataset's topics; without it they are left out. `cut` is where reading them
-    ends; what they hold lies below `workdir` meanwhile. Raises PolicyError for a variable that is not set, SourceError for files that can't be read.
+    ends; what they hold lies below `workdir` meanwhile. Raises PolicyError for a variable that is not set, SourceError
+    for files that can't be read.
     """
     found: dict[str, Source] = {}
     if asked is None:

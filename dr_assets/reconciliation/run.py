@@ -5,10 +5,14 @@ result (result.py).
 """
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pyarrow as pa
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.checks import Check, CheckResult, Skipped, all_checks, run_check, why_skipped
@@ -16,7 +20,7 @@ from dr_assets.reconciliation.contract import Contract, load_contract
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.externals import Externals, compare_externals
-from dr_assets.reconciliation.extract import compare_with_source, count_rows, load, reading
+from dr_assets.reconciliation.extract import Unmet, compare_with_source, count_rows, load, reading, unmet_by_source
 from dr_assets.reconciliation.relations import RELATIONS
 from dr_assets.reconciliation.result import AREAS, Reconciliation
 from dr_assets.reconciliation.shared import prepare, stand_in
@@ -128,6 +132,45 @@ def _newest(engine: Engine, contract: Contract, rows: Mapping[str, int], at: dat
     newest_us = engine.rows(f"SELECT max(at_us) AS at_us FROM ({' UNION ALL '.join(moments)}) AS moments")  # noqa: S608 - as above
     (found,) = newest_us.column("at_us").to_pylist()
     return at if found is None else min(at, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=found))
+
+
+@dataclass(frozen=True)
+class Fulfilment:
+    """How a database stands to a contract: everything that it lacks, and the checks that could be run, and could not.
+
+    `to_run` counts, by area; externals are brought when it is reconciled, so what needs them is among `not_run`.
+    """
+
+    contract: Contract
+    unmet: tuple[Unmet, ...]
+    to_run: dict[str, int]
+    not_run: tuple[Skipped, ...]
+
+
+def fulfilment(dsn: str, contract: str) -> Fulfilment:
+    """Compare a database with a contract without reading its rows.
+
+    Raises PolicyError for a contract that is unknown or invalid, SourceError for a database that can't be read.
+    """
+    agreed = load_contract(contract)
+    with reading(dsn) as source:
+        unmet, schemas = unmet_by_source(source.cursor, agreed)
+    if not unmet:
+        unmet = _unmet_texts(agreed, schemas)
+    to_run, not_run = _chosen(agreed, {}, None)
+    return Fulfilment(agreed, tuple(unmet), dict(Counter(check.area for check in to_run)), not_run)
+
+
+def _unmet_texts(contract: Contract, schemas: Mapping[str, pa.Schema]) -> list[Unmet]:
+    """The contract's expressions, tried over relations without a row."""
+    with duckdb_engine(None, "64MB", 1) as engine:
+        for relation, schema in schemas.items():
+            engine.load(relation, schema.empty_table())
+        try:
+            prepare(engine, contract, datetime.now(UTC))
+        except PolicyError as error:
+            return [Unmet("postings, transfers", error.found)]
+    return []
 
 
 def check_contract(dsn: str, contract: str) -> None:
