@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from kafka import KafkaProducer
 
 from dr_assets.engines.kafka.server import KafkaServer
@@ -109,7 +111,13 @@ def rig(
     kafka: KafkaServer, topic: Callable[..., str], fresh_database: Callable[..., str], tmp_path: Path
 ) -> Iterator[Rig]:
     """An empty outbox, and empty topics of three partitions and of one."""
-    dsn, topics = fresh_database(), (topic(3, name="bets"), topic(1, name="wins"))
+    with rigged(kafka, (topic(3, name="bets"), topic(1, name="wins")), fresh_database(), tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def rigged(kafka: KafkaServer, topics: tuple[str, str], dsn: str, tmp_path: Path) -> Iterator[Rig]:
+    """A ledger of events and its contract, for topics that are there."""
     with psycopg.connect(dsn, autocommit=True) as ledger:
         ledger.execute(
             "CREATE TABLE events (id bigint, topic text, key text, message_key text, payload text, at timestamptz,"
@@ -339,3 +347,31 @@ def test_two_replays_at_once_send_each_event_once(rig: Rig) -> None:
         rig.replay(plan)
     assert rig.prove(plan).ok
     assert outbox_replay.STEP_EVENTS > 1
+
+
+def test_a_broker_that_is_away_is_waited_for(
+    kafka_server: Callable[..., KafkaServer], fresh_database: Callable[..., str], tmp_path: Path
+) -> None:
+    """Killed in the middle of a replay and started again: the same call ends, and each event is there once."""
+    server = kafka_server()
+    topics = ("bets", "wins")
+    admin = AdminClient(server.client_config())
+    for future in admin.create_topics([NewTopic("bets", 3, 1), NewTopic("wins", 1, 1)]).values():
+        future.result(ANSWER_S)
+    del admin  # or it goes on asking for the broker
+    with rigged(server, topics, fresh_database(), tmp_path) as rig:
+        rig.add(12)
+        plan = rig.plan()
+        killed: list[threading.Thread] = []
+
+        def kill(there: int, of: int) -> None:
+            if 0 < there < of and not killed:
+                server.kill()
+                killed.append(threading.Thread(target=server.start))
+                killed[0].start()
+
+        done = rig.replay(plan, step_events=3, progress=kill)
+        killed[0].join()
+        assert (done.present, done.sent) == (0, 12)
+        proof = rig.prove(plan)
+        assert proof.ok, proof.examples
