@@ -3,8 +3,9 @@
 What belongs here: the asset, its sensor, schedule and checks, and the verdicts. What stays out: finding the moment
 (recovery/), restoring to it (`dr-assets restore --estate`).
 
-The sensor looks at the vaults and writes a materialization when the moment has moved: so the asset is as fresh as the
-estate could be restored, and stale while any store stands still.
+The sensor looks at the newest heartbeats in the vaults and writes a materialization when the moment has moved: so the
+asset is as fresh as the estate could be restored, and stale while a store stands still. What costs more, each store's
+position and the proof that a restore leads there, is the hourly run's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -76,7 +77,7 @@ def _asset(estate: Estate) -> dg.AssetsDefinition:
         from dr_assets.recovery.stores import record_point  # noqa: PLC0415 - see above
 
         with shown_as_failure():
-            point, restored = _look(estate, context.resources)
+            point, restored = _look(estate, context.resources, positions=True)
             for name in sorted({dataset.vault for dataset in estate.datasets.values()}):
                 record_point(getattr(context.resources, resource_key(name)).open_vault(signing=True), point)
         yield check_result(CONSISTENT, judge_consistent(point))
@@ -98,7 +99,7 @@ def _sensor(estate: Estate) -> dg.SensorDefinition:
         events: list[Any] = []
         cursor = context.cursor
         try:
-            point, restored = _look(estate, context.resources)
+            point, restored = _look(estate, context.resources, positions=False)
         except DrError as error:
             judged = dict.fromkeys((CONSISTENT, ORPHANS), judge_unreadable(error))
         else:
@@ -113,7 +114,7 @@ def _sensor(estate: Estate) -> dg.SensorDefinition:
     return recovery_point
 
 
-def _look(estate: Estate, resources: Any) -> tuple[EstatePoint, Fact | None]:
+def _look(estate: Estate, resources: Any, *, positions: bool) -> tuple[EstatePoint, Fact | None]:
     """The point by the vaults, and the newest sealed restore of the estate."""
     from dr_assets.recovery.estate_restore import ESTATE_RESTORE  # noqa: PLC0415 - as in the asset
     from dr_assets.recovery.stores import DATASET, recovery_point  # noqa: PLC0415 - as above
@@ -122,7 +123,8 @@ def _look(estate: Estate, resources: Any) -> tuple[EstatePoint, Fact | None]:
     for dataset in estate.datasets.values():
         if dataset.vault not in opened:
             opened[dataset.vault] = getattr(resources, resource_key(dataset.vault)).open_vault()
-    point = recovery_point(estate, {name: opened[dataset.vault] for name, dataset in estate.datasets.items()})
+    vaults = {name: opened[dataset.vault] for name, dataset in estate.datasets.items()}
+    point = recovery_point(estate, vaults, positions=positions)
     facts = [latest_fact(vault, DATASET, ESTATE_RESTORE) for vault in opened.values()]
     return point, max((fact for fact in facts if fact is not None), key=lambda fact: fact.at, default=None)
 

@@ -23,14 +23,15 @@ from dr_assets.recovery.point import (
 from dr_assets.stores.bucket.position import recovery_point as copy_point
 from dr_assets.stores.bucket.runs import microseconds, stored_runs
 from dr_assets.stores.bucket.runs import moment as moment_of
+from dr_assets.stores.kafka.export import open_export
 from dr_assets.stores.kafka.position import stored_recovery_point as topics_point
-from dr_assets.stores.kafka.restore_export import ExportSource, export_source
-from dr_assets.stores.kafka.restore_plan import Cut
+from dr_assets.stores.kafka.survey import TOPICS
 from dr_assets.stores.objective import NOTHING_STORED
 from dr_assets.stores.postgres.lsn import format_lsn
 from dr_assets.stores.postgres.plan import plan_restore
+from dr_assets.stores.postgres.position import stored_recovery_point as commits_point
 from dr_assets.stores.postgres.target import Target
-from dr_assets.vault.facts import record_fact
+from dr_assets.vault.facts import latest_fact, record_fact
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.format.keys import ObjectKey
 from dr_assets.vault.vault import Receipt, Vault
@@ -53,20 +54,26 @@ def recovery_point(
     strict: bool = False,
     apart: Sequence[str] = (),
     now: datetime | None = None,
+    positions: bool = True,
 ) -> EstatePoint:
     """The estate's recovery point by `vaults`, one for each dataset's name; one region alone will do.
 
     `to` is `latest-consistent` or a moment. `strict` lets buckets hold the whole back, `apart` keeps datasets from it.
-    Raises PolicyError `recovery_point.beyond`, and whatever keeps a store from being restored at all, with its name.
+    Without `positions` only the newest heartbeats are looked at, which costs a few requests however much is stored: no
+    store's position is told, nor is it proven that a restore leads there. Raises PolicyError `recovery_point.beyond`,
+    and whatever keeps a store from being restored at all, with its name.
     """
     asked = to if isinstance(to, datetime) else None
     looked_at = now or datetime.now(UTC)
     with ThreadPoolExecutor(thread_name_prefix="points") as pool:
-        looking = {name: pool.submit(_newest, vaults[name], dataset) for name, dataset in estate.datasets.items()}
+        looking = {
+            name: pool.submit(_newest, vaults[name], dataset, proven=positions)
+            for name, dataset in estate.datasets.items()
+        }
         newest = {name: _told(name, future.result) for name, future in looking.items()}
         moment = common_moment(list(newest.values()), asked, strict=strict, apart=apart)
         standing = {
-            name: pool.submit(_stand, vaults[name], dataset, newest[name], moment)
+            name: pool.submit(_stand, vaults[name], dataset, newest[name], moment, positions=positions)
             for name, dataset in estate.datasets.items()
         }
         stores = {name: _told(name, future.result) for name, future in standing.items()}
@@ -94,10 +101,10 @@ def _told(name: str, ask: Callable[[], _T]) -> _T:
         raise
 
 
-def _newest(vault: Vault, dataset: Dataset) -> Newest:
+def _newest(vault: Vault, dataset: Dataset, *, proven: bool) -> Newest:
     match dataset:
         case PostgresDataset():
-            return _newest_commit(vault, dataset)
+            return _newest_commit(vault, dataset) if proven else _newest_beat(vault, dataset)
         case TopicsDataset():
             return _newest_record(vault, dataset)
         case BucketDataset():
@@ -106,9 +113,14 @@ def _newest(vault: Vault, dataset: Dataset) -> Newest:
             raise TypeError(dataset.kind)
 
 
-def _stand(vault: Vault, dataset: Dataset, newest: Newest, moment: Moment) -> StorePoint:
+def _stand(vault: Vault, dataset: Dataset, newest: Newest, moment: Moment, *, positions: bool) -> StorePoint:
     at = min(newest.at, moment.at)
+    position: dict[str, Json] = {}
+    beyond: dict[str, Json] = {}
+    notes: list[str] = []
     match dataset:
+        case _ if not positions:
+            pass
         case PostgresDataset():
             position, beyond, notes = _commits_at(vault, dataset, newest, at)
         case TopicsDataset():
@@ -137,6 +149,14 @@ def _newest_commit(vault: Vault, dataset: PostgresDataset) -> Newest:
     if plan.reachable_at is None:
         raise _undated(dataset, "no heartbeat dates its WAL")
     return _made(dataset, plan.reachable_at, plan.pieces[-1].modified_at, _POSTGRES_CLOCK)
+
+
+def _newest_beat(vault: Vault, dataset: PostgresDataset) -> Newest:
+    point = commits_point(vault, dataset)
+    if point is None or point.at is None:
+        raise _undated(dataset, NOTHING_STORED if point is None else "no heartbeat dates its WAL")
+    # What is proven by a beat was committed before it.
+    return _made(dataset, point.at - _GRAINS["postgres"], _stored_at(vault, point.key), _POSTGRES_CLOCK)
 
 
 def _newest_record(vault: Vault, dataset: TopicsDataset) -> Newest:
@@ -181,28 +201,27 @@ def _commits_at(vault: Vault, dataset: PostgresDataset, newest: Newest, at: date
 
 
 def _records_at(vault: Vault, dataset: TopicsDataset, at: datetime) -> _Standing:
-    source = export_source(vault, dataset.name, Cut(at=at))
+    """By the records alone: what was surveyed beside them is read by a restore, not by every look at the moment."""
+    export = open_export(vault, dataset.name, survey=False)
+    names = {topic.topic_id: topic for topic in export.topics.values() if not topic.is_gone}
+    ends = {where: end for where, end in export.positions_at(at).items() if where[0] in names}
     position: dict[str, Json] = {
-        "ends": {f"{topic}/{partition}": end for (topic, partition), end in sorted(source.ends.items())},
-        "timestamps": list[Json](timestamp_types(source)),
-        "packs": source.export.packs,
-        "system_id": source.export.system_id,
+        "ends": {f"{names[topic_id].name}/{index}": end for (topic_id, index), end in sorted(ends.items())},
+        "timestamps": _timestamp_types(vault, dataset),
+        "packs": export.packs,
+        "system_id": export.system_id,
     }
-    return position, {"records": _beyond(source)}, list(source.notes)
+    beyond = sum(max(0, names[topic_id].partitions[index].next - end) for (topic_id, index), end in ends.items())
+    return position, {"records": beyond}, []
 
 
-def timestamp_types(source: ExportSource) -> list[str]:
+def _timestamp_types(vault: Vault, dataset: TopicsDataset) -> list[Json]:
     """Whose clock the records carry: CreateTime where a topic says nothing else (a broker's own default may differ)."""
-    return sorted({topic.configs.get("message.timestamp.type", "CreateTime") for topic in source.topics.values()})
-
-
-def _beyond(source: ExportSource) -> int:
-    """Offsets that are stored behind the cut."""
-    return sum(
-        max(0, part.end - source.ends.get((name, index), part.end))
-        for name, topic in source.topics.items()
-        for index, part in topic.partitions.items()
-    )
+    seen = latest_fact(vault, dataset.name, TOPICS)
+    listed = {} if seen is None else seen.body.get("topics")
+    own = [one.get("configs") for one in listed.values() if isinstance(one, dict)] if isinstance(listed, dict) else []
+    kinds = {str(configs.get("message.timestamp.type", "CreateTime")) for configs in own if isinstance(configs, dict)}
+    return list[Json](sorted(kinds))
 
 
 def _documents_at(vault: Vault, dataset: Dataset, at: datetime) -> _Standing:

@@ -7,10 +7,11 @@ Packs hold many partitions, so whoever wants several asks for all of them at onc
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import takewhile
 
 from dr_assets.estate.errors import VaultError
@@ -31,6 +32,7 @@ from dr_assets.vault.vault import StoredObject, Vault
 
 Where = tuple[str, int]  # a topic's id and a partition of it
 _AHEAD = 3
+_KEPT = 4
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -213,20 +215,25 @@ class Export:
         As Kafka's own offsets for times: what comes after may be older all the same. Raises VaultError, SourceError.
         """
         moment_ms = int(at.timestamp() * 1000)
-        return {where: self._position_at(stream, moment_ms) for where, stream in self._streams.items()}
 
-    def _position_at(self, stream: _Stream, moment_ms: int) -> int:
-        for held in stream.held:
-            if held.slice.max_timestamp < moment_ms:
+        @lru_cache(_KEPT)  # most partitions' records of one moment came in the same packs
+        def opened(number: int) -> OpenedPack:
+            return open_pack(self._vault, self._objects[number])
+
+        return {where: _position_at(stream, moment_ms, opened) for where, stream in self._streams.items()}
+
+
+def _position_at(stream: _Stream, moment_ms: int, opened: Callable[[int], OpenedPack]) -> int:
+    for held in stream.held:
+        if held.slice.max_timestamp < moment_ms:
+            continue
+        for batch in _each(_part_of(opened(held.pack), held, held.slice.first, held.end).batches):
+            if parse_header(batch).max_timestamp < moment_ms:
                 continue
-            part = _part_of(open_pack(self._vault, self._objects[held.pack]), held, held.slice.first, held.end)
-            for batch in _each(part.batches):
-                if parse_header(batch).max_timestamp < moment_ms:
-                    continue
-                for record in records(batch):
-                    if record.timestamp >= moment_ms and held.slice.first <= record.offset < held.end:
-                        return record.offset
-        return stream.held[-1].end if stream.held else stream.row.begin
+            for record in records(batch):
+                if record.timestamp >= moment_ms and held.slice.first <= record.offset < held.end:
+                    return record.offset
+    return stream.held[-1].end if stream.held else stream.row.begin
 
 
 @dataclass(slots=True)
@@ -362,14 +369,15 @@ def _each(batches: memoryview) -> Iterator[memoryview]:
 
 def open_export(
     vault: Vault, dataset: str, *, as_of: datetime | None = None, system_id: str | None = None,
-    catalogues: bool = True, pinned: Pinned | None = None,
+    catalogues: bool = True, pinned: Pinned | None = None, survey: bool = True,
 ) -> Export:  # fmt: skip
     """What is stored of a dataset, of its newest cluster unless `system_id` names another one.
 
     `as_of` (the capture's clock) leaves out packs that were cut later and what was surveyed later: so a restore to the
     recovery point of another dataset asks for that moment, and cuts records by `positions_at`. What packs hold is told
     by their `catalogues`, and by those packs that none of them has. `pinned` is what an earlier call was made of: the
-    same again, whatever was stored since. Raises VaultError, among them `kafka.nothing_stored` and `kafka.hole`.
+    same again, whatever was stored since. Without `survey` nothing is known but records: what was seen beside them lies
+    in as many facts as there were changes. Raises VaultError, among them `kafka.nothing_stored` and `kafka.hole`.
     """
     if pinned is not None:
         system_id = pinned.system_id
@@ -396,7 +404,9 @@ def open_export(
         raise VaultError(
             "kafka.nothing_stored", f"{dataset}: nothing was stored as early as that", "choose a later moment"
         )
-    seen = surveyed(vault, dataset, at=as_of if pinned is None else _behind(pinned.surveyed_at))
+    seen = Surveyed()
+    if survey:
+        seen = surveyed(vault, dataset, at=as_of if pinned is None else _behind(pinned.surveyed_at))
     return Export(vault, dataset, system_id, chosen, known.rows(list(chosen.values())), seen, as_of)
 
 
