@@ -10,12 +10,14 @@ import dagster as dg
 
 from dr_assets.components.evaluations import evaluation, metadata_of, worth_writing
 from dr_assets.components.proven import judge_proven, proven_values
-from dr_assets.components.reporting import CaptureReporter, OpenInstance
+from dr_assets.components.reporting import INTERVAL_S, CaptureReporter, OpenInstance
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.proving.prover.points import Proven
 
 
-def proven_reporter(open_instance: OpenInstance, dataset: PostgresDataset) -> CaptureReporter[Proven]:
+def proven_reporter(
+    open_instance: OpenInstance, dataset: PostgresDataset, *, interval_s: float = INTERVAL_S
+) -> CaptureReporter[Proven]:
     """The listener of one dataset's prover. A point that stands still is not reported again: its asset goes stale."""
 
     def judge(instance: dg.DagsterInstance, proven: Proven) -> None:
@@ -23,7 +25,7 @@ def proven_reporter(open_instance: OpenInstance, dataset: PostgresDataset) -> Ca
         for key, verdict in worth_writing(instance, judged, datetime.now(UTC)).items():
             instance.report_runless_asset_event(evaluation(key, verdict))
 
-    return CaptureReporter(open_instance, write=report_proven, point_of=_point, judge=judge)
+    return CaptureReporter(open_instance, write=report_proven, point_of=_point, judge=judge, interval_s=interval_s)
 
 
 def report_proven(instance: dg.DagsterInstance, proven: Proven) -> None:
