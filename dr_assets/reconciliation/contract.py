@@ -17,7 +17,10 @@ from dr_assets.reconciliation.relations import LEDGER, OPTIONAL, RELATIONS, Colu
 from dr_assets.reconciliation.tolerances import Tolerances, tolerances_of
 from dr_assets.stores.postgres.erase import EraseRules
 
-_KEYS = {"contract", "relations", "chain", "transfer_digest", "erase", "tolerances", "extract", "events", "outbox_mark"}
+_KEYS = {
+    *("contract", "relations", "chain", "transfer_digest", "payload_hash", "tolerances", "erase"),
+    *("extract", "events", "outbox_mark"),
+}
 _ERASE_KEYS = ("people", "statements", "proof")
 _HINT = "compare it with contracts/casino_ledger/contract.yaml; docs/reconciliation.md describes every key"
 
@@ -30,6 +33,7 @@ class Contract:
 
     A posting's hash must be SHA-256 of the account's previous hash (nothing before the first) followed by `chain_text`
     in UTF-8; a transfer's digest SHA-256 of `digest_text`. None: the schema has no such thing, its check is skipped.
+    `has_payload_hash`: its transfers say what their idempotency key was used for.
     `erase` is how people are erased from a restored database, None where nobody said. `relationships` yields a person's
     identifier and when the relationship with them ended, NULL while it lasts (docs/erasure.md).
     """
@@ -42,12 +46,17 @@ class Contract:
     relationships: str | None = None
     meanings: dict[str, str] = field(default_factory=dict)
     tolerances: Tolerances = field(default_factory=Tolerances)
+    has_payload_hash: bool = False
 
     @property
     def parts(self) -> frozenset[str]:
         """The optional parts that this contract has."""
-        texts = {"chain": self.chain_text, "transfer_digest": self.digest_text}
-        return frozenset(part for part, text in texts.items() if text is not None)
+        has = {
+            "chain": self.chain_text is not None,
+            "transfer_digest": self.digest_text is not None,
+            "payload_hash": self.has_payload_hash,
+        }
+        return frozenset(part for part, given in has.items() if given)
 
     def columns(self, relation: str) -> tuple[Column, ...]:
         """The columns that the relation must give under this contract."""
@@ -99,6 +108,7 @@ def _parse(contract: str, folder: Traversable, content: Any) -> Contract:
         else None,
         meanings={relation: meaning for relation, (_, meaning) in relations.items() if meaning},
         tolerances=_tolerances(contract, content.get("tolerances", {})),
+        has_payload_hash=_flag(contract, content, "payload_hash"),
     )
 
 
@@ -120,6 +130,13 @@ def _relations(contract: str, declared: Any) -> dict[str, tuple[str, str]]:
         elif relation in declared:
             raise _invalid(contract, f"relation {relation} must be a file's name, or its `file` and its `meaning`")
     return found
+
+
+def _flag(contract: str, content: dict[str, Any], key: str) -> bool:
+    value = content.get(key, False)
+    if not isinstance(value, bool):
+        raise _invalid(contract, f"{key} must be true or false: whether transfers have this column")
+    return value
 
 
 def _tolerances(contract: str, declared: Any) -> Tolerances:

@@ -44,6 +44,7 @@ LEDGER: Final[dict[str, tuple[Column, ...]]] = {
         Column("transfer_id", "id"),
         Column("idempotency_key", "text"),
         Column("digest", "bytes", only_with="transfer_digest"),
+        Column("payload_hash", "bytes", only_with="payload_hash"),
     ),
     # one row per posting; positive raises the balance; sequence counts 1, 2, 3 … within the account
     "postings": (
@@ -73,7 +74,8 @@ LEDGER: Final[dict[str, tuple[Column, ...]]] = {
 
 # What a contract may give beside: without one, the checks that read it are skipped.
 OPTIONAL: Final[dict[str, tuple[Column, ...]]] = {
-    # one row per two-phase transfer: how much was set aside, and each time that it was posted or voided
+    # one row per two-phase transfer and time that it was resolved (none: one row of NULLs): what was set aside, and how
+    # much of it was posted or voided
     "pendings": _columns(
         "pending_id id, account_id id, currency text, amount_minor minor, resolution text null,"
         " resolved_minor minor null, transfer_id id null, created_us minor"

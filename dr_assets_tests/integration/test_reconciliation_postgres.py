@@ -7,13 +7,17 @@ from importlib.resources import files
 from pathlib import Path
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import Result
 from psycopg import sql
+from typer.testing import CliRunner
 
 from dr_assets.casino import schema
 from dr_assets.casino.incident import DAMAGES, has_transfer, plant_bad_transaction, plant_damage
 from dr_assets.casino.workload import Workload
+from dr_assets.cli.app import app
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.errors import PolicyError, SourceError
@@ -76,17 +80,27 @@ def test_a_lived_in_casino_adds_up(lived: str) -> None:
 
 # What each damage must be called. A damaged row breaks several rules; these, and no other.
 _CALLED = {
+    "altered_wallet": {"value_differs"},
+    "returned_contact": {"erased_person_present"},
+    "stray_contact": {"contact_of_nobody"},
     "altered_balance": {"balance_differs_from_postings", "balance_differs_from_newest_posting"},
     "altered_posting": {
         "transfer_out_of_balance",
+        "currency_out_of_balance",
         "hash_differs",
         "running_balance_differs",
         "balance_differs_from_postings",
     },
     "altered_balance_after": {"hash_differs", "running_balance_differs"},
-    "deleted_posting": {"transfer_out_of_balance", "sequence_gap", "balance_differs_from_postings"},
+    "deleted_posting": {
+        "transfer_out_of_balance",
+        "currency_out_of_balance",
+        "sequence_gap",
+        "balance_differs_from_postings",
+    },
     "deleted_newest_posting": {
         "transfer_out_of_balance",
+        "currency_out_of_balance",
         "newest_posting_missing",
         "balance_differs_from_postings",
     },
@@ -95,7 +109,7 @@ _CALLED = {
     "orphaned_postings": {"orphan_posting"},
     "empty_transfer": {"transfer_without_postings"},
     "altered_transfer": {"transfer_altered"},
-    "unbalanced_transfer": {"transfer_out_of_balance"},
+    "unbalanced_transfer": {"transfer_out_of_balance", "currency_out_of_balance"},
     "duplicated_idempotency_key": {"idempotency_key_repeated"},
     "negative_balance": {"forbidden_negative"},
     "hold_released_without_money": {"balance_differs_from_holds"},
@@ -280,3 +294,65 @@ def test_memory_is_bounded_and_too_little_is_said(lived: str, tmp_path: Path) ->
         reconcile(lived, memory_limit="2MB", workdir=tmp_path)
     assert caught.value.code == "reconciliation.memory"
     assert list(tmp_path.iterdir()) == []
+
+
+def _run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_a_contract_check_says_all_that_is_missing(lived: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first thing only: a missing table, a column, a wrong type and an expression's column are each told."""
+    monkeypatch.setenv("ANY_LEDGER", lived)
+    done = _run("contract", "check", "casino_ledger", "--dsn-env", "ANY_LEDGER", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["fulfilled"], told["missing"]) == (True, [])
+    assert told["checks"]["ledger"] >= 9
+    assert told["not_run"]["payments/settled_agree"] == "nobody gives provider_lines"
+    contract = _with(tmp_path, "transfers", "SELECT * FROM casino.transfer")
+    (tmp_path / "balances.sql").write_text(_BALANCES.format("numeric"))
+    (tmp_path / "holds.sql").write_text("SELECT withdrawal_id AS hold_id FROM casino.withdrawals")
+    done = _run("contract", "check", contract, "--dsn-env", "ANY_LEDGER", "--json")
+    assert done.exit_code == 1
+    missing = [(one["relation"], one["found"]) for one in json.loads(done.stdout)["missing"]]
+    assert [relation for relation, _ in missing] == ["transfers", "balances", "holds", "holds", "holds"]
+    assert "does not exist" in missing[0][1]
+    assert "cast" in missing[1][1]
+    assert [found.split(" (")[0] for _, found in missing[2:]] == [
+        f"it gives no column {name}" for name in ("account_id", "currency", "amount_minor")
+    ]
+    assert "not fulfilled" in _run("contract", "check", contract, "--dsn-env", "ANY_LEDGER").stdout
+
+
+def test_an_expression_over_a_missing_column_is_told_before_any_row_is_read(
+    lived: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain's text is tried over relations without a row."""
+    contract = _with(tmp_path, "accounts", "SELECT * FROM casino.accounts, (SELECT false AS holds_money) AS h")
+    text = (tmp_path / "contract.yaml").read_text().replace("concat_ws('|', account_id", "concat_ws('|', no_such")
+    (tmp_path / "contract.yaml").write_text(text)
+    monkeypatch.setenv("ANY_LEDGER", lived)
+    done = _run("contract", "check", contract, "--dsn-env", "ANY_LEDGER", "--json")
+    assert done.exit_code == 1
+    assert "no_such" in json.loads(done.stdout)["missing"][0]["found"]
+
+
+def test_the_command_writes_the_breaks_and_exits_with_the_verdict(
+    lived: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Green exits 0; a forged balance exits 1, in a table, in JSON and as a Parquet file with the exact row."""
+    monkeypatch.setenv("ANY_LEDGER", lived)
+    words = ("reconcile", "--dsn-env", "ANY_LEDGER", "--contract", "casino_ledger", "--area", "balances")
+    done = _run(*words)
+    assert done.exit_code == 0, done.output
+    assert "the money adds up" in done.stdout
+    damage = plant_damage(lived, "altered_balance", seed=3)
+    out = tmp_path / "breaks.parquet"
+    done = _run(*words, "--out", str(out), "--json")
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    rows = pq.read_table(out).to_pylist()
+    assert len(rows) == told["breaks_total"] > 0
+    assert {row["account"] for row in rows} == {str(damage.account_id)}
+    assert {one["account"] for one in told["worst_accounts"]} == {str(damage.account_id)}
+    assert "worst accounts" in _run(*words).stdout
