@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.kafka.__main__ import write
+from benchmarks.postgres.page import table
 from benchmarks.postgres.rows import Floor, Row, row
 from dr_assets.estate.prove import Prove
 from dr_assets.proving.attempt import WORK_DIR_ENV
@@ -38,7 +39,10 @@ from scripts.crash.kinds import Kind
 from scripts.crash.processes import CaptureProcess, acknowledged_bytes, traffic
 from scripts.crash.scene import DATASET, Scene, one_region, open_scene, wait_until
 
-_RESULTS: Final = Path(__file__).parent / "results" / "prover.json"
+_ROOT: Final = Path(__file__).parents[1]
+_RESULTS: Final = _ROOT / "benchmarks" / "results" / "prover.json"
+BEGIN: Final = "<!-- measured, prover: begin (drawn by `python -m benchmarks.prover --render`) -->"
+END: Final = "<!-- measured, prover: end -->"
 _STATUS_ENV: Final = "DR_BENCH_PROVER_STATUS"
 _RECONCILE_ENV: Final = "DR_BENCH_PROVER_RECONCILE_S"
 _RESTART_ENV: Final = "DR_BENCH_PROVER_RESTART_S"
@@ -63,6 +67,9 @@ def main() -> int:
     options = _parser().parse_args()
     if options.child:
         return _child()
+    if options.render:
+        redraw(options.output)
+        return 0
     begin_s = time.monotonic()
 
     def tell(line: str) -> None:
@@ -75,9 +82,19 @@ def main() -> int:
     for each in rows:
         tell(f"{each.what}: {each.ours:g} {each.unit} {each.floor or ''} {each.verdict}")
     write(options.output, rows)
+    redraw(options.output)
     missed = [each.what for each in rows if each.verdict == "missed"]
     tell(f"{options.output}: " + (f"missed: {'; '.join(missed)}" if missed else "every floor held"))
     return 1 if missed else 0
+
+
+def redraw(results: Path) -> None:
+    """The table between the marks of docs/benchmarks.md, and under which load it was measured."""
+    page, rows = _ROOT / "docs" / "benchmarks.md", json.loads(results.read_text())
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    notes = "\n".join(dict.fromkeys(f"- {each['note']}" for each in rows if each["note"]))
+    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n\n{notes}\n{END}{after}", encoding="utf-8")
 
 
 def _measured(folder: Path, options: argparse.Namespace, tell: Callable[[str], None]) -> list[Row]:
@@ -174,7 +191,7 @@ class _ProverProcess:
         self._log = (folder / "prover.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.prover", "--child"], env=env, stderr=self._log,
-            cwd=Path(__file__).parents[1],
+            cwd=_ROOT,
         )  # fmt: skip
 
     @property
@@ -274,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reconcile-s", type=float, default=30.0, help="the interval of reconciliations")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 
