@@ -148,7 +148,7 @@ def test_an_interrupted_test_is_aborted_on_record(
 ) -> None:
     """Somebody's Ctrl-C is neither a pass nor silence."""
 
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(restore_test, "reconcile", interrupted)
@@ -178,7 +178,7 @@ def test_an_interrupted_drill_is_aborted_on_record(
 ) -> None:
     """A drill that somebody stopped was neither passed nor never begun."""
 
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(restore_test, "reconcile", interrupted)
