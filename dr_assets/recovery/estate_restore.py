@@ -111,6 +111,7 @@ class EstateRestore:
         self._ground = ground
         self._mutex = Lock()
         moments = _moments(point)
+        _require_told(ground.estate.datasets, moments)
         datasets = sorted(ground.estate.datasets.values(), key=lambda one: (_KINDS.index(one.kind), one.name))
         self._restorers: dict[str, Restorer] = {
             one.name: restorer_of(vaults[one.name], one, moments[one.name], ground) for one in datasets
@@ -238,6 +239,16 @@ def _moments(point: Mapping[str, Json]) -> dict[str, datetime]:
     stores = point["stores"]
     rows = [one for one in stores if isinstance(one, dict)] if isinstance(stores, list) else []
     return {str(one["dataset"]): parse_time(one["at"], "the recovery point").astimezone(UTC) for one in rows}
+
+
+def _require_told(datasets: Iterable[str], moments: Mapping[str, datetime]) -> None:
+    lacking = sorted(set(datasets) - set(moments))
+    if lacking:
+        raise PolicyError(
+            "estate.restore_state",
+            f"the recovery point says nothing of {', '.join(lacking)}",
+            "go on with the datasets that the restore was begun with (--only), or begin in another folder",
+        )
 
 
 def _begun(path: Path) -> dict[str, Outcome]:
