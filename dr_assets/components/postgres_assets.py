@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from dr_assets.components.drift import drift_check_spec, drift_key, judge_drift
 from dr_assets.components.evaluations import check_result, metadata_of
 from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.labels import (
@@ -116,7 +117,7 @@ def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
                 tags=labels.tags,
             ),
         ],
-        check_specs=[*proof_check_specs(dataset), *area_check_specs(dataset)],
+        check_specs=[*proof_check_specs(dataset), *area_check_specs(dataset), drift_check_spec(dataset)],
         pool=RESTORE_HOST,
         required_resource_keys={resource_key(dataset.vault)},
     )
@@ -132,7 +133,9 @@ def restore_test_assets(dataset: PostgresDataset) -> dg.AssetsDefinition:
             judged = judge_proofs(vault, dataset)
             areas = judge_areas(vault, dataset)
             tables = {reconciled: reconciled_metadata(vault, dataset)}
+            ordinary = judge_drift(vault, dataset)
         yield from (check_result(key, verdict) for key, verdict in (judged | areas).items())
+        yield check_result(drift_key(dataset), ordinary)
         if failed is not None:
             raise failure_of(failed) from failed
         for key, verdict in judged.items():
