@@ -7,6 +7,7 @@ sides: a separator of thousands cannot be told from a decimal one in every file,
 are either that or money that does not exist.
 """
 
+import functools
 import re
 from typing import Final
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_assets.reconciliation.providers.lines import Place
+from dr_assets.reconciliation.providers.lines import Place, bytes_of
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _LONGEST: Final = 24
@@ -45,13 +46,20 @@ def _converted(text: pa.Array, exponents: pa.Array) -> pa.Array:
     if pc.any(pc.greater(digits, exponents)).as_py() or not pc.all(_complete(text)).as_py():
         raise pa.ArrowInvalid
     distinct = pc.unique(exponents).to_pylist()
+    most = max(distinct)
+    try:
+        scaled = _scaled(text, most)
+    except pa.ArrowInvalid:  # too large at the finest currency's scale, perhaps not at its own
+        return _one_by_one(text, exponents, distinct)
     if len(distinct) == 1:
-        return _scaled(text, distinct[0])
+        return scaled
+    # Nothing is lost: the digits beyond a row's own exponent are known to be none, so the division has no remainder.
+    return pa.array(scaled.to_numpy() // 10 ** (most - exponents.to_numpy().astype(np.int64)))
+
+
+def _one_by_one(text: pa.Array, exponents: pa.Array, distinct: list[int]) -> pa.Array:
     parts = [_scaled(pc.if_else(pc.equal(exponents, each), text, "0"), each) for each in distinct]
-    total = parts[0]
-    for part in parts[1:]:
-        total = pc.add(total, part)
-    return total
+    return functools.reduce(pc.add, parts)
 
 
 def _scaled(text: pa.Array, exponent: int) -> pa.Array:
@@ -65,12 +73,7 @@ def _scaled(text: pa.Array, exponent: int) -> pa.Array:
 
 def _only_allowed(text: pa.Array) -> bool:
     """Whether the bytes of all texts together are digits, points and signs."""
-    compact = pa.concat_arrays([text]) if text.offset else text
-    _, offsets, data = compact.buffers()
-    if data is None:
-        return False
-    ends = np.frombuffer(offsets, np.int32)[: len(text) + 1]
-    return bool(_ALLOWED[np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]].all())
+    return bool(_ALLOWED[bytes_of(text)].all())
 
 
 def _decimals(text: pa.Array) -> pa.Array:

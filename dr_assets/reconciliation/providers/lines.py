@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 from dr_assets.estate.errors import SourceError
@@ -50,6 +51,16 @@ def broken(path: Path, why: str, hint: str = "nothing of it was used; fetch it f
     return SourceError("reconciliation.file", f"{path.name}: {why}", hint)
 
 
+def bytes_of(text: pa.Array) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The bytes of all texts, one after the other."""
+    compact = pa.concat_arrays([text]) if text.offset else text
+    _, offsets, data = compact.buffers()
+    if data is None or not len(text):
+        return np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int32)[: len(text) + 1]
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+
+
 def line_batch(provider: str, place: Place, columns: Mapping[str, Any]) -> pa.RecordBatch:
     """Rows of PROVIDER_LINES: what is given, NULL in what isn't, and the number of each line."""
     count = len(columns["reference"])
@@ -59,7 +70,7 @@ def line_batch(provider: str, place: Place, columns: Mapping[str, Any]) -> pa.Re
         if field.name in constant:
             arrays.append(pa.repeat(pa.scalar(constant[field.name]), count))
         elif field.name == "line":
-            arrays.append(pa.array(range(place.first_line, place.first_line + count), pa.int64()))
+            arrays.append(pa.array(np.arange(place.first_line, place.first_line + count)))
         elif field.name in columns:
             arrays.append(columns[field.name].cast(field.type))
         else:
