@@ -34,6 +34,7 @@ SKEW: Final = timedelta(minutes=10)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN: Final = 3
+_GOES: Final = pa.schema([("topic", pa.string()), ("by_key", pa.string()), ("partition", pa.int64())])
 
 # What the topics hold, for as long as the outbox is loaded; the records themselves are read from a file that goes.
 _HELD: Final = "SELECT DISTINCT topic, idempotency_key FROM records WHERE idempotency_key IS NOT NULL"
@@ -54,13 +55,20 @@ _MISSING: Final = """
 
 @dataclass(frozen=True)
 class Events:
-    """The ledger's outbox, loaded as a relation `outbox` with these columns; when it was read, what its rows name."""
+    """The ledger's outbox, loaded as a relation `outbox` with these columns, and when it was read."""
 
     engine: DuckDb
     snapshot: Snapshot
     rows: int
     columns: frozenset[str]
-    topics: tuple[str, ...]
+
+    def topics(self, since: datetime | None) -> tuple[str, ...]:
+        """The topics of rows that are not marked, or younger than `since`: an old row's topic may be gone for good."""
+        from_us = 0 if since is None else (since - _EPOCH) // _MICROSECOND
+        found = self.engine.rows(
+            f"SELECT DISTINCT topic FROM outbox WHERE NOT published OR created_us >= {from_us:d} ORDER BY topic"  # noqa: S608 - a number
+        )
+        return tuple(found["topic"].to_pylist())
 
 
 @contextmanager
@@ -83,8 +91,7 @@ def loaded_outbox(dsn: str, contract: str, workdir: Path | None = None) -> Itera
             columns = frozenset(arriving.schema.names)
             rows = engine.load("outbox", arriving)
         _require_unique(engine)
-        topics = engine.rows("SELECT DISTINCT topic FROM outbox ORDER BY topic")["topic"].to_pylist()
-        yield Events(engine, source.snapshot, rows, columns, tuple(topics))
+        yield Events(engine, source.snapshot, rows, columns)
 
 
 def _require_unique(engine: DuckDb) -> None:
@@ -172,7 +179,8 @@ def missing_events(
 
     Raises as `plan_outbox`.
     """
-    source = cluster_source(cluster, _topics_there(cluster, events.topics)) if events.topics else _no_source(cluster)
+    topics = events.topics(since)
+    source = cluster_source(cluster, _topics_there(cluster, topics)) if topics else LiveSource(cluster, {})
     require_decided(source)
     begins, complete = _begins(cluster, source, _oldest(events.engine, since))
     ends = {place: part.end for place, part in _parts(source).items()}
@@ -189,11 +197,6 @@ def missing_events(
     if rules.is_key:
         _require_key_is_key(entries)
     return Missing(entries, begins, ends, source)
-
-
-def _no_source(cluster: Cluster) -> LiveSource:
-    """An empty outbox names no topic."""
-    return LiveSource(cluster, {})
 
 
 def _topics_there(cluster: Cluster, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -261,9 +264,11 @@ def _load_destinations(engine: DuckDb, source: LiveSource, partitioner: str) -> 
         )
     counts = {name: len(topic.partitions) for name, topic in source.topics.items()}
     keys = engine.rows("SELECT DISTINCT topic, coalesce(message_key, idempotency_key) AS by_key FROM outbox")
-    topics, by_key = keys["topic"].to_pylist(), keys["by_key"].to_pylist()
-    goes = [chosen(key.encode(), counts[topic]) for topic, key in zip(topics, by_key, strict=True)]
-    engine.load("goes", keys.append_column("partition", pa.array(goes, pa.int64())))
+    named = zip(keys["topic"].to_pylist(), keys["by_key"].to_pylist(), strict=True)
+    goes = [(topic, key, chosen(key.encode(), counts[topic])) for topic, key in named if topic in counts]
+    columns = zip(*goes, strict=True) if goes else ((),) * len(_GOES)
+    arrays = [pa.array(list(column), each.type) for column, each in zip(columns, _GOES, strict=True)]
+    engine.load("goes", pa.Table.from_arrays(arrays, schema=_GOES))
 
 
 def _require_partitioner(engine: DuckDb, partitioner: str) -> None:

@@ -53,7 +53,7 @@ def mark_outbox(plan: OutboxPlan, dsn: str, cluster: Cluster, *, workdir: Path |
     statement = load_mark(plan.contract)
     with loaded_outbox(dsn, plan.contract, workdir) as events:
         missing_events(events, cluster, plan.rules, plan.partitioner, plan.since, workdir)
-        transfers = events.engine.rows(_PRESENT)["transfer"].to_pylist() if events.topics else []
+        transfers = events.engine.rows(_PRESENT)["transfer"].to_pylist()
     try:
         with psycopg.connect(dsn) as ledger:
             for batch in _batches(transfers):

@@ -9,11 +9,13 @@ reads what is there, and what was committed is there then, whichever answer got 
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from kafka.protocol.producer import ProduceRequest
 
+from dr_assets.estate.errors import SourceError
 from dr_assets.stores.kafka.batches import Headers, Record, encode
 from dr_assets.stores.kafka.produce import TRANSACTIONAL_VERSION
 from dr_assets.stores.kafka.produce_txn import Producer, begin, decide, init_producer
@@ -24,6 +26,7 @@ _TIMEOUTS_MS: Final = (60_000, 10_000)
 _ANSWER_MS: Final = 60_000
 _ANSWER_S: Final = 90.0
 _SETTLE_S: Final = 120.0
+_GIVE_UP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,16 @@ class OutboxProducer:
         for event in events:
             by_place.setdefault(event.place, []).append(event)
         producer = Producer(self._name, self._id, self._epoch)
-        for place in sorted(by_place):
-            begin(self._cluster, producer, place)
-        for place, own in sorted(by_place.items()):
-            self._produce(place, own)
+        try:
+            for place in sorted(by_place):
+                begin(self._cluster, producer, place)
+            for place, own in sorted(by_place.items()):
+                self._produce(place, own)
+        except SourceError:
+            # Else readers of committed records would wait for the transaction's timeout.
+            with suppress(SourceError):
+                decide(self._cluster.with_patience(_GIVE_UP_S), producer, commit=False, what="giving a step up")
+            raise
         decide(self._cluster, producer, commit=True, what=f"the commit of {len(events)} events")
 
     def _produce(self, place: Place, events: Sequence[Event]) -> None:

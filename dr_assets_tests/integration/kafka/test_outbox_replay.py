@@ -304,7 +304,12 @@ def test_what_would_not_be_once_or_not_be_read_is_refused(rig: Rig) -> None:
 
 
 def test_topics_are_read_from_the_moment_on(rig: Rig) -> None:
-    """With `since` only what is younger is read and missed, and rows that nobody marked are never forgotten."""
+    """With `since` only what is younger is read and missed, and rows that nobody marked are never forgotten.
+
+    An outbox that is empty lacks nothing, and an old row's topic may be gone.
+    """
+    nothing = rig.plan()
+    assert (nothing.entries, rig.replay(nothing).sent, rig.prove(nothing).ok) == ((), 0, True)
     rig.add(3, published=True)
     with psycopg.connect(rig.dsn, autocommit=True) as ledger:
         ledger.execute("UPDATE events SET at = at - interval '3 hours'")
@@ -313,6 +318,9 @@ def test_topics_are_read_from_the_moment_on(rig: Rig) -> None:
         (since,) = ledger.execute("SELECT now() - interval '2 hours'").fetchone() or (None,)
     assert [entry.idempotency_key for entry in rig.plan(since=since).entries] == lost + late
     assert len(rig.plan().entries) == 7
+    with psycopg.connect(rig.dsn, autocommit=True) as ledger:
+        ledger.execute("UPDATE events SET topic = 'gone' WHERE id = 1")
+    assert len(rig.plan(since=since).entries) == 4
 
 
 def test_a_second_publisher_is_found_out(rig: Rig) -> None:

@@ -14,7 +14,8 @@ WITH own AS (
            own.idempotency_key, own.at_us, p.account_id, p.sequence,
            lag(own.position) OVER earlier AS previous_position, lag(p.sequence) OVER earlier AS previous_sequence
     FROM own JOIN postings p ON p.transfer_id = own.transfer_id
-    WINDOW earlier AS (PARTITION BY own.topic, own.partition, own.message_key, p.account_id ORDER BY own.record_offset)
+    WINDOW earlier AS (PARTITION BY own.topic, own.partition, own.message_key, p.account_id
+                       ORDER BY own.record_offset, own.position, p.sequence)
 )
 SELECT 'order_violated' AS reason, NULL AS account, transfer_id AS transfer, NULL AS currency, NULL AS amount_minor,
        min(topic || '/' || CAST(partition AS VARCHAR) || ' offset ' || CAST(record_offset AS VARCHAR)
