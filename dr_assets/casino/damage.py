@@ -95,6 +95,17 @@ _PLAYER_CASH = """
     LIMIT 1
 """
 
+_WALLET = """
+    SELECT account_id FROM casino.wallets ORDER BY account_id
+    OFFSET floor(%(at)s * (SELECT count(*) FROM casino.wallets)) LIMIT 1
+"""
+_CONTACT = """
+    SELECT c.player_id FROM casino.crm_contacts c JOIN casino.players p USING (player_id) WHERE NOT p.erased
+    ORDER BY c.player_id
+    OFFSET floor(%(at)s * (SELECT count(*) FROM casino.crm_contacts c JOIN casino.players p USING (player_id)
+                           WHERE NOT p.erased)) LIMIT 1
+"""
+
 
 def _pick(connection: _Connection, statement: str, rng: random.Random) -> tuple[Any, ...]:
     return _one(connection, statement, {"at": rng.random()})
@@ -267,7 +278,43 @@ def _hold_released_without_money(connection: _Connection, rng: random.Random) ->
     return account_id, transfer_id
 
 
+def _altered_wallet(connection: _Connection, rng: random.Random) -> _Touched:
+    """What a player is shown is not what the ledger gives; the ledger itself is right."""
+    (account_id,) = _pick(connection, _WALLET, rng)
+    connection.execute(
+        "UPDATE casino.wallets SET balance_minor = balance_minor + %s WHERE account_id = %s",
+        (rng.randint(1, 1_000_000), account_id),
+    )
+    return account_id, None
+
+
+def _returned_contact(connection: _Connection, rng: random.Random) -> _Touched:
+    """Somebody who was erased is in the CRM all the same, as a copy from before the erasure brings them back."""
+    (player_id,) = _pick(connection, _CONTACT, rng)
+    connection.execute(
+        "UPDATE casino.players SET country = 'ZZ', email_consent = false, sms_consent = false, erased = true"
+        " WHERE player_id = %s",
+        (player_id,),
+    )
+    return None, None
+
+
+def _stray_contact(connection: _Connection, rng: random.Random) -> _Touched:
+    """A contact of a player that the casino never had."""
+    (player_id,) = _pick(connection, _CONTACT, rng)
+    connection.execute(
+        "INSERT INTO casino.crm_contacts SELECT -player_id, full_name, 'stray-' || email, phone, email_consent,"
+        " sms_consent, synced_at FROM casino.crm_contacts WHERE player_id = %s",
+        (player_id,),
+    )
+    return None, None
+
+
+# Those that touch what follows the ledger come first: a leg that is gone damages what its player is shown as well.
 _KINDS: Final[dict[str, Callable[[_Connection, random.Random], _Touched]]] = {
+    "altered_wallet": _altered_wallet,
+    "returned_contact": _returned_contact,
+    "stray_contact": _stray_contact,
     "altered_balance": _altered_balance,
     "altered_posting": _altered_posting,
     "altered_balance_after": _altered_balance_after,
