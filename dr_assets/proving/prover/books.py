@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import psycopg
+
 from dr_assets.estate.errors import DrError, PolicyError, SourceError
 from dr_assets.proving.prover.clone import Clone
 from dr_assets.proving.prover.points import Books, DeepPass, Place, Point
@@ -20,6 +22,8 @@ from dr_assets.proving.prover.sandbox import Sandbox
 from dr_assets.reconciliation.result import Reconciliation
 from dr_assets.reconciliation.run import reconcile
 
+# Of a clone's server, its disk and the vault; what else happens is a bug of ours.
+_FAILURES = (DrError, psycopg.Error, OSError)
 MakeClone = Callable[[Sandbox], AbstractContextManager[Clone]]
 Seal = Callable[[Reconciliation], str | None]
 
@@ -48,8 +52,8 @@ class Judge:
         try:
             with self.clone_of(sandbox) as clone:
                 return self._judged(clone.reader_dsn(), clone.point, begin_s, "clone")
-        except DrError as error:
-            reason = f"{error.code}: {error.found}"
+        except _FAILURES as error:
+            reason = _told(error)
             return Books(point, self.clock(), ok=False, breaks_total=0, reason=reason, place="clone",
                          duration_s=time.monotonic() - begin_s)  # fmt: skip
 
@@ -62,8 +66,8 @@ class Judge:
                 point = clone.point
                 checks = clone.look_deep()
                 books = self._judged(clone.reader_dsn(), point, time.monotonic(), "clone")
-        except DrError as error:
-            reason = f"{error.code}: {error.found}"
+        except _FAILURES as error:
+            reason = _told(error)
             return DeepPass(point, self.clock(), False, reason, checks, time.monotonic() - begin_s), books  # noqa: FBT003 - a value's own field
         return DeepPass(point, self.clock(), books.ok, books.reason, checks, time.monotonic() - begin_s), books
 
@@ -73,3 +77,12 @@ class Judge:
         return Books(
             point, self.clock(), found.ok, found.breaks_total, found.verdict(), place, duration_s, self.seal(found)
         )
+
+
+def _told(error: DrError | psycopg.Error | OSError) -> str:
+    """In words; of a server's error its code alone, since its text may hold what is in the data."""
+    if isinstance(error, DrError):
+        return f"{error.code}: {error.found}"
+    if isinstance(error, psycopg.Error):
+        return f"prover.clone_failed: the clone's server refused, SQLSTATE {error.sqlstate or 'unknown'}"
+    return f"prover.disk: {error.strerror or type(error).__name__}"

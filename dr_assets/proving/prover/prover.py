@@ -202,15 +202,22 @@ class Prover:
         """The next job that is due, if the worker is free for us."""
         if self._job is not None or self._stop.is_set():
             return
+        for retired in self._retired:  # no job uses it any more
+            retired.close()
+        self._retired.clear()
         now_s, sandbox = time.monotonic(), self._current
         if now_s >= self._due_s["build"]:
             self._make_room()
             self._job = ("build", self._pool.submit(self._build))
         elif sandbox is not None and (replayed := self._proven.replayed) is not None:
-            if now_s >= self._due_s["books"]:
+            # What has waited longest: books that take longer than their interval would keep deep passes off for good.
+            is_books = self._due_s["books"] <= self._due_s["deep"]
+            if now_s < self._due_s["books" if is_books else "deep"]:
+                return
+            if is_books:
                 self._due_s["books"] = now_s + self._rules.reconcile_every.total_seconds()
                 self._job = ("books", self._pool.submit(self._judge.books, sandbox, replayed))
-            elif now_s >= self._due_s["deep"]:
+            else:
                 self._due_s["deep"] = now_s + self._rules.deep_every.total_seconds()
                 self._job = ("deep", self._pool.submit(self._judge.deep, sandbox, replayed))
 
@@ -234,6 +241,7 @@ class Prover:
             log.info("%s: there is no room for two sandboxes, the old one goes first", self._dataset.name)
             self._current.close()
             self._current = None
+            self._stands("building", None)
 
     def _collect(self) -> None:
         """Take what a finished job brought; close what nobody uses any more."""
@@ -248,9 +256,6 @@ class Prover:
             self._not_built(_disk(error))
         else:
             self._take(job, found)
-        for sandbox in self._retired:
-            sandbox.close()
-        self._retired.clear()
 
     def _take(self, job: Job, found: Any) -> None:
         if job == "build":
