@@ -28,9 +28,19 @@ _HOLD: Final = """
     ORDER BY h.hold_id LIMIT 1
 """
 
+_PENDING: Final = """
+    SELECT pending_id AS pending, pending_id::VARCHAR AS reference, account_id AS account, transfer_id AS transfer,
+           amount_minor AS amount, 1 AS cent
+    FROM pendings WHERE resolution = 'posted' ORDER BY pending_id LIMIT 1
+"""
+
 
 def _sums(amount: str) -> tuple[Broken, ...]:
     return (Broken("balances/balance_is_sum", "balance_differs_from_postings", amount, account="account"),)
+
+
+def _books(amount: str | None, count: int = 1) -> Broken:
+    return Broken("ledger/books_balance", "currency_out_of_balance", amount, count=count)
 
 
 def _rewritten(amount: str) -> tuple[Broken, ...]:
@@ -47,25 +57,26 @@ LEDGER: Final = (
         "sign error", "one leg of a transfer has its sign turned", _LEG,
         (f"UPDATE postings SET amount_minor = -amount_minor {_THIS_LEG}",),
         Broken("ledger/transfers_balance", "transfer_out_of_balance", "turned", None, None, "transfer", "currency"),
-        _rewritten("turned_back"),
+        (_books("turned"), *_rewritten("turned_back")),
     ),
     Case(
         "off by one cent", "one leg of a transfer", _LEG,
         (f"UPDATE postings SET amount_minor = amount_minor + 1 {_THIS_LEG}",),
         Broken("ledger/transfers_balance", "transfer_out_of_balance", "cent", transfer="transfer"),
-        _rewritten("cent_back"),
+        (_books("cent"), *_rewritten("cent_back")),
     ),
     Case(
         "missing", "one leg of a transfer", _LEG,
         (f"DELETE FROM postings {_THIS_LEG}",),
         Broken("ledger/transfers_balance", "transfer_out_of_balance", "gone", transfer="transfer"),
-        (Broken("ledger/sequence_gapless", "sequence_gap", account="account"), *_sums("amount")),
+        (_books("gone"), Broken("ledger/sequence_gapless", "sequence_gap", account="account"), *_sums("amount")),
     ),
     Case(
         "duplicate", "a leg is there twice", _LEG,
         (f"INSERT INTO postings SELECT * FROM postings {_THIS_LEG}",),
         Broken("ledger/sequence_gapless", "sequence_repeated", "amount", account="account", transfer="transfer"),
         (
+            _books("amount"),
             Broken("ledger/transfers_balance", "transfer_out_of_balance", "amount", transfer="transfer"),
             *_sums("gone"),
         ),
@@ -75,6 +86,7 @@ LEDGER: Final = (
         (f"UPDATE postings SET currency = 'XXX' {_THIS_LEG}",),
         Broken("ledger/postings_belong", "posting_in_other_currency", "amount", account="account", transfer="transfer"),
         (
+            _books("amount", 2),
             Broken("ledger/transfers_balance", "transfer_out_of_balance", transfer="transfer", count=2),
             Broken("ledger/hash_chain", "hash_differs", account="account"),
         ),
@@ -118,6 +130,7 @@ LEDGER: Final = (
         ("UPDATE transfers SET idempotency_key = $first_key WHERE transfer_id = $transfer",),
         Broken("ledger/idempotency_keys_unique", "idempotency_key_repeated", transfer="transfer"),
         (
+            Broken("ledger/idempotency_payloads", "idempotency_payload_differs", transfer="transfer"),
             Broken("ledger/transfer_digests", "transfer_altered", transfer="transfer"),
             Broken("queues/entries", "record_without_entry", reference="reference"),
         ),
@@ -141,6 +154,21 @@ LEDGER: Final = (
         "altered", "a leg's hash", _LEG,
         (f"UPDATE postings SET hash = unhex(sha256(hash)) {_THIS_LEG}",),
         Broken("ledger/hash_chain", "hash_differs", account="account", count=2),
+    ),
+    Case(
+        "duplicate", "money that was set aside is posted and voided", _PENDING,
+        ("INSERT INTO pendings SELECT * REPLACE ('voided' AS resolution) FROM pendings WHERE pending_id = $pending",),
+        Broken("ledger/pendings_resolved", "pending_resolved_twice", "amount", "reference", "account"),
+    ),
+    Case(
+        "off by one cent", "more is posted than was set aside", _PENDING,
+        ("UPDATE pendings SET resolved_minor = resolved_minor + 1 WHERE pending_id = $pending",),
+        Broken("ledger/pendings_resolved", "pending_overdrawn", "cent", "reference", "account", "transfer"),
+    ),
+    Case(
+        "missing", "the transfer that posted what was set aside", _PENDING,
+        ("UPDATE pendings SET transfer_id = -1 WHERE pending_id = $pending",),
+        Broken("ledger/pendings_resolved", "pending_without_transfer", "amount", "reference", "account"),
     ),
 )  # fmt: skip
 
@@ -190,6 +218,7 @@ BALANCES: Final = (
         ("DELETE FROM postings WHERE account_id = $account AND transfer_id = $transfer",),
         Broken("balances/newest_posting", "newest_posting_missing", "amount", account="account"),
         (
+            _books("gone"),
             Broken("ledger/transfers_balance", "transfer_out_of_balance", "gone", transfer="transfer"),
             *_sums("amount"),
         ),
