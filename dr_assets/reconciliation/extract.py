@@ -119,20 +119,27 @@ def compare_with_source(cursor: dbapi.Cursor, contract: Contract) -> None:
         )
 
 
-def unmet_by_source(cursor: dbapi.Cursor, contract: Contract) -> tuple[list[Unmet], dict[str, pa.Schema]]:
-    """Everything that this database lacks for a contract, and what each relation gives where its query can be run."""
+def unmet_by_source(
+    cursor: dbapi.Cursor, contract: Contract, anew: Callable[[], dbapi.Cursor] | None = None
+) -> tuple[list[Unmet], dict[str, pa.Schema]]:
+    """Everything that this database lacks for a contract, and what each relation gives where its query can be run.
+
+    A query that Postgres refuses ends the transaction: `anew` gives a cursor in another. Without it nothing more is
+    asked then.
+    """
     unmet: list[Unmet] = []
     schemas: dict[str, pa.Schema] = {}
     ids: dict[str, tuple[str, bool]] = {}
     for relation, query in contract.queries.items():
-        cursor.execute("SAVEPOINT asked")  # a refusal must not end the transaction: there is more to ask
         try:
             schemas[relation] = cursor.adbc_execute_schema(query)
         except AdbcError as error:
             if error.sqlstate not in _CONTRACT_STATES:
                 raise
-            cursor.execute("ROLLBACK TO SAVEPOINT asked")
             unmet.append(Unmet(relation, _first_line(error)))
+            if anew is None:
+                return unmet, schemas
+            cursor = anew()
             continue
         for column in contract.columns(relation):
             found = _unfit(column, schemas[relation])

@@ -7,12 +7,13 @@ result (result.py).
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+from adbc_driver_postgresql import dbapi
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.checks import Check, CheckResult, Skipped, all_checks, run_check, why_skipped
@@ -153,8 +154,12 @@ def fulfilment(dsn: str, contract: str) -> Fulfilment:
     Raises PolicyError for a contract that is unknown or invalid, SourceError for a database that can't be read.
     """
     agreed = load_contract(contract)
-    with reading(dsn) as source:
-        unmet, schemas = unmet_by_source(source.cursor, agreed)
+    with ExitStack() as opened:
+
+        def anew() -> dbapi.Cursor:
+            return opened.enter_context(reading(dsn)).cursor
+
+        unmet, schemas = unmet_by_source(anew(), agreed, anew)
     if not unmet:
         unmet = _unmet_texts(agreed, schemas)
     to_run, not_run = _chosen(agreed, {}, None)
