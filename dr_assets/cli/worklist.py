@@ -52,6 +52,10 @@ def work_list_command(
             help="a payment provider's files: stripe=DIR, adyen=DIR …; a bare DIR where one provider is declared",
         ),
     ] = None,
+    mappings: Annotated[
+        list[str] | None,
+        typer.Option("--provider-mapping", metavar="FORMAT=FILE", help="what a format's columns or names mean here"),
+    ] = None,
     rounds: Annotated[Path | None, typer.Option("--rounds", help="the game provider's rounds, CSV")] = None,
     topics: Annotated[
         str | None, typer.Option("--topics", help="the dataset of topics that the outbox publishes to")
@@ -72,7 +76,8 @@ def work_list_command(
     given: dict[str, Rows | None] = dict(restored_ledger(dsn, contract))
     given["rounds"] = rounds_file(rounds) if rounds else None
     given["events"] = _events(estate, topics, window, given, contract) if topics else None
-    with provider_lines([_feed(declared, each) for each in provider_files or []]) as lines:
+    known = _mappings(declared, mappings or [])
+    with provider_lines([_feed(declared, each, known) for each in provider_files or []]) as lines:
         given["provider_lines"] = lines if provider_files else None
         found = work_list(given, window)
     files = write(found, out, f"Work-list: {declared.name}")
@@ -87,7 +92,14 @@ def work_list_command(
     typer.echo(f"the page: {files.page_path}")
 
 
-def _feed(declared: PostgresDataset, asked: str) -> Feed:
+def _mappings(declared: PostgresDataset, asked: list[str]) -> dict[str, Path]:
+    """By format: the declaration's, and those that were named."""
+    found = {} if declared.reconcile is None else {feed.format: feed.mapping for feed in declared.reconcile.providers}
+    named = {format_: Path(file) for format_, _, file in (each.partition("=") for each in asked)}
+    return {format_: path for format_, path in {**found, **named}.items() if path is not None}
+
+
+def _feed(declared: PostgresDataset, asked: str, mappings: dict[str, Path]) -> Feed:
     format_, given, folder = asked.partition("=")
     known = declared.reconcile.providers if declared.reconcile else ()
     if not given:
@@ -98,8 +110,7 @@ def _feed(declared: PostgresDataset, asked: str) -> Feed:
         format_, folder = known[0].format, asked
     if format_ not in _FORMATS:
         raise PolicyError("cli.provider_format", f"there is no format {format_}", f"choose from {', '.join(_FORMATS)}")
-    mapping = next((feed.mapping for feed in known if feed.format == format_), None)
-    return Feed(format_, cast("FeedFormat", format_), Path(folder), mapping)
+    return Feed(format_, cast("FeedFormat", format_), Path(folder), mappings.get(format_))
 
 
 def _events(estate: Estate, topics: str, window: Window, given: dict[str, Rows | None], contract: str) -> "pa.Table":
