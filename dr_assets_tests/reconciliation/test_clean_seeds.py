@@ -13,7 +13,7 @@ from dr_assets.reconciliation.providers.open import FeedFormat
 from dr_assets_tests.reconciliation.books import open_books
 from dr_assets_tests.reconciliation.lived import SOON, live
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("planted")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("seeds")]
 
 _SEEDS: Final = range(10)
 _FORMATS: Final[tuple[FeedFormat, ...]] = ("stripe", "adyen", "csv")
