@@ -199,7 +199,7 @@ def _columns(state: State, name: str, rows: int) -> Iterator[tuple[str, dict[str
             yield each, _number(state, each, median, sigma, sample)
     for each, share in _NULLS.items():
         if each.rpartition(".")[0] == name:
-            wandered = min(1.0, max(0.0, share * (1 + 0.01 * state.mood[each])))
+            wandered = share + 0.02 * state.mood[each] * share * (1 - share)
             yield each, {"null_share": wandered + rng.gauss(0, math.sqrt(share * (1 - share) / rows))}
     for each, share in _FLAGS.items():
         if each.rpartition(".")[0] == name:

@@ -11,6 +11,7 @@ import psycopg
 
 from dr_assets.estate.errors import DrError
 from dr_assets.observability.anomalies.record import STATISTICS, look, record_unseen
+from dr_assets.stores.postgres.guarded import superuser_dsn
 from dr_assets.stores.postgres.restore import Restored
 from dr_assets.stores.postgres.statistics import Statistics, gather_statistics
 from dr_assets.vault.facts import latest_fact
@@ -31,6 +32,8 @@ def look_for_drift(vault: Vault, restored: Restored) -> dict[str, Any]:
         before = None if fact is None else Statistics.from_json(fact.body)
         if before is not None and at <= before.at:
             return {"outcome": "not looked", "why": "the last look was at this moment or a later one"}
+        with psycopg.connect(superuser_dsn(restored.server), autocommit=True) as session:
+            session.execute("CHECKPOINT")  # pages are looked at in their files, where new ones are zeros until then
         gathered = gather_statistics(restored.reader_dsn(), at, restored.data_dir, before)
         gathered_s = time.monotonic() - begin_s
         judged = look(vault, dataset, gathered)

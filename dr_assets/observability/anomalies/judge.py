@@ -30,6 +30,8 @@ SHARE_OF_CHANCE: Final = 0.2
 SLIDE_SPREADS: Final = 8.0
 # Of the change that matters at once, the part that matters when it stays.
 SLIDE_LEAST: Final = 0.5
+# What was accepted holds for as much again by this part of how far it was from what had been expected.
+ALIKE: Final = 0.25
 _SMALLEST_CHANCE: Final = 1e-300
 
 
@@ -79,6 +81,11 @@ class Accepted:
     high: float
     token: str = ""
 
+    def covers(self, value: float, least: float) -> bool:
+        """Whether `value` is this again; `least` is the difference that matters."""
+        more = max(least, ALIKE * (self.high - self.low))
+        return self.low - more <= value <= self.high + more
+
 
 @dataclass(slots=True)
 class Past:
@@ -116,9 +123,8 @@ class Past:
                 self._accept_fact(relation, kind, each.token)
 
     def is_accepted(self, series: str, value: float) -> bool:
-        """Whether somebody called such a value ordinary."""
-        least = feature_of(series).least
-        return any(one.low - least <= value <= one.high + least for one in self.accepted.get(series, ()))
+        """Whether somebody called such a value ordinary: the same again, or a little more of it."""
+        return any(one.covers(value, feature_of(series).least) for one in self.accepted.get(series, ()))
 
     def ordinary(self, series: str) -> Iterator[float]:
         """A value for each observation; NaN where there was none, or none that is ordinary."""

@@ -106,15 +106,15 @@ def _flows(now: Statistics, before: Statistics | None) -> Iterator[tuple[str, fl
             continue
         rows, rows_before = one.values.get("rows", 0.0), then.values.get("rows", 0.0)
         grown = rows - rows_before
-        inserted = max(grown, 0.0)
+        yield f"{relation} lost_share", max(0.0, -grown) / max(rows_before, 1.0)
         if one.key_max is not None and then.key_max is not None:
             inserted = max(0.0, float(one.key_max - then.key_max), grown)
-        deleted = max(0.0, inserted - grown)
-        yield f"{relation} inserted", inserted / hours
-        yield f"{relation} deleted", deleted / hours
-        yield f"{relation} lost_share", max(0.0, -grown) / max(rows_before, 1.0)
-        if "written" in one.values:
-            yield f"{relation} updated", max(0.0, one.values["written"] - inserted) / hours
+            yield f"{relation} inserted", inserted / hours
+            yield f"{relation} deleted", (inserted - grown) / hours
+            if "written" in one.values:
+                yield f"{relation} updated", max(0.0, one.values["written"] - inserted) / hours
+        elif grown >= 0:  # without a key nobody knows what came while more went
+            yield f"{relation} inserted", grown / hours
 
 
 def _is_counter(column: str) -> bool:
