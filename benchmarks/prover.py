@@ -82,7 +82,8 @@ def main() -> int:
     for each in rows:
         tell(f"{each.what}: {each.ours:g} {each.unit} {each.floor or ''} {each.verdict}")
     write(options.output, rows)
-    redraw(options.output)
+    if options.output == _RESULTS:
+        redraw(options.output)
     missed = [each.what for each in rows if each.verdict == "missed"]
     tell(f"{options.output}: " + (f"missed: {'; '.join(missed)}" if missed else "every floor held"))
     return 1 if missed else 0
@@ -111,7 +112,7 @@ def _measured(folder: Path, options: argparse.Namespace, tell: Callable[[str], N
         wait_until(lambda: acknowledged_bytes(acks) > 0, "the workload")
         prover = _ProverProcess(scene, folder, options)
         stack.callback(prover.end)
-        wait_until(lambda: bool(prover.status.get("reconciled_at")), "a first reconciliation", timeout_s=120)
+        wait_until(lambda: bool(prover.status.get("reconciled_at")), "a first reconciliation", timeout_s=240)
         tell("following and reconciled once")
         count = _acknowledged(acks)
         cpu_s, begin_s, looks = prover.cpu_s(), time.monotonic(), list[Look]()
@@ -210,7 +211,7 @@ class _ProverProcess:
         """Stop it in order."""
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(120)
+        self.process.wait(300)
         self._log.close()
 
 

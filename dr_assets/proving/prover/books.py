@@ -7,6 +7,7 @@ The books are read from the standby itself, which costs no copy. A standby cance
 and lets nobody make a role for reading views: then they are read from a clone, from then on at once.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from dr_assets.proving.prover.sandbox import Sandbox
 from dr_assets.reconciliation.result import Reconciliation
 from dr_assets.reconciliation.run import reconcile
 
+log = logging.getLogger(__name__)
 # Of a clone's server, its disk and the vault; what else happens is a bug of ours.
 _FAILURES = (DrError, psycopg.Error, OSError)
 MakeClone = Callable[[Sandbox], AbstractContextManager[Clone]]
@@ -47,7 +49,8 @@ class Judge:
         if not self.prefers_clone and (dsn := sandbox.reader_dsn()) is not None:
             try:
                 return self._judged(dsn, point, begin_s, "standby")
-            except (SourceError, PolicyError):
+            except (SourceError, PolicyError) as error:
+                log.warning("the standby can't be read, a clone is from now on: %s: %s", error.code, error.found)
                 self.prefers_clone = True
         try:
             with self.clone_of(sandbox) as clone:

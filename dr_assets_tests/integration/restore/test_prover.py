@@ -123,10 +123,10 @@ def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
     """
     often = Prove(timedelta(seconds=1), timedelta(hours=1), timedelta(hours=1), 1 << 34)
     with proving(ledger, engine_dir / "work", often) as running:
-        proven = running.until(lambda proven: proven.deep and proven.books and proven.reconciled)
+        running.until(lambda proven: proven.books is not None and proven.books.place == "standby")
+        proven = running.until(lambda proven: proven.deep and proven.reconciled)
         assert proven.deep is not None
-        assert proven.books is not None
-        assert (proven.deep.ok, proven.books.place) == (True, "standby"), proven
+        assert proven.deep.ok, proven.deep.reason
         assert {"pg_checksums", "pg_amcheck"} <= set(proven.deep.checks)
 
         ledger.sql("CREATE TABLE noise AS SELECT n, repeat('z', 900) AS filler FROM generate_series(1, 40000) n")
