@@ -118,8 +118,8 @@ def gather_statistics(
 ) -> Statistics:
     """Look at every relation once, and at a sample of its values and pages.
 
-    `data_dir` lets pages be looked at as files, in which they lie after a checkpoint. `since` are the statistics before: what was written after them is
-    counted. Raises psycopg.Error.
+    `data_dir` lets pages be looked at as files, in which they lie after a checkpoint. `since` are the statistics
+    before: what was written after them is counted. Raises psycopg.Error.
     """
     with psycopg.connect(dsn) as session:
         session.read_only = True
