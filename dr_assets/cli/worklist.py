@@ -94,7 +94,8 @@ def work_list_command(
 
 def _mappings(declared: PostgresDataset, asked: list[str]) -> dict[str, Path]:
     """By format: the declaration's, and those that were named."""
-    found = {} if declared.reconcile is None else {feed.format: feed.mapping for feed in declared.reconcile.providers}
+    feeds = declared.reconcile.providers if declared.reconcile else ()
+    found: dict[str, Path | None] = {feed.format: feed.mapping for feed in feeds}
     named = {format_: Path(file) for format_, _, file in (each.partition("=") for each in asked)}
     return {format_: path for format_, path in {**found, **named}.items() if path is not None}
 
