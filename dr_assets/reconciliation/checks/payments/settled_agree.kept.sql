@@ -1,5 +1,5 @@
 -- Every reference on which ledger and provider don't agree row by row, with what both say of it in all and a verdict.
--- Most references are one line and one payment of one amount: those are told by a hash, and only what is left is added up.
+-- Most references are one line and one payment of one amount: those are told by hashes, and only what is left is added up.
 WITH special AS (
     -- Lines that follow another line or pay a customer out: few. Who knows their reference decides where they count.
     SELECT file, line, reference, original_reference, kind, currency, gross_minor, booked_us FROM provider_lines
@@ -35,46 +35,36 @@ WITH special AS (
     WHERE own.reference IS NOT NULL OR original.reference IS NOT NULL
        OR (payout.reference IS NULL AND paid_back.reference IS NULL)
 ), doubtful AS (
-    SELECT hash(reference, currency, minor) AS hashed
+    -- A reference is beyond doubt with one row on each side, equal (two equal numbers cancel out) and near in time.
+    SELECT hash(reference) AS hashed
     FROM (
-        SELECT reference, currency, gross_minor AS minor, booked_us AS at_us, 1 AS side FROM provider_lines
+        SELECT reference, hash(currency, CAST(gross_minor AS BIGINT)) AS amount, booked_us AS at_us, 1 AS side FROM provider_lines
         WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
         UNION ALL
-        SELECT reference, currency, gross_minor, booked_us, 1 FROM placed
+        SELECT reference, hash(currency, CAST(gross_minor AS BIGINT)), booked_us, 1 FROM placed
         UNION ALL
-        SELECT p.reference, p.currency, CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END,
+        SELECT p.reference,
+               hash(p.currency, CAST(CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS BIGINT)),
                p.created_us, -1
         FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference WHERE p.state = 'posted'
     ) AS both_sides
     GROUP BY 1
-    HAVING count(*) <> 2 OR min(side) = max(side) OR max(at_us) - min(at_us) > (SELECT date_window_us FROM settings)
-), suspects AS (
-    SELECT l.reference FROM provider_lines l
-    SEMI JOIN doubtful ON doubtful.hashed = hash(l.reference, l.currency, l.gross_minor)
-    WHERE l.original_reference IS NULL AND l.kind IN ('payment', 'refund', 'chargeback', 'reversal')
-    UNION
-    SELECT placed.reference FROM placed
-    SEMI JOIN doubtful ON doubtful.hashed = hash(placed.reference, placed.currency, placed.gross_minor)
-    UNION
-    SELECT p.reference FROM payments p
-    SEMI JOIN doubtful
-      ON doubtful.hashed = hash(p.reference, p.currency,
-                                CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END)
-    ANTI JOIN paid_out ON paid_out.reference = p.reference
-    WHERE p.state = 'posted'
+    HAVING count(*) <> 2 OR bit_xor(amount) <> 0 OR min(side) = max(side)
+        OR max(at_us) - min(at_us) > (SELECT date_window_us FROM settings)
 ), said AS (
     SELECT reference, 1 AS side, kind, file, line, currency, gross_minor AS minor, booked_us AS at_us,
            NULL AS account_id, NULL AS transfer_id
-    FROM provider_lines SEMI JOIN suspects USING (reference)
+    FROM provider_lines SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
     WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
     UNION ALL
     SELECT reference, 1, kind, file, line, currency, gross_minor, booked_us, NULL, NULL
-    FROM placed SEMI JOIN suspects USING (reference)
+    FROM placed SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
     UNION ALL
     SELECT reference, -1, state, NULL, NULL, currency,
            CASE WHEN state <> 'posted' THEN 0 WHEN direction = 'in' THEN amount_minor ELSE -amount_minor END,
            created_us, CAST(account_id AS VARCHAR), CAST(transfer_id AS VARCHAR)
-    FROM payments SEMI JOIN suspects USING (reference) ANTI JOIN paid_out USING (reference)
+    FROM payments SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
+    ANTI JOIN paid_out ON paid_out.reference = payments.reference
 ), totals AS (
     SELECT reference,
            count(*) FILTER (WHERE side = 1) AS lines,
