@@ -20,6 +20,8 @@ from dr_assets.reconciliation.externals import Source, paths_of
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_SMALL_BYTES: Final = 1 << 20
+
 
 class Spark:
     """The port over one session. Streams become Parquet files in a folder first: Spark reads those in parallel."""
@@ -32,7 +34,10 @@ class Spark:
         self._kept: dict[str, Any] = {}
 
     def load(self, relation: str, source: Source) -> int:
-        """A view over Parquet files."""
+        """A view over Parquet files, or over a table that is small enough to be handed over as it is."""
+        if isinstance(source, pa.Table) and source.nbytes < _SMALL_BYTES:
+            self._session.createDataFrame(source).createOrReplaceTempView(relation)
+            return source.num_rows
         paths = paths_of(source)
         if paths is None:
             paths = [self._folder / f"{relation}.parquet"]
