@@ -49,10 +49,10 @@ def test_a_prover_that_fell_silent_is_red_by_its_own_last_words(
 
     def tick() -> dict[str, bool]:
         context = dg.build_sensor_context(instance=instance, resources={"vault_primary": filled})
-        result = rpo_sensor(declared).evaluate_tick(context)
-        for event in result.asset_events:
+        events: list[Any] = list(rpo_sensor(declared).evaluate_tick(context).asset_events)
+        for event in events:
             instance.report_runless_asset_event(event)
-        return {event.check_name: event.passed for event in result.asset_events if event.asset_key == KEY}
+        return {event.check_name: event.passed for event in events if event.asset_key == KEY}
 
     assert tick() == {"replayed": False, "reconciled": False}
     record_proven(filled.vault, standing(filled.vault.clock()), "test")

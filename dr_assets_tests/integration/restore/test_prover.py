@@ -151,6 +151,7 @@ def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
         assert proven.books is not None
         assert proven.books.breaks_total > 0
         assert proven.reconciled is not None
+        assert proven.replayed is not None
         assert proven.replayed.lsn > proven.reconciled.lsn
         assert "does not add up" in (reconciled_trouble(ledger.dataset, proven, proven.now) or "")
     sealed = latest_proven(ledger.vault, "ledger")
