@@ -37,7 +37,7 @@ class Spark:
         """A view over Parquet files, or over a table that is small enough to be handed over as it is."""
         if isinstance(source, pa.Table) and source.nbytes < _SMALL_BYTES:
             self._session.createDataFrame(source).createOrReplaceTempView(relation)
-            return source.num_rows
+            return int(source.num_rows)
         paths = paths_of(source)
         if paths is None:
             paths = [self._folder / f"{relation}.parquet"]
