@@ -101,14 +101,20 @@ def test_hostile_xml_is_refused(name: str, tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
     "cut short": (lambda text: text[:-400], "no whole XML"),
     "an entry of another amount": (lambda text: text.replace(">349.06<", ">349.07<", 1), "-1 of it is missing"),
-    "an entry's sign": (lambda text: text.replace(f"{WHOLE}<Sts>", f"{WHOLE}<Sts>".replace("CRDT", "DBIT"), 1), "missing"),
+    "an entry's sign": (
+        lambda text: text.replace(f"{WHOLE}<Sts>", f"{WHOLE}<Sts>".replace("CRDT", "DBIT"), 1),
+        "missing",
+    ),
     "no closing balance": (lambda text: text.replace("CLBD", "CLAV"), "no opening or no closing balance"),
     "details of another sum": (lambda text: text.replace(">20.00<", ">20.01<"), "come to -3001, it is of -3000"),
     "an entry in another currency": (
         lambda text: text.replace(f'"EUR">349.06{WHOLE}<Sts>', f'"USD">349.06{WHOLE}<Sts>'),
         "missing|no opening",
     ),
-    "too many decimals": (lambda text: text.replace(f">349.06{WHOLE}<Sts>", f">349.060{WHOLE}<Sts>"), "no amount in EUR"),
+    "too many decimals": (
+        lambda text: text.replace(f">349.06{WHOLE}<Sts>", f">349.060{WHOLE}<Sts>"),
+        "no amount in EUR",
+    ),
     "no date": (lambda text: text.replace("2026-03-01</Dt></BookgDt>", "1 March</Dt></BookgDt>", 1), "no date"),
     "another message": (lambda text: text.replace("camt.053", "camt.054"), "no camt.053 statement"),
     "another bank's opening": (

@@ -82,7 +82,7 @@ def test_adyen_report_as_lines() -> None:
 
 
 def test_any_csv_by_its_mapping() -> None:
-    """Names, delimiter, decimal comma, dates of a zone, signs by kind, a byte order mark; what is ignored is no line."""
+    """Names, delimiter, decimal comma, dates of a zone, signs by kind, a byte order mark; what is ignored is gone."""
     rows = read("csv", SAMPLES / "acme.csv", SAMPLES / "acme.yaml")
     assert short(rows) == [
         ("A-1", "payment", "EUR", 10000, 150, 9850, None, None),
