@@ -160,8 +160,14 @@ def test_a_point_is_sealed_and_a_dataset_without_a_target_refused(lived: Any, en
     assert not into.exists()
 
 
-def test_one_verb_restores_any_kind(lived: Any) -> None:
-    """`restore DATASET` plans topics and documents as their own verbs do, and refuses a database's options for them."""
+def test_one_verb_restores_any_kind(lived: Any, engine_dir: Path) -> None:
+    """`restore DATASET` restores a database, and hands topics and documents to their own verbs; no other's options."""
+    into = engine_dir / "one"
+    at = recovery_point(lived.estate, lived.vaults()).at.isoformat()
+    code, said, told = run(lived, "restore", "ledger", "--to", at, "--level", "quick", "--into", str(into))
+    assert code == 0, told
+    assert said["data_dir"] == str(into / "data")
+    assert (into / "data" / "PG_VERSION").is_file()
     code, said, told = run(lived, "restore", "kyc", "--plan")
     assert code == 0, told
     assert said["picked"]["versions"] > 0
