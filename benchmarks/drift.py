@@ -103,7 +103,7 @@ def main() -> int:
             found = pool.map(judge_planted, wanted, chunksize=2)
             rows += [_planted_row(label, name, [nth for which, nth in found if which == name]) for name in PLANTED]
             _tell([f"{each.what}: {each.ours} {each.unit} {each.note}" for each in rows[-len(PLANTED) :]])
-    write(options.output, rows)
+            write(options.output, rows)
     if options.output == _RESULTS:
         redraw(rows)
     missed = [each.what for each in rows if each.verdict == "missed"]
