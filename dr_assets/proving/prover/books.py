@@ -77,9 +77,8 @@ class Judge:
     def _judged(self, dsn: str, point: Point, begin_s: float, place: Place) -> Books:
         found = reconcile(dsn, self.contract)
         duration_s = time.monotonic() - begin_s
-        return Books(
-            point, self.clock(), found.ok, found.breaks_total, found.verdict(), place, duration_s, self.seal(found)
-        )
+        reason = found.verdict() if found.ok else f"the money does not add up: {found.verdict()}"
+        return Books(point, self.clock(), found.ok, found.breaks_total, reason, place, duration_s, self.seal(found))
 
 
 def _told(error: DrError | psycopg.Error | OSError) -> str:
