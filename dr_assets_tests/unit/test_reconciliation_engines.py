@@ -87,6 +87,7 @@ _SMALL = {
 
 @pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a Java runtime on a loaded machine
 @pytest.mark.xdist_group("spark")
 def test_every_check_gives_the_same_breaks_on_both_engines(tmp_path: Path) -> None:
     """Whole rows, counts, amounts, ages, worst accounts and what matched; no check stays silent, nor breaks nothing."""
