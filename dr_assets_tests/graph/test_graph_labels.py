@@ -65,6 +65,7 @@ def test_the_prescribed_assets_and_checks_are_there() -> None:
         "ledger/snapshot:locked",
         "ledger/roll_up:rolled_up",
         "ledger/restore_test:restorable",
+        "ledger/restore_test:ordinary",
         "ledger/reconciliation:money_adds_up",
         "ledger/reconciliation:reconciled_ledger",
         "ledger/reconciliation:reconciled_balances",
