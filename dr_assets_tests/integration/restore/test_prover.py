@@ -143,7 +143,8 @@ def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
             standby.start()
             second, switch = promoted(ledger, standby)
             ledger.feed(switch)
-            second.sql("UPDATE casino.accounts SET balance_minor = balance_minor + 1 WHERE account_id = 1")
+            past_the_guards = "SET session_replication_role = replica; UPDATE casino.accounts"
+            second.sql(f"{past_the_guards} SET balance_minor = balance_minor + 1 WHERE account_id = 1")
             proven = running.replays(second)
             assert proven.replayed is not None
             assert (proven.replayed.timeline, proven.restarts, proven.failures) == (2, 1, 0)
