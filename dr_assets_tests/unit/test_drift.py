@@ -64,12 +64,12 @@ def test_damage_that_stays_stays_amber_until_it_is_accepted() -> None:
     ):
         observed, found = observe(one, past)
         past.add(observed)
-        if number >= WARM:
+        if number >= WARM - 1:  # the first backup is a day after the beginning
             strange.append("casino.crm_contacts.email entropy" in {each.series for each in found})
         elif found:
             past.accept(*(accept(each, one) for each in found))
     assert strange
-    assert all(strange[1:])
+    assert all(strange)
     past.accept(*(accept(each, one) for each in found))
     again = list(live(5, days=WARM + 31, every=DAY, planted_day=WARM, plant=PLANTED["a column encrypted"]))[-1]
     assert observe(again, past)[1] == []
