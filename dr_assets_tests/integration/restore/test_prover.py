@@ -157,7 +157,9 @@ def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
         assert "does not add up" in (reconciled_trouble(ledger.dataset, proven, proven.now) or "")
     sealed = latest_proven(ledger.vault, "ledger")
     assert sealed is not None
-    assert (sealed.state, sealed.reconciled, sealed.deep) == ("stopped", proven.reconciled, running.prover.proven.deep)
+    assert (sealed.state, sealed.reconciled) == ("stopped", proven.reconciled)
+    assert sealed.deep is not None
+    assert sealed.deep.ok
     assert "stopped" in (replayed_trouble(ledger.dataset, sealed, sealed.now) or "")
 
 
