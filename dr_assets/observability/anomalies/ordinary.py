@@ -52,7 +52,8 @@ def expected(
     times: Sequence[datetime], values: Floats, at: datetime, resolution: Floats, trends: Flags
 ) -> Expected | None:
     """What `at` should bring, from the past given (a row a time, oldest first); None where that is too little."""
-    first = _first_since(times, at - PAST)
+    # From the last ordinary time back: damage that stays must not outlive the past that shows it.
+    first = _first_since(times, times[-1] - PAST) if times else 0
     kept, numbers = times[first:], values[first:]
     if len(kept) < POINTS_MIN or kept[-1] - kept[0] < SPAN_MIN:
         return None
