@@ -30,6 +30,7 @@ class Emptied:
     dataset: str = "events"
     cluster_id: str = "bench"
     as_of: datetime | None = None
+    pinned: None = None
     groups: Mapping[str, Mapping[tuple[str, int], Commit]] = field(default_factory=dict)
     gaps: tuple[SourceGap, ...] = ()
     acls: tuple[Mapping[str, Json], ...] = ()
