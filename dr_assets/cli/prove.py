@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from dr_assets.cli.capture import stop_on_signals
 from dr_assets.cli.context import DefsOption, estate_of, postgres_of, vault_of
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.observability.endpoint import metrics_endpoint
 from dr_assets.observability.prover_metrics import PrometheusProverMetrics
@@ -134,14 +134,26 @@ def _run(provers: Sequence[Prover], stop: threading.Event, *, swept: bool) -> li
         runs: list[Future[Proven]] = [
             threads.submit(prover.run, own) for prover, own in zip(provers, stops, strict=True)
         ]
-        while not all(run.done() for run in runs):
-            if stop.wait(0.2) or any(run.done() and run.exception() for run in runs):
-                for own in stops:
-                    own.set()
-            if swept and time.monotonic() - swept_s > _SWEPT_EVERY_S:
-                swept_s = time.monotonic()
-                CloneShelf.of(os.environ).sweep(datetime.now(UTC))
+        try:
+            while not all(run.done() for run in runs):
+                if stop.wait(0.2) or any(run.done() and run.exception() for run in runs):
+                    for own in stops:
+                        own.set()
+                if swept and time.monotonic() - swept_s > _SWEPT_EVERY_S:
+                    swept_s = time.monotonic()
+                    _sweep()
+        finally:
+            for own in stops:  # or leaving the block waits for threads that nobody tells
+                own.set()
     return [run.result() for run in runs]
+
+
+def _sweep() -> None:
+    """Take overdue clones away; a shelf that can't be looked through is told each time, and stops no prover."""
+    try:
+        CloneShelf.of(os.environ).sweep(datetime.now(UTC))
+    except (DrError, OSError) as error:
+        log.warning("clones are not swept: %s", error)
 
 
 def _troubles(datasets: Sequence[PostgresDataset], proven: Sequence[Proven]) -> list[str]:

@@ -124,19 +124,29 @@ class CloneShelf:
         draft.replace(path)
 
     def read(self, clone_id: str) -> CloneRecord:
-        """One record; raises PolicyError `clone.unknown`."""
+        """One record; raises PolicyError `clone.unknown`, `clone.unreadable`."""
         try:
             return CloneRecord.decode(self.path(clone_id).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise _unknown(clone_id) from None
+        except (ValueError, KeyError, TypeError) as error:
+            path = self.path(clone_id)
+            raise PolicyError(
+                "clone.unreadable",
+                f"the record of clone {clone_id} can't be read ({type(error).__name__}): {path}",
+                "nothing takes that clone away by itself: remove the folder that the record names as `home`, then it",
+            ) from None
 
     def records(self) -> list[CloneRecord]:
-        """All of them, oldest first."""
+        """All of them, oldest first. Raises PolicyError `clone.unreadable`."""
         found = []
         for path in self.folder.glob("*.json"):
             if _CLONE_ID.fullmatch(path.stem):
-                with contextlib.suppress(PolicyError):  # taken away meanwhile
+                try:
                     found.append(self.read(path.stem))
+                except PolicyError as error:
+                    if error.code != "clone.unknown":  # taken away meanwhile
+                        raise
         return sorted(found, key=lambda record: record.begin_at)
 
     @contextmanager
@@ -172,7 +182,7 @@ class CloneShelf:
             if not ours:
                 return False
             record = self.read(clone_id)
-            _wait_server_gone(Path(record.home) / "data")
+            wait_server_gone(Path(record.home) / "data")
             remove_files(record)
             self.forget(clone_id)
             return True
@@ -226,8 +236,8 @@ def remove_files(record: CloneRecord) -> None:
             into.rmdir()
 
 
-def _wait_server_gone(data_dir: Path) -> None:
-    """A guard may still be ending the server of a keeper that was killed."""
+def wait_server_gone(data_dir: Path) -> None:
+    """Wait: a guard may still be ending the server of a process of ours that was killed."""
     try:
         pid = int((data_dir / "postmaster.pid").read_text().split()[0])
     except (OSError, ValueError, IndexError):

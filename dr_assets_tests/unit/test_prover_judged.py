@@ -77,6 +77,7 @@ RECONCILED = {
     "deep pass late": (replace(GOOD, deep=replace(DEEP, end_at=NOW - timedelta(hours=8))), "deep pass is overdue"),
     "never deep": (replace(GOOD, deep=None, begin_at=NOW - timedelta(hours=8)), "deep pass is overdue"),
     "restart late": (replace(GOOD, restarted_at=NOW - timedelta(hours=28)), "base backup is overdue"),
+    "ahead": (replace(GOOD, reconciled=replace(POINT, at=NOW + timedelta(minutes=1))), "in the future"),
     "no new beginning": (replace(GOOD, unbegun=LOST), "nothing can be begun from a base backup"),
 }
 

@@ -7,6 +7,7 @@ in a sandbox.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Final
 from dr_assets.engines.placement import engine_home, engine_user
 from dr_assets.estate.errors import PolicyError
 from dr_assets.proving.attempt import WORK_DIR_ENV
+from dr_assets.proving.clone_shelf import wait_server_gone
 from dr_assets.proving.prover.image import size_of
 
 _LOCK: Final = "lock"
@@ -46,11 +48,13 @@ def ground_of(dataset: str, env: Mapping[str, str]) -> Iterator[Ground]:
     """Take the folder below DR_ASSETS_WORK_DIR (or the system's for temporary files); leaving the block empties it.
 
     What a prover left that was killed is removed first: its server went with it, and a half-written sandbox is never
-    continued. Raises PolicyError `prover.runs_already`.
+    continued. Raises PolicyError `prover.runs_already`, `prover.unsafe_place`.
     """
     parent = Path(env.get(WORK_DIR_ENV) or tempfile.gettempdir())
     root = parent / f"dr_assets-prover-{dataset}"
-    root.mkdir(parents=True, exist_ok=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
+    _require_ours(root)
     # Another user's server has to pass through; what it has in there is its own alone.
     root.chmod(0o700 if engine_user().uid == os.geteuid() else 0o711)
     with (root / _LOCK).open("w") as lock:
@@ -71,9 +75,21 @@ def ground_of(dataset: str, env: Mapping[str, str]) -> Iterator[Ground]:
             root.rmdir()
 
 
+def _require_ours(root: Path) -> None:
+    """Anybody may make a folder of that name below /tmp, and would own what is laid in it."""
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PolicyError(
+            "prover.unsafe_place",
+            f"{root} is there and is not a folder of this user",
+            f"find out who made it and remove it, or set {WORK_DIR_ENV} to a folder that only this user may write to",
+        )
+
+
 def _clear(root: Path) -> None:
     for path in root.iterdir():
         if path.is_dir():
             home = engine_home(path).path
+            wait_server_gone(home / "data")
             for folder in (home, path):
                 shutil.rmtree(folder, ignore_errors=True)

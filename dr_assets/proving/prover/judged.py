@@ -65,6 +65,8 @@ def reconciled_trouble(dataset: PostgresDataset, proven: Proven | None, now: dat
     if proven.deep is not None and not proven.deep.ok:
         return f"the deep pass failed: {proven.deep.reason}"
     at = proven.reconciled.at or (proven.books.end_at if proven.books is not None else proven.now)
+    if (ahead := ahead_of(now, at)) is not None:
+        return f"the reconciled recovery point is {ahead}"
     allowed = reconciled_window(dataset)
     if now - at > allowed:
         age_s = (now - at).total_seconds()

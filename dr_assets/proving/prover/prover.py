@@ -37,6 +37,10 @@ Job = Literal["build", "books", "deep"]
 GetErasures = Callable[[], Erasures | None]
 _BACKOFF_BEGIN_S, _BACKOFF_END_S = 5.0, 900.0
 _VERDICTS_APART_S: Final = 10.0
+# A deep pass that failed may have failed of a vault that was away: not for hours.
+_DEEP_AGAIN_S: Final = 900.0
+# The source lives on along another way: no restore leads to what was replayed on this one.
+_LEFT: Final = frozenset({"wal.diverged", "wal.abandoned"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Prover:
         self._due_s: dict[Job, float] = {"build": 0.0, "books": judged_s, "deep": judged_s}
         self._backoff_s = _BACKOFF_BEGIN_S
         self._event: str | None = "started"
+        self._has_left = False
         self._said_s = self._pointed_s = float("-inf")
         self._said: tuple[bool, bool] | None = None
         self._moved: tuple[int, float] = (0, time.monotonic())
@@ -167,6 +172,9 @@ class Prover:
         log.warning("%s: %s", self._dataset.name, error)
         state: State = "stalled" if error.code == "prover.stalled" else "failed"
         self._proven = replace(self._proven, failures=self._proven.failures + 1)
+        if error.code in _LEFT:
+            self._proven = replace(self._proven, replayed=None, reconciled=None, books=None)
+            self._has_left = True
         self._stands(state, error)
         if sandbox is not None:
             self._retired.append(sandbox)
@@ -266,6 +274,8 @@ class Prover:
             deep, books = found
             self._proven = replace(self._proven, deep=deep)
             self._event = "deep pass"
+            if not deep.ok:
+                self._due_s["deep"] = min(self._due_s["deep"], time.monotonic() + _DEEP_AGAIN_S)
             if books is not None:
                 self._take_books(books)
 
@@ -273,6 +283,8 @@ class Prover:
         if self._current is not None:
             self._retired.append(self._current)
         self._current, self._backoff_s = sandbox, _BACKOFF_BEGIN_S
+        if self._has_left:
+            self._has_left, self._due_s["books"] = False, time.monotonic()
         self._moved = (0, time.monotonic())
         self._due_s["build"] = time.monotonic() + self._rules.restart_every.total_seconds()
         self._proven = replace(
@@ -285,6 +297,8 @@ class Prover:
         self._event = "restarted"
 
     def _take_books(self, books: Books) -> None:
+        if self._has_left:  # of a sandbox that followed the way which the source has left
+            return
         reconciled = books.point if books.ok else self._proven.reconciled
         self._proven = replace(self._proven, books=books, reconciled=reconciled)
         self._event = "reconciled"
@@ -349,6 +363,7 @@ class Prover:
         return self._options.once and (
             (self._proven.books is not None and self._proven.deep is not None and self._job is None)
             or self._proven.failures > 0
+            or self._proven.trouble is not None
         )
 
     def _end(self) -> None:
