@@ -1,4 +1,4 @@
-"""A prover's loop where no server is needed: what ends a single pass, what is no longer proven, whose folder it takes."""
+"""A prover's loop without a server: what ends a single pass, what is no longer proven, whose folder it takes."""
 
 import os
 import threading
@@ -35,7 +35,8 @@ class Away(MemoryStore):
 
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
         """As the port says of one that can't be reached."""
-        raise VaultError("vault.unreachable", "the store does not answer", "wait")
+        asked = f"{prefix} {start_after}"
+        raise VaultError("vault.unreachable", f"the store does not answer {asked}", "wait")
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def vault() -> Vault:
 def without_store(vault: Vault) -> Vault:
     """The same, whose store is away."""
     return Vault(
-        store=Away(), estate="house", name="primary", keys=vault.keys, trust=vault.trust, signer=None, locks=vault.locks,
-        clock=vault.clock,
+        store=Away(), estate="house", name="primary", keys=vault.keys, trust=vault.trust, signer=None,
+        locks=vault.locks, clock=vault.clock,
     )  # fmt: skip
 
 
@@ -65,9 +66,8 @@ def test_a_single_pass_that_cannot_begin_ends_and_says_why(
 ) -> None:
     """A vault that is away, or holds no base backup yet: `--once` is done with that and waits for nothing."""
     seen = without_store(vault) if is_away else vault
-    prover = Prover(
-        seen, vault, DATASET, Ground(tmp_path), pool, erasures=lambda: None, options=ProverOptions(once=True, poll_s=0.01)
-    )  # fmt: skip
+    options = ProverOptions(once=True, poll_s=0.01)
+    prover = Prover(seen, vault, DATASET, Ground(tmp_path), pool, erasures=lambda: None, options=options)
     stop = threading.Event()
     run = threading.Thread(target=prover.run, args=(stop,))
     run.start()

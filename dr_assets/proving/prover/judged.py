@@ -65,15 +65,17 @@ def reconciled_trouble(dataset: PostgresDataset, proven: Proven | None, now: dat
     if proven.deep is not None and not proven.deep.ok:
         return f"the deep pass failed: {proven.deep.reason}"
     at = proven.reconciled.at or (proven.books.end_at if proven.books is not None else proven.now)
-    if (ahead := ahead_of(now, at)) is not None:
+    return _reconciled_age_trouble(dataset, at, now) or _late(dataset, proven, now)
+
+
+def _reconciled_age_trouble(dataset: PostgresDataset, at: datetime, now: datetime) -> str | None:
+    if (ahead := ahead_of(now, at)) is not None:  # or a clock that went ahead would keep it young
         return f"the reconciled recovery point is {ahead}"
     allowed = reconciled_window(dataset)
-    if now - at > allowed:
-        age_s = (now - at).total_seconds()
-        return (
-            f"the newest reconciled commit is {age_s:.0f} s old, {format_duration(allowed)} are allowed by the schedule"
-        )
-    return _late(dataset, proven, now)
+    if now - at <= allowed:
+        return None
+    age_s = (now - at).total_seconds()
+    return f"the newest reconciled commit is {age_s:.0f} s old, {format_duration(allowed)} are allowed by the schedule"
 
 
 def reconciled_window(dataset: PostgresDataset) -> timedelta:
