@@ -152,6 +152,12 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str, int]]]] = {
         ),
         [("bank_currency_differs", "bank-8", 900)],
     ),
+    "a state that there is not": (lambda w: w.payment("X", 900, state="settled"), [("state_unknown", "X", 900)]),
+    "a direction that there is not": (
+        lambda w: w.payment("X", 900, direction="IN", state="pending"),
+        [("direction_unknown", "X", 900)],
+    ),
+    "an amount below zero": (lambda w: w.payment("X", -900).line("X", -900), [("amount_not_positive", "X", -900)]),
     "money from nobody": (lambda w: w.bank_line("gift", 4), [("bank_line_unknown", "gift", 4)]),
 }
 

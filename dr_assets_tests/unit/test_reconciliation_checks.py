@@ -173,6 +173,15 @@ def _no_balance(rows: Rows) -> None:
     rows["balances"].pop(1)
 
 
+def _balance_twice(rows: Rows) -> None:
+    rows["balances"].append(rows["balances"][0])
+
+
+def _hold_below_zero(rows: Rows) -> None:
+    rows["holds"][0]["amount_minor"] = 105
+    rows["holds"].append({"hold_id": 78, "account_id": 3, "currency": "EUR", "amount_minor": -5})
+
+
 def _stray_balance(rows: Rows) -> None:
     rows["balances"].append({"account_id": 9, "balance_minor": 0, "last_sequence": 0, "last_hash": b""})
 
@@ -260,6 +269,8 @@ _DAMAGES: list[tuple[Callable[[Rows], None], str]] = [
     (_balance, "balance_differs_from_postings"),
     (_no_balance, "account_without_balance"),
     (_stray_balance, "balance_without_account"),
+    (_balance_twice, "balance_repeated"),
+    (_hold_below_zero, "hold_not_positive"),
     (_running, "running_balance_differs"),
     (_newest_missing, "newest_posting_missing"),
     (_newest_balance, "balance_differs_from_newest_posting"),

@@ -27,7 +27,7 @@ def test_the_packaged_contract_gives_every_relation() -> None:
     """The name that datasets declare resolves to a query per relation, with the hash chain and the digests."""
     contract = load_contract("casino_ledger")
     assert set(LEDGER) <= set(contract.queries) <= {*LEDGER, *OPTIONAL}
-    assert contract.parts == {"chain", "transfer_digest"}
+    assert contract.parts == {"chain", "transfer_digest", "payload_hash"}
 
 
 def test_a_contract_of_ones_own_is_taken_by_path(tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ def _no_row(rows: Rows) -> None:
     rows["outbox"].remove(_event(rows, 12))
 
 
+def _row_there_twice(rows: Rows) -> None:
+    rows["outbox"].append(_event(rows, 12))
+
+
 def _swapped(rows: Rows) -> None:
     _record(rows, 12)["record_offset"], _record(rows, 13)["record_offset"] = 2, 1
 
@@ -253,6 +257,7 @@ _DAMAGES: tuple[tuple[Callable[[Rows], None], set[tuple[str, str]]], ...] = (
     (_other_key, {("outbox/same", "message_key_differs")}),
     (_other_topic, {("outbox/same", "topic_differs")}),
     (_no_row, {("outbox/rows", "outbox_row_missing")}),
+    (_row_there_twice, {("outbox/rows", "outbox_row_repeated")}),
     (_swapped, {("outbox/in_order", "order_violated")}),
     (_two_partitions, {("outbox/in_order", "key_in_two_partitions")}),
     (_beyond, {("queues/positions", "committed_beyond_end")}),
@@ -338,6 +343,27 @@ def test_what_retention_took_is_not_missed() -> None:
     assert _found(rows) == set()
     rows["records"].remove(_record(rows, 13))
     assert _found(rows) == {("outbox/published", "record_missing")}
+
+
+def test_an_idle_partition_does_not_excuse_what_another_lost() -> None:
+    """Of a partition that retention has emptied nothing is missed; a key that lies in another one is."""
+    rows = _clean()
+    empty = {"topic": "bets", "partition": 2, "begin_offset": 7, "end_offset": 7, "complete_from_us": (1 << 63) - 1}
+    rows["partitions"].append(empty)
+    assert _found(rows) == set()
+    _lost_record(rows)
+    assert _found(rows) == {("outbox/published", "record_missing")}
+
+
+def test_a_model_is_behind_also_where_the_outbox_was_cleared_away() -> None:
+    """A posting whose row is gone is at least as old as the oldest row that is there."""
+    rows = _clean()
+    rows["outbox"] = [_event(rows, 13), _event(rows, 14)]
+    rows["records"] = [_record(rows, 13)]
+    rows["read_models"][0].update(sequence=1, balance_minor=500)
+    assert ("read_models/up_to_date", "behind") in _found(rows)
+    rows["read_models"][1].update(balance_minor=None, sequence=0, projected_us=None)
+    assert ("read_models/up_to_date", "missing_row") in _found(rows)
 
 
 def test_what_an_erasure_blanked_is_not_missed() -> None:

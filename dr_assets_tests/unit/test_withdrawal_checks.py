@@ -85,6 +85,20 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str | None, int]]]] = {
         lambda w: w.withdrawal(20, "rejected", 50, state_us=days_ago(11)),
         [("state_before_request", None, 50)],
     ),
+    "there twice, and not paid": (
+        lambda w: w.withdrawal(20, "paid", 50).withdrawal(20, "paid", 50),
+        [("withdrawal_repeated", "po-20", 50)],
+    ),
+    "nobody's payout, returned in another currency": (
+        lambda w: (
+            w.line("po-99", -50, "payout").line("po-99-back", 50, "reversal", original_reference="po-99", currency="USD")
+        ),
+        [("payout_unknown", "po-99", 0)],
+    ),
+    "nobody's payout, and another of today": (
+        lambda w: w.line("po-99", -50, "payout").line("po-99", -50, "payout", booked_us=YOUNG),
+        [("payout_unknown", "po-99", -100)],
+    ),
     "hold not released": (lambda w: w.hold(4, 400), [("hold_not_released", None, 400)]),
     "hold missing": (lambda w: w.withdrawal(20, "requested", 50), [("hold_missing", None, -50)]),
     "held twice": (lambda w: w.hold(1, 100), [("held_twice", None, 100)]),

@@ -13,3 +13,6 @@ SELECT 'account_without_balance', account_id, NULL, currency, NULL, NULL FROM ac
 UNION ALL
 SELECT 'balance_without_account', account_id, NULL, NULL, balance_minor, NULL
 FROM balances ANTI JOIN accounts USING (account_id)
+UNION ALL
+SELECT 'balance_repeated', account_id, NULL, NULL, NULL, count(*) || ' rows'
+FROM balances GROUP BY account_id HAVING count(*) > 1

@@ -1,4 +1,5 @@
--- Reserved money lies where its open holds say, no more and no less; each hold is in its account's currency.
+-- Reserved money lies where its open holds say, no more and no less; each hold is in its account's currency, and none
+-- takes away from another.
 -- reads: holds, balances, accounts
 WITH held AS (
     SELECT account_id, sum(amount_minor) AS held_minor, count(*) AS holds FROM holds GROUP BY account_id
@@ -14,3 +15,6 @@ SELECT 'hold_on_wrong_account', h.account_id, NULL, h.currency, h.amount_minor,
        'hold ' || h.hold_id || ' on ' || coalesce('an account in ' || a.currency, 'no account')
 FROM holds h LEFT JOIN accounts a USING (account_id)
 WHERE a.account_id IS NULL OR NOT a.holds_money OR a.currency <> h.currency
+UNION ALL
+SELECT 'hold_not_positive', account_id, NULL, currency, amount_minor, 'hold ' || hold_id
+FROM holds WHERE amount_minor <= 0

@@ -1,11 +1,15 @@
 -- A read model is no further behind the ledger than agreed, and has a row for each account that it ought to show once
--- the account has a posting of that age. The age is that of the oldest event which the model has not seen.
+-- the account has a posting of that age. The age is that of the oldest event which the model has not seen; where its row
+-- was cleared away it is at least that of the oldest row.
 -- reads: read_models, postings, outbox, accounts
 -- severity: behind=amber
-WITH behind AS (
-    SELECT m.model, m.account_id, m.balance_minor, m.sequence, min(o.created_us) AS since_us, count(*) AS postings
+WITH oldest AS (
+    SELECT min(created_us) AS created_us FROM outbox
+), behind AS (
+    SELECT m.model, m.account_id, m.balance_minor, m.sequence, min(coalesce(o.created_us, oldest.created_us)) AS since_us,
+           count(*) AS postings
     FROM read_models m JOIN postings p ON p.account_id = m.account_id AND p.sequence > m.sequence
-    JOIN outbox o ON o.transfer_id = p.transfer_id
+    LEFT JOIN outbox o ON o.transfer_id = p.transfer_id CROSS JOIN oldest
     GROUP BY m.model, m.account_id, m.balance_minor, m.sequence
 )
 SELECT CASE WHEN b.balance_minor IS NULL THEN 'missing_row' ELSE 'behind' END AS reason, b.account_id AS account,

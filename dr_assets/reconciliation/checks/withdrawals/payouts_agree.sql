@@ -36,7 +36,8 @@ WITH payouts AS (
            CASE WHEN withdrawals > 1 THEN 'matched' -- states_legal says so
                 WHEN payouts > 0 AND withdrawals = 1 AND (paid_currency <> currency OR high_currency <> currency)
                     THEN 'paid_other_currency'
-                WHEN withdrawals IS NULL AND (paid_minor = 0 OR last_us > as_of_us - in_flight_us) THEN 'matched'
+                WHEN withdrawals IS NULL AND paid_minor = 0 AND paid_currency = high_currency THEN 'matched'
+                WHEN withdrawals IS NULL AND first_us > as_of_us - in_flight_us THEN 'in_flight'
                 WHEN withdrawals IS NULL THEN 'payout_unknown'
                 WHEN payouts + returns = 0 AND state = 'paid' AND state_us > as_of_us - in_flight_us THEN 'in_flight'
                 WHEN payouts + returns = 0 AND state = 'paid' AND state_us < coalesce(begin_us, state_us) - date_window_us
