@@ -235,7 +235,7 @@ def _expiry(text: str) -> datetime:
 
 
 def _told(head: Head) -> dict[str, str]:
-    """Headers that have to come back. The type of nothing says nothing: SeaweedFS names an empty object's by its name."""
+    """Headers that have to come back. Nothing has no type: SeaweedFS gives an empty object one by its name."""
     wanted = {name: text for name, text in head.headers.items() if name in HEADERS}
     return wanted if head.size_bytes else {name: text for name, text in wanted.items() if name != "ContentType"}
 
