@@ -45,8 +45,10 @@ _TAKE_ROUNDS: Final = """
                 WHEN kind NOT IN ('bet', 'win') THEN error('kind ' || kind)
                 WHEN NOT list_contains($statuses, status) THEN error('status ' || status)
                 WHEN NOT regexp_full_match("at", '.*(Z|[+-][0-9:]+)') THEN error('no time zone in ' || "at")
+                WHEN "at" = '' THEN error('a line says nothing of its time')
            END AS checked
-    FROM read
+    FROM (SELECT * REPLACE (coalesce(amount_minor, '') AS amount_minor, coalesce(kind, '') AS kind,
+                            coalesce(status, '') AS status, coalesce("at", '') AS "at") FROM read)
 """
 
 
