@@ -80,7 +80,7 @@ def _judge_area(dataset: PostgresDataset, area: str, fact: Fact | None, standing
         return Judgement(passed=False, reason=standing.reason if fact is None else f"{area} is not on record")
     values = {name: found.get(name) for name in ("checks", "breaks", "red", "aged")} | {"fact": str(fact.key)}
     why = "; ".join(str(one) for one in _sequence(found.get("not_run")))
-    if not found.get("checks"):
+    if not found.get("checks") and not found.get("breaks"):
         asked = area in _asked(dataset)
         reason = f"not checked: {why}" if asked else f"nobody asked for it: {why}"
         return Judgement(passed=not asked, reason=reason, values=values)

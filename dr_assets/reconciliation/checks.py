@@ -72,6 +72,7 @@ class Check:
     amber: frozenset[str] = frozenset()
     matched_sql: str | None = None
     kept_sql: str | None = None
+    is_of_values: bool = False  # whether rows are complete, whatever they say: that alone judges no area
 
     @property
     def area(self) -> str:
@@ -124,6 +125,7 @@ class CheckResult:
     duration_s: float
     worst: tuple[Worst, ...] = ()
     matched: tuple[Matched, ...] = field(default=())
+    is_of_values: bool = False
 
     @property
     def area(self) -> str:
@@ -224,7 +226,7 @@ def _complete(relation: str) -> Check:
         f" NULL AS amount_minor, 'in {relation}' AS detail, {reference} AS reference"
         f" FROM {relation} WHERE {' OR '.join(f'{name} IS NULL' for name in missing)}"
     )
-    return Check(f"{_AREA_OF[relation]}/{relation}_complete", sql, (relation,))
+    return Check(f"{_AREA_OF[relation]}/{relation}_complete", sql, (relation,), is_of_values=True)
 
 
 def why_skipped(check: Check, given: frozenset[str], parts: frozenset[str], areas: frozenset[str] | None) -> str | None:
@@ -270,6 +272,7 @@ def run_check(engine: Engine, check: Check, rows: Mapping[str, int], *, max_brea
         duration_s=round(time.monotonic() - begin_s, 3),
         worst=tuple(Worst(**_whole(row)) for row in worst.to_pylist()) if worst else (),
         matched=tuple(Matched(**_whole(row)) for row in matched.to_pylist()) if matched else (),
+        is_of_values=check.is_of_values,
     )
 
 

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.reconcile import Reconcile
 from dr_assets.reconciliation.externals import Source
-from dr_assets.reconciliation.providers.open import BANK, Feed, bank_lines, provider_lines
-from dr_assets.reconciliation.streams.contacts import contact_reader
+from dr_assets.reconciliation.providers.open import BANK, Feed, bank_lines, provider_lines, told_stream
+from dr_assets.reconciliation.streams.contacts import CONTACTS, contact_batches
 from dr_assets.reconciliation.streams.gather import gather_vault
 from dr_assets.reconciliation.streams.rules import StreamRules
 from dr_assets.stores.kafka.restore_plan import Cut
@@ -49,7 +49,8 @@ def outsiders(
             rules = StreamRules(header=asked.idempotency_header)
             found |= gather_vault(vault_of(asked.topics), asked.topics, folder, rules, cut=cut).externals
         if asked.contacts_env is not None:
-            found["contacts"] = contact_reader(Path(_value(env, asked.contacts_env)))
+            batches = contact_batches(Path(_value(env, asked.contacts_env)))
+            found["contacts"] = opened.enter_context(told_stream(CONTACTS, batches))
         yield found
 
 

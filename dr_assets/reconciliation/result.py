@@ -188,7 +188,7 @@ class Reconciliation:
         checks = self.of_area(area)
         why = sorted({one.why for one in self.not_run if one.name.startswith(f"{area}/")})
         return {
-            "checks": len(checks),
+            "checks": sum(not check.is_of_values for check in checks),
             "breaks": sum(check.breaks_total for check in checks),
             "red": sum(check.red_total for check in checks),
             "aged": sum(kind.aged for check in checks for kind in check.kinds),

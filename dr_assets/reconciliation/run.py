@@ -22,9 +22,11 @@ from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.externals import Externals, compare_externals
 from dr_assets.reconciliation.extract import Unmet, compare_with_source, count_rows, load, reading, unmet_by_source
-from dr_assets.reconciliation.relations import RELATIONS
+from dr_assets.reconciliation.relations import EXTERNAL, RELATIONS
 from dr_assets.reconciliation.result import AREAS, Reconciliation
 from dr_assets.reconciliation.shared import prepare, stand_in
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 __all__ = ["Reconciliation", "check_contract", "judge", "reconcile"]
 
@@ -49,12 +51,14 @@ def reconcile(
     since a restored one is read long after it stood still; `areas` asks for some of
     the eight only. The default engine spills what does not fit `memory_limit` to a folder under `workdir` that is gone
     afterwards; `max_breaks` bounds the break rows kept per check (all are counted). Raises PolicyError for a contract
-    or an external that is unknown, invalid or not fulfilled, SourceError for a database that cannot be read.
+    or an external that is unknown, invalid or not fulfilled, and where nothing would look at what was asked for;
+    SourceError for a database that cannot be read.
     """
     begin_at, begin_s = datetime.now(UTC), time.monotonic()
     agreed, brought = load_contract(contract), dict(externals or {})
     compare_externals(brought)
     to_run, not_run = _chosen(agreed, brought, areas)
+    _require_asked(to_run, not_run, brought, areas)
     with engine or duckdb_engine(workdir, memory_limit, threads) as sets:
         with reading(dsn) as source:
             snapshot = source.snapshot
@@ -110,6 +114,32 @@ def _chosen(
     return to_run, tuple(not_run)
 
 
+def _require_asked(
+    to_run: list[Check], not_run: tuple[Skipped, ...], brought: Externals, areas: Collection[str] | None
+) -> None:
+    """Nothing that was asked for passes because nothing looked at it."""
+    judging = [check for check in to_run if not check.is_of_values]
+    # Where an area is about what others know, their side has to be there.
+    others = {check.name for check in all_checks() if not check.is_of_values and set(check.reads) & set(EXTERNAL)}
+    about_others = {name.partition("/")[0] for name in others}
+    judged = {check.area for check in judging if check.area not in about_others or check.name in others}
+    for area in sorted(set(areas or ()) - judged):
+        why = sorted({one.why for one in not_run if one.name.startswith(f"{area}/")})
+        raise PolicyError(
+            "reconciliation.not_checked",
+            f"no check of area {area} can be run: {'; '.join(why)}",
+            "bring what is missing (docs/reconciliation.md), or don't ask for the area",
+        )
+    read = {relation for check in judging for relation in (*check.reads, *check.uses)}
+    unread = sorted(set(brought) - read - {"partitions"})  # which is the records' own table of contents
+    if unread and areas is None:
+        raise PolicyError(
+            "reconciliation.not_checked",
+            f"{', '.join(unread)} is brought, and no check that can be run reads it",
+            "give the relations that it is compared with in the contract (`dr-assets contract check` names them)",
+        )
+
+
 def judge(
     engine: Engine, contract: Contract, checks: list[Check], rows: dict[str, int], as_of: datetime, *, max_breaks: int
 ) -> tuple[CheckResult, ...]:
@@ -132,7 +162,9 @@ def _newest(engine: Engine, contract: Contract, rows: Mapping[str, int], at: dat
         return at
     newest_us = engine.rows(f"SELECT max(at_us) AS at_us FROM ({' UNION ALL '.join(moments)}) AS moments")  # noqa: S608 - as above
     (found,) = newest_us.column("at_us").to_pylist()
-    return at if found is None else min(at, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=found))
+    at_us = (at - _EPOCH) // timedelta(microseconds=1)
+    # Compared as numbers: what a damaged row says may be no date at all.
+    return at if found is None or not 0 <= found < at_us else _EPOCH + timedelta(microseconds=found)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.contract import load_contract
+from dr_assets.reconciliation.externals import external_schema
 from dr_assets.reconciliation.run import check_contract, reconcile
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("reconciled")]
@@ -283,6 +284,25 @@ def test_another_schema_needs_only_another_contract(fresh_database: Callable[...
         connection.execute("UPDATE entry SET amt = 12.35 WHERE acct = 'cash'")
     reasons = {found["reason"]: found["amount_minor"] for found in reconcile(dsn, f"{tmp_path}/").breaks.to_pylist()}
     assert reasons["transfer_out_of_balance"] == 1
+
+
+def test_what_was_asked_for_is_looked_at_or_refused(lived: str) -> None:
+    """An area that no check can judge is no green one, nor are files that no check reads."""
+    with pytest.raises(PolicyError, match="provider_lines") as caught:
+        reconcile(lived, areas=["payments"])
+    assert caught.value.code == "reconciliation.not_checked"
+    bank = {"bank_lines": external_schema("bank_lines").empty_table()}
+    with pytest.raises(PolicyError, match="bank_lines is brought") as caught:
+        reconcile(lived, externals=bank)
+    assert caught.value.code == "reconciliation.not_checked"
+
+
+def test_a_date_that_is_none_does_not_move_the_moment_of_judgement(lived: str) -> None:
+    """A damaged row may say a year that no calendar has: the books are judged as of the snapshot then."""
+    with psycopg.connect(lived, autocommit=True) as connection:
+        connection.execute("UPDATE casino.crm_contacts SET synced_at = '200000-01-01Z'")
+    result = reconcile(lived, areas=["crm"])
+    assert result.as_of == result.snapshot.at
 
 
 def test_an_unreachable_ledger_is_the_sources_error_without_its_password() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.reconcile import ProviderFeed, Reconcile
+from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.externals import compare_externals
 from dr_assets.reconciliation.outsiders import outsiders
 
@@ -48,3 +49,25 @@ def test_nobody_is_asked_where_nobody_is_declared(tmp_path: Path) -> None:
     """No declaration, no relations."""
     with outsiders(None, {}, tmp_path) as found:
         assert found == {}
+
+
+def test_a_broken_file_is_named_whatever_reads_it(tmp_path: Path) -> None:
+    """An engine that meets a broken file of contacts fails with our words, not with its own."""
+    contacts = tmp_path / "contacts.csv"
+    contacts.write_text("player_id,email_consent,sms_consent,synced_at\n7,true,,2026-01-31T10:00:00Z\n")
+    with (
+        pytest.raises(SourceError, match="without sms_consent") as caught,
+        outsiders(Reconcile(contacts_env="CRM"), {"CRM": str(contacts)}, tmp_path) as found,
+        duckdb_engine(tmp_path, "64MB", 1) as engine,
+    ):
+        engine.load("contacts", found["contacts"])
+    assert caught.value.code == "crm.file"
+
+
+def test_what_an_engine_cannot_compute_is_an_error_of_ours(tmp_path: Path) -> None:
+    """No traceback of the engine's own, and no text of a row in the message."""
+    with pytest.raises(SourceError) as caught, duckdb_engine(tmp_path, "64MB", 1) as engine:
+        engine.rows("SELECT CAST('Jane Doe' AS BIGINT)")
+    assert caught.value.code == "reconciliation.engine"
+    assert "Jane" not in str(caught.value)
+    assert "ConversionException" in str(caught.value)

@@ -91,7 +91,8 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str | None, int]]]] = {
     ),
     "nobody's payout, returned in another currency": (
         lambda w: (
-            w.line("po-99", -50, "payout").line("po-99-back", 50, "reversal", original_reference="po-99", currency="USD")
+            w.line("po-99", -50, "payout")
+            .line("po-99-back", 50, "reversal", original_reference="po-99", currency="USD")
         ),
         [("payout_unknown", "po-99", 0)],
     ),

@@ -3,6 +3,7 @@
 What belongs here: the port over DuckDB. What stays out: the statements.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.externals import Source, paths_of
+
+_QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
 
 
 class DuckDb:
@@ -79,4 +82,11 @@ def duckdb_engine(workdir: Path | None, memory_limit: str, threads: int) -> Iter
                 "reconciliation.memory",
                 f"the ledger's checks do not fit {memory_limit} of memory and the disk of the working folder",
                 "raise memory_limit, or name a workdir with more room to spill",
+            ) from None
+        except duckdb.Error as error:
+            said = _QUOTED.sub("'…'", (str(error).splitlines() or [""])[0])
+            raise SourceError(
+                "reconciliation.engine",
+                f"DuckDB cannot compute this ({type(error).__name__}): {said}",
+                "an amount beyond 64 bits, or a contract's expression that fails on a row: the message says which",
             ) from None

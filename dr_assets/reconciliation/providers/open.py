@@ -57,7 +57,7 @@ def provider_lines(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatchReader]:
     place of what a reader of the stream makes of it.
     """
     reads = [(feed, _reader(feed)) for feed in feeds if feed.format != BANK]
-    with _stream(
+    with told_stream(
         PROVIDER_LINES, (batch for feed, read in reads for path in feed.files() for batch in read(path))
     ) as it:
         yield it
@@ -66,7 +66,7 @@ def provider_lines(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatchReader]:
 @contextmanager
 def bank_lines(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatchReader]:
     """The entries of all banks' statements. Raises as `provider_lines`."""
-    with _stream(BANK_LINES, _entries([feed for feed in feeds if feed.format == BANK])) as it:
+    with told_stream(BANK_LINES, _entries([feed for feed in feeds if feed.format == BANK])) as it:
         yield it
 
 
@@ -79,7 +79,7 @@ def _entries(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatch]:
 
 
 @contextmanager
-def _stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatchReader]:
+def told_stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatchReader]:
     """An engine that reads a stream turns our errors into its own words: ours are kept and raised in their place."""
     met: list[DrError] = []
 

@@ -40,13 +40,13 @@ _BLOCK_BYTES: Final = 4 << 20
 
 def contact_reader(path: Path) -> pa.RecordBatchReader:
     """The contacts of one file, streamed. Raises SourceError (`crm.file`), also while it is read."""
-    batches = _guarded(path, _parquet(path) if path.suffix == ".parquet" else _csv(path))
-    return pa.RecordBatchReader.from_batches(CONTACTS, batches)
+    return pa.RecordBatchReader.from_batches(CONTACTS, contact_batches(path))
 
 
-def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def contact_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The same, batch by batch."""
     try:
-        for batch in batches:
+        for batch in _parquet(path) if path.suffix == ".parquet" else _csv(path):
             yield _shaped(path, batch)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as error:
         raise _refused(path, " ".join(str(error).split())[:200]) from None
