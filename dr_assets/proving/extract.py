@@ -67,13 +67,15 @@ def extract(
 ) -> Extracted:
     """Write the signed file `out`; that somebody asked is on record before it is there, and also when it is refused.
 
-    Raises PolicyError `extract.no_reason`, `extract.exists`, `extract.undeclared`, `extract.erased`, `extract.unknown`,
-    `erasure.names_somebody`, `vault.read_only`, and what a restore raises.
+    Raises PolicyError `extract.no_reason`, `extract.exists`, `extract.no_folder`, `extract.undeclared`,
+    `extract.erased`, `extract.unknown`, `erasure.names_somebody`, `vault.read_only`, and what a restore raises.
     """
     env = os.environ if env is None else env
     _require_reason(review)
     if out.exists():
         raise PolicyError("extract.exists", f"{out} is there already", "name a new file: none is written over")
+    if not out.absolute().parent.is_dir():
+        raise PolicyError("extract.no_folder", f"there is no folder {out.absolute().parent}", "make it first")
     rules = load_extract(dataset.restore_test.contract)
     erasures = erasures_for(estate, dataset, vault, env)
     subject_id = None if estate.subjects is None else subject_ids(estate, env).of(review.person)

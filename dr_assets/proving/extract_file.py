@@ -11,7 +11,9 @@ import csv
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,10 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"
 _MANIFEST_LIMIT_BYTES: Final = 16 << 20
 _FILE_LIMIT_BYTES: Final = 2 << 30
+# What the library says of bytes that are no zip, or no longer the one that they were.
+_UNREADABLE: Final = (
+    OSError, zipfile.BadZipFile, zlib.error, struct.error, ValueError, NotImplementedError, RuntimeError, EOFError,
+)  # fmt: skip
 # Nothing of when and where it was made but what the manifest says: the same answers give the same files.
 _ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
 
@@ -83,7 +89,7 @@ def verify_zip(path: Path, trust: Trust) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _verified(archive, path.name, trust)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path.name, f"it can't be read ({type(error).__name__})") from None
 
 
