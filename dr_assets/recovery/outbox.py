@@ -95,17 +95,18 @@ def loaded_outbox(dsn: str, contract: str, workdir: Path | None = None) -> Itera
 
 
 def _require_unique(engine: DuckDb) -> None:
-    """What is there twice can't be sent once, and what has no key can't be recognised."""
+    """What is there twice can't be sent once, what has no key can't be recognised, nor what has no value be placed."""
     found = engine.rows(
         """SELECT topic, idempotency_key, count(*) AS rows FROM outbox GROUP BY topic, idempotency_key
-           HAVING count(*) > 1 OR topic IS NULL OR idempotency_key IS NULL
+           HAVING count(*) > 1 OR topic IS NULL OR idempotency_key IS NULL OR count(payload) = 0
+                  OR count(position) = 0 OR count(published) = 0 OR count(created_us) = 0
            ORDER BY topic, idempotency_key LIMIT 3"""
     ).to_pylist()
     if found:
         shown = "; ".join(f"{row['idempotency_key']} in {row['topic']}: {row['rows']}" for row in found)
         raise PolicyError(
             "outbox.not_unique",
-            f"the outbox holds rows without a key of their own: {shown}",
+            f"the outbox holds rows without a key or a value of their own: {shown}",
             "make the contract's outbox relation give one row per event, each with its idempotency key",
         )
 
@@ -197,6 +198,16 @@ def missing_events(
     if rules.is_key:
         _require_key_is_key(entries)
     return Missing(entries, begins, ends, source)
+
+
+def require_cluster(cluster_id: str, cluster: Cluster) -> None:
+    """Refuse a cluster that the plan is not for: what it holds says nothing. Raises PolicyError."""
+    if cluster.cluster_id != cluster_id:
+        raise PolicyError(
+            "outbox.other_cluster",
+            f"the plan is for cluster {cluster_id}, this is {cluster.cluster_id}",
+            "make a plan for this cluster",
+        )
 
 
 def _topics_there(cluster: Cluster, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ import psycopg
 import yaml
 
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.recovery.outbox import loaded_outbox, missing_events
+from dr_assets.reconciliation.contract import load_contract
+from dr_assets.recovery.outbox import loaded_outbox, missing_events, require_cluster
 from dr_assets.recovery.outbox_plan import OutboxPlan
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.stores.postgres.dsn import describe_dsn, masked
@@ -24,7 +25,11 @@ _BATCH: Final = 1000
 _PRESENT: Final = """
     SELECT CAST(o.transfer_id AS VARCHAR) AS transfer
     FROM outbox o JOIN held h ON h.topic = o.topic AND h.idempotency_key = o.idempotency_key
-    WHERE NOT o.published ORDER BY o.position, transfer
+    WHERE NOT o.published AND o.transfer_id NOT IN (
+        -- A mark is for all events of a transfer: one that its topic lacks would never be sent.
+        SELECT l.transfer_id FROM outbox l
+        ANTI JOIN held k ON k.topic = l.topic AND k.idempotency_key = l.idempotency_key WHERE NOT l.published)
+    GROUP BY 1 ORDER BY min(o.position), transfer
 """
 
 
@@ -33,6 +38,7 @@ def load_mark(contract: str) -> str:
     folder: Traversable = (
         Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
     )
+    load_contract(contract)  # which says what is wrong with it
     file = yaml.safe_load((folder / "contract.yaml").read_text(encoding="utf-8")).get(SECTION)
     entry = None if not isinstance(file, str) or "/" in file else folder / file
     if entry is None or not entry.is_file():
@@ -45,11 +51,12 @@ def load_mark(contract: str) -> str:
 
 
 def mark_outbox(plan: OutboxPlan, dsn: str, cluster: Cluster, *, workdir: Path | None = None) -> int:
-    """Mark every event that its topic holds and the ledger does not know to be out; how many they were.
+    """Mark every transfer whose events the topics hold and the ledger does not know to be out; how many they were.
 
     What the topics lack stays unmarked, whatever the plan says. Safe to run again. Raises PolicyError
-    (`outbox.no_mark`, and as `plan_outbox`), SourceError (`outbox.ledger`).
+    (`outbox.other_cluster`, `outbox.no_mark`, and as `plan_outbox`), SourceError (`outbox.ledger`).
     """
+    require_cluster(plan.cluster_id, cluster)
     statement = load_mark(plan.contract)
     with loaded_outbox(dsn, plan.contract, workdir) as events:
         missing_events(events, cluster, plan.rules, plan.partitioner, plan.since, workdir)

@@ -135,10 +135,10 @@ def load_plan(path: Path) -> OutboxPlan:
     """A plan as it was saved. Raises PolicyError (`outbox.plan_unreadable`), also when its digest is not its own."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        plan = _plan_of(said)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        plan, digest = _plan_of(said), said["digest"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, f"it is no plan ({type(error).__name__})") from None
-    if plan.digest != said["digest"]:
+    if plan.digest != digest:
         raise _unreadable(path, "what it lists is not what its digest was made of")
     return plan
 

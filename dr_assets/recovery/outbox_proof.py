@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dr_assets.reconciliation.engine.duckdb import DuckDb, duckdb_engine
 from dr_assets.reconciliation.streams.gather import cluster_source, gather
-from dr_assets.recovery.outbox import require_decided
+from dr_assets.recovery.outbox import require_cluster, require_decided
 from dr_assets.recovery.outbox_plan import OutboxPlan, Place
 from dr_assets.recovery.outbox_replay import Replayed, planned_table
 from dr_assets.stores.kafka.wire import Cluster
@@ -118,8 +118,9 @@ class Proof:
 def prove_outbox(plan: OutboxPlan, cluster: Cluster, *, workdir: Path | None = None) -> Proof:
     """Read the plan's topics and groups back and hold them to it.
 
-    Raises PolicyError (`outbox.undecided`), SourceError.
+    Raises PolicyError (`outbox.other_cluster`, `outbox.undecided`), SourceError.
     """
+    require_cluster(plan.cluster_id, cluster)
     topics = tuple(sorted({topic for topic, _ in plan.begins}))
     source = cluster_source(cluster, topics) if topics else None
     with duckdb_engine(workdir, "512MB", 2) as engine, tempfile.TemporaryDirectory(dir=workdir) as folder:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.recovery.outbox import Events, Missing, loaded_outbox, missing_events, require_decided
+from dr_assets.recovery.outbox import Events, Missing, loaded_outbox, missing_events, require_cluster, require_decided
 from dr_assets.recovery.outbox_plan import Entry, OutboxPlan
 from dr_assets.recovery.outbox_write import Event, OutboxProducer, wait_until_decided
 from dr_assets.stores.kafka.batches import Headers
@@ -73,12 +73,7 @@ def replay_outbox(
     SourceError.
     """
     begin_at, begin_s = datetime.now(UTC), time.monotonic()
-    if cluster.cluster_id != plan.cluster_id:
-        raise PolicyError(
-            "outbox.other_cluster",
-            f"the plan is for cluster {plan.cluster_id}, this is {cluster.cluster_id}",
-            "make a plan for this cluster",
-        )
+    require_cluster(plan.cluster_id, cluster)
     told = _Told(plan, progress)
     for again in range(_TRIES):
         try:

@@ -19,6 +19,7 @@ from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.relations import LEDGER
 from dr_assets.recovery import outbox_replay, outbox_write
 from dr_assets.recovery.outbox import plan_outbox
+from dr_assets.recovery.outbox_mark import mark_outbox
 from dr_assets.recovery.outbox_plan import OutboxPlan, load_plan
 from dr_assets.recovery.outbox_proof import Proof, prove_outbox
 from dr_assets.recovery.outbox_replay import Replayed, replay_outbox
@@ -264,6 +265,10 @@ def test_a_plan_that_is_no_longer_true_is_refused(rig: Rig) -> None:
         load_plan(path)
     with pytest.raises(PolicyError, match=r"outbox\.other_cluster"):
         rig.replay(replace(plan, cluster_id="another"))
+    with pytest.raises(PolicyError, match=r"outbox\.other_cluster"):
+        rig.prove(replace(plan, cluster_id="another"))
+    with pytest.raises(PolicyError, match=r"outbox\.other_cluster"):
+        mark_outbox(replace(plan, cluster_id="another"), rig.dsn, rig.cluster)
     rig.add(1)
     with pytest.raises(PolicyError, match="does not list"):
         rig.replay(plan)
