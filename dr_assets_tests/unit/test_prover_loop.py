@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,9 @@ from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.proving.clone_shelf import CLONES_DIR_ENV, CloneShelf
 from dr_assets.proving.prover import ground as grounds
 from dr_assets.proving.prover.ground import Ground, ground_of
+from dr_assets.proving.prover.points import Point
 from dr_assets.proving.prover.prover import Prover, ProverOptions
+from dr_assets.proving.prover.sandbox import wait_replayed
 from dr_assets.vault.storage import Version
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.throwaway import throwaway_vault
@@ -147,3 +150,28 @@ def test_what_a_killed_prover_left_is_cleared_once_its_server_is_gone(
     with ground_of("ledger", {WORK_DIR_ENV: str(tmp_path)}):
         assert seen == [engine_home(data.parent).path / "data"]
         assert not data.exists()
+
+
+@dataclass
+class Slow:
+    """What is asked of a sandbox while it is waited for: it takes no session for 0.3 s, then it is there."""
+
+    still_reads: bool
+    ready_s: float = field(default_factory=lambda: time.monotonic() + 0.3)
+
+    def point(self) -> Point:
+        """Nothing at first."""
+        return Point(100 if time.monotonic() > self.ready_s else 0, 1, None, None)
+
+    def is_on_its_way(self) -> bool:
+        """As the server's log says."""
+        return self.still_reads
+
+
+def test_a_server_that_is_not_consistent_yet_is_no_stalled_one() -> None:
+    """A large ledger takes minutes of WAL to become consistent; one that has read it all and isn't there, stands."""
+    sandbox: Any = Slow(still_reads=True)
+    wait_replayed(sandbox, 100, lambda: False, stalled_s=0.1)
+    sandbox = Slow(still_reads=False)
+    with pytest.raises(VaultError, match=r"prover\.stalled"):
+        wait_replayed(sandbox, 100, lambda: False, stalled_s=0.1)

@@ -36,7 +36,7 @@ from dr_assets.stores.postgres.lay_wal import WalLayer
 from dr_assets.stores.postgres.lsn import format_lsn, parse_lsn
 from dr_assets.stores.postgres.parts import PART_BYTES
 from dr_assets.stores.postgres.plan import RestorePlan, plan_restore
-from dr_assets.stores.postgres.recovery import raised_limit, standby_settings
+from dr_assets.stores.postgres.recovery import raised_limit, standby_settings, wants_wal
 from dr_assets.stores.postgres.restore import SANDBOX_NAME
 from dr_assets.stores.postgres.site import Site, abandon, prepare_site
 from dr_assets.stores.postgres.target import Target
@@ -136,6 +136,10 @@ class Sandbox:
         if lsn != self._beat_lsn and (at := self._heartbeat()) is not None:
             self._beat_at, self._beat_lsn = at, lsn
         return Point(lsn, self.wal.timeline, self._beat_at, last_commit_at)
+
+    def is_on_its_way(self) -> bool:
+        """Whether it takes no session yet because it still reads WAL that makes it consistent; nobody sees how far."""
+        return self._session is None and not wants_wal(self.server.log_tail(_LOG_LINES))
 
     def reader_dsn(self) -> str | None:
         """For reading the data while it is replayed (guarded.py); None where that isn't safe."""
@@ -239,7 +243,7 @@ def wait_replayed(sandbox: Sandbox, lsn: int, is_over: Callable[[], bool], *, st
         if point.lsn >= lsn:
             return
         now_s = time.monotonic()
-        if point.lsn > reached:
+        if point.lsn > reached or (not point.lsn and sandbox.is_on_its_way()):
             reached, moved_s = point.lsn, now_s
         if now_s - moved_s > stalled_s:
             raise stalled(point.lsn, lsn)

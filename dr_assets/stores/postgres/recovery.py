@@ -269,6 +269,11 @@ def raised_limit(log: str) -> tuple[str, int] | None:
     return None if too_low is None else (too_low[1], int(too_low[2]))
 
 
+def wants_wal(log: str) -> bool:
+    """Whether the server's log says that it has read all its WAL once and looks for more."""
+    return _WAITING.search(log) is not None
+
+
 def _says(stopped: str, target: Target) -> bool:
     """Whether the server's words name this target."""
     if target.at is not None:
