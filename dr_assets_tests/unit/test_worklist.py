@@ -416,3 +416,16 @@ def test_every_rule_names_an_action_that_there_is_and_a_reason_and_no_two_have_o
     assert {rule.action for rule in known} == set(ACTIONS)
     assert len({rule.name for rule in known}) == len(known)
     assert all(rule.reason.endswith(".") and rule.confidence in {"high", "medium", "low"} for rule in known)
+
+
+def test_a_row_that_says_nothing_of_what_it_is_about_is_never_left_out_silently() -> None:
+    """No list at all, and how many rows there are: an event without a word, a provider's line without a kind."""
+    said = Said()
+    said.game("bet", "b1", 5)
+    said.event(None, "k", 5, 5)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"worklist\.left_out: 1 of"):
+        said.listed()
+    said = Said()
+    said.provider(None, "P-1", 5)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"worklist\.left_out: 1 of"):
+        said.listed()

@@ -125,7 +125,7 @@ class WorkList:
 def work_list(given: Mapping[str, Rows | None], window: Window) -> WorkList:
     """What was lost in `window`, from the relations that relations.py names; those not given were asked of nobody.
 
-    Raises PolicyError (`worklist.relation`) for rows that don't fit.
+    Raises PolicyError: `worklist.relation` for rows that don't fit, `worklist.left_out` for rows that no line is about.
     """
     with duckdb.connect(config={"threads": 2}) as database:
         take(database, given)
@@ -137,13 +137,27 @@ def work_list(given: Mapping[str, Rows | None], window: Window) -> WorkList:
         settle(database)
         database.execute(f"CREATE TABLE past AS {_PAST}")
         found = database.sql(_RESULT, params={"actions": list(ACTIONS)}).to_arrow_table()
-        return WorkList(
+        listed = WorkList(
             window=window,
             lines=found.select(LINES.names).cast(LINES),
             read=_counts(database, _READ),
             handled=_counts(database, _HANDLED),
             on_lines=_counts(database, _ON_LINES).get("on_lines", 0),
             given=frozenset(name for name, rows in given.items() if rows is not None),
+        )
+    _require_every_row(listed)
+    return listed
+
+
+def _require_every_row(listed: WorkList) -> None:
+    """A row that says nothing of what it is about is on no line; better no list than one that leaves it out."""
+    left_out = sum(listed.read.values()) - sum(listed.handled.values()) - listed.on_lines
+    if left_out:
+        read = ", ".join(f"{count} of the {name}" for name, count in listed.read.items() if count)
+        raise PolicyError(
+            "worklist.left_out",
+            f"{left_out} of the rows that were read ({read}) are on no line and not accounted for",
+            "a row lacks what it is about (kind, what): correct the file, or the contract's `events:` query",
         )
 
 
@@ -162,9 +176,10 @@ _HANDLED: Final = f"""
     SELECT 'not_players', count(*) FROM provider_lines
     WHERE kind NOT IN ('payment', 'payout', 'refund', 'chargeback', 'reversal')
 """  # noqa: S608 - texts of ours
-_ON_LINES: Final = f"""
-    SELECT 'on_lines', coalesce(sum(rows_read), 0)::BIGINT FROM ({_WITH_FATE}) WHERE handled IS NULL
-"""  # noqa: S608 - as above
+_ON_LINES: Final = """
+    SELECT 'on_lines', coalesce(sum(rows_read), 0)::BIGINT FROM claims
+    WHERE op IN (SELECT op FROM lines) AND op NOT IN (FROM past)
+"""
 
 
 def _counts(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
