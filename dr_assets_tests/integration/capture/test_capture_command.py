@@ -41,7 +41,7 @@ def capture_command(
             ("vault_of", vault),
         ):
             monkeypatch.setattr(command, name, lambda *_, value=value, **__: value)
-        monkeypatch.setattr(command, "_stop_on_signals", _stop_at_once)
+        monkeypatch.setattr(command, "stop_on_signals", _stop_at_once)
         monkeypatch.setattr(sys, "argv", ["dr-assets", "capture", dataset.name, *options])
         with pytest.raises(SystemExit) as ended:
             main()
