@@ -20,7 +20,8 @@ from dr_assets.cli.recovery_point import chosen, moment_of, named, show_point, v
 from dr_assets.cli.shown import shown
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Estate, Level
-from dr_assets.proving.erasures import Bringing
+from dr_assets.proving.erasures import REPLAYED, Bringing
+from dr_assets.proving.record import plain
 from dr_assets.recovery.estate_restore import (
     ORPHANS,
     EstateRestore,
@@ -33,6 +34,7 @@ from dr_assets.recovery.point import EstatePoint
 from dr_assets.recovery.restorers import DatasetPlan, Ground, Targets
 from dr_assets.recovery.stores import recovery_point
 from dr_assets.stores.bucket.source import Place
+from dr_assets.vault.facts import record_fact
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.vault import Vault
 
@@ -80,8 +82,14 @@ def restore_estate(wish: Wish, defs: Path | None, bundle: Path | None, *, as_jso
         return
     if point is not None and point.apart() and not as_json:
         typer.echo("what stands apart from the moment is restored to its own; see the orphans at the end", err=True)
-    restored = restore.run(lambda outcome: _tell(outcome, as_json=as_json))
-    restored.notes += _recorded(estate, wish, restored)
+    done: list[Outcome] = []
+
+    def hear(outcome: Outcome) -> None:
+        done.extend([outcome] if outcome.state == "whole" else [])
+        _tell(outcome, as_json=as_json)
+
+    restored = restore.run(hear)
+    restored.notes += [*_recorded(estate, wish, restored), *_erasures_recorded(estate, wish, done)]
     if as_json:
         typer.echo(json.dumps(restored.to_json(), indent=2))
     else:
@@ -152,6 +160,21 @@ def _recorded(estate: Estate, wish: Wish, restored: EstateRestored) -> list[str]
             record_restore(vault_of(estate, name, signing=True), restored)
         except DrError as error:
             notes.append(f"this restore is not on record in vault {name}: {error.code}")
+    return notes
+
+
+def _erasures_recorded(estate: Estate, wish: Wish, done: list[Outcome]) -> list[str]:
+    """On record of each database that came back just now that its erasures were applied, as by any restore."""
+    notes = []
+    for one in done:
+        replayed = one.details.get("erasures_replayed")
+        if not isinstance(replayed, dict):
+            continue
+        try:
+            vault = vault_of(estate, wish.vault or estate.datasets[one.dataset].vault, signing=True)
+            record_fact(vault, one.dataset, REPLAYED, plain(replayed))
+        except DrError as error:
+            notes.append(f"that the erasures were applied to {one.dataset} is not on record: {error.code}")
     return notes
 
 

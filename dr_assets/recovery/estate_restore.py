@@ -26,7 +26,7 @@ import pyarrow.csv as pc
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import DatasetKind
 from dr_assets.proving.record import plain
-from dr_assets.recovery.orphans import Orphans, Relation, find_orphans
+from dr_assets.recovery.orphans import Orphans, find_orphans
 from dr_assets.recovery.point import EstatePoint
 from dr_assets.recovery.restorers import DatasetPlan, Ground, Restorer, restorer_of
 from dr_assets.stores.postgres.host import keep_freed_memory
@@ -193,9 +193,10 @@ class EstateRestore:
         """None while something isn't whole: what lacks would be counted as orphans of all that is there."""
         if not all(one.state == "whole" for one in self._outcomes.values()):
             return None
-        relations: dict[str, Relation] = {}
+        relations: dict[str, list[Path]] = {}
         for name, one in self._outcomes.items():
-            relations |= _laid_aside(self._ground.side(name), one.kind)
+            for relation, path in _laid_aside(self._ground.side(name), one.kind).items():
+                relations.setdefault(relation, []).append(path)
         found = find_orphans(relations)
         path = self._ground.targets.into / ORPHANS
         path.touch(mode=0o600)
@@ -209,7 +210,7 @@ class EstateRestore:
         return [f"not whole: {', '.join(lacking)}; the same command again goes on with these, to the same moment"]
 
 
-def _laid_aside(folder: Path, kind: DatasetKind) -> dict[str, Relation]:
+def _laid_aside(folder: Path, kind: DatasetKind) -> dict[str, Path]:
     """The relations that a dataset's restore has left beside it."""
     names: dict[DatasetKind, Sequence[str]] = {
         "postgres": ("transfers", "outbox", "players"),

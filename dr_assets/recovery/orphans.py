@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dr_assets.vault.format.canonical import Json
 
-Relation: TypeAlias = pa.Table | Path
+Relation: TypeAlias = pa.Table | Path | list[Path]  # several: each dataset's of a kind
 ROWS: Final = pa.schema(
     [("kind", pa.string()), ("reference", pa.string()), ("place", pa.string()), ("at_us", pa.int64())]
 )
@@ -144,8 +144,9 @@ def _number(database: duckdb.DuckDBPyConnection, query: str) -> int:
 def _database(relations: Mapping[str, Relation]) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect(config=dict(_SETTINGS)) as database:
         for name, relation in relations.items():
-            if isinstance(relation, Path):
-                database.from_parquet(str(relation)).create_view(name)
+            if isinstance(relation, Path | list):
+                paths = [str(path) for path in (relation if isinstance(relation, list) else [relation])]
+                database.from_parquet(paths, union_by_name=True).create_view(name)
             else:
                 database.register(name, relation)
         yield database

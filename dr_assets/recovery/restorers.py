@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.estate.model import BucketDataset, Dataset, DatasetKind, Estate, Level, PostgresDataset, TopicsDataset
-from dr_assets.proving.erasures import Bringing, erasures_for, topic_eraser
+from dr_assets.proving.erasures import Bringing, erasures_for, replayed_body, topic_eraser
 from dr_assets.reconciliation.run import reconcile
 from dr_assets.reconciliation.streams.gather import gather_cluster
 from dr_assets.reconciliation.streams.rules import StreamRules
@@ -161,6 +161,7 @@ class LedgerRestorer(Restorer):
             "size_bytes": restored.size_bytes,
             "reconciliation": {"ok": books.ok, "breaks_total": books.breaks_total, "contract": books.contract},
             "erased": 0 if restored.erased is None else restored.erased.found,
+            "erasures_replayed": replayed_body(restored, purpose="estate restore"),
             "notes": list(restored.notes),
         }
 

@@ -1,18 +1,29 @@
 """The estate's moment and its orphans, from made-up stores: what holds back, what a skew is, who is an orphan."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dr_assets.cli import estate_restore as command
 from dr_assets.components.recovery_point import judge_consistent, judge_orphans
+from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import DatasetKind
+from dr_assets.proving.erasures import REPLAYED
 from dr_assets.reconciliation.externals import external_schema
+from dr_assets.recovery.estate_restore import EstateRestore, Outcome
 from dr_assets.recovery.orphans import KINDS, find_orphans
 from dr_assets.recovery.point import EstatePoint, Newest, StorePoint, common_moment, skew_ms
+from dr_assets.recovery.restorers import Ground, Targets
+from dr_assets.vault.facts import latest_fact
+from dr_assets.vault.throwaway import throwaway_vault
 
+ESTATE = load_estate(default_defs_dir())
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
@@ -81,7 +92,7 @@ def test_documents_that_lag_are_yellow_and_money_or_clocks_that_differ_red() -> 
     late = judge_consistent(point(("ledger", "postgres", 0, 0), ("kyc", "bucket", -2001, 0)))
     assert (late.passed, late.is_warning) == (False, True)
     for apart in (("events", "kafka", -5000, 0), ("events", "kafka", 0, 2001)):
-        verdict = judge_consistent(point(("ledger", "postgres", 0, 0), apart))  # type: ignore[arg-type]  # literals
+        verdict = judge_consistent(point(("ledger", "postgres", 0, 0), apart))
         assert (verdict.passed, verdict.is_warning) == (False, False)
     ahead = EstatePoint("casino", "x", NOW + 60 * SECOND, NOW, {}, None)
     assert not judge_consistent(ahead).passed
@@ -208,3 +219,47 @@ def test_an_event_older_than_its_row_proves_a_clock_behind() -> None:
         ).topics_clock_behind_ms
         is None
     )
+
+
+def test_every_dataset_of_a_kind_is_counted(tmp_path: Path) -> None:
+    """Two buckets: a document without a player is found in the first as well as in the last."""
+    given: dict[str, Any] = relations()
+    paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for number, path in enumerate(paths):
+        pq.write_table(pa.table({"name": [f"players/{number}/a.png"], "player_id": [str(number)]}), path)
+    found = find_orphans({**given, "documents": paths})
+    assert found.counts["document_without_player"] == 2
+    beside = tmp_path / "beside"
+    outcomes = {}
+    for name, path in zip(("kyc", "photos"), paths, strict=True):
+        (beside / name).mkdir(parents=True)
+        path.rename(beside / name / "documents.parquet")
+        outcomes[name] = Outcome(name, "bucket", "whole")
+    (beside / "ledger").mkdir()
+    pq.write_table(given["players"], beside / "ledger" / "players.parquet")
+    restore = object.__new__(EstateRestore)
+    restore._ground = Ground(None, {}, Targets(tmp_path))  # type: ignore[arg-type]  # no estate is asked
+    restore._outcomes = {"ledger": Outcome("ledger", "postgres", "whole"), **outcomes}
+    counted = restore._orphans()
+    assert counted is not None
+    assert counted.counts == {"document_without_player": 2}
+
+
+def test_an_estate_restore_puts_on_record_that_its_databases_left_out_who_was_erased(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As any other restore does; one that nobody had to be left out of says nothing."""
+    vault = throwaway_vault(estate="house")
+    monkeypatch.setattr(command, "vault_of", lambda *_, **__: vault)
+    said = {"purpose": "estate restore", "erasures": 2, "newest_at": NOW, "duration_s": 0.25}
+    done = [
+        Outcome("ledger", "postgres", "whole", details={"erasures_replayed": said}),
+        Outcome("reports", "postgres", "whole", details={"erasures_replayed": None}),
+        Outcome("kyc", "bucket", "whole"),
+    ]
+    wish: Any = SimpleNamespace(vault="primary")
+    assert command._erasures_recorded(ESTATE, wish, done) == []
+    assert latest_fact(vault, "reports", REPLAYED) is None
+    fact = latest_fact(vault, "ledger", REPLAYED)
+    assert fact is not None
+    assert (fact.body["purpose"], fact.body["erasures"]) == ("estate restore", 2)
