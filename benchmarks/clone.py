@@ -195,8 +195,8 @@ def _rows(taken: Sequence[tuple[float, dict[str, Any]]], size_gb: float, options
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Clones of random moments of a day, until they can be asked.")
-    parser.add_argument("--runs", type=int, default=5, help="clones")
-    parser.add_argument("--hours", type=int, default=8, help="stretches of load, an incremental between two")
+    parser.add_argument("--runs", type=int, default=4, help="clones")
+    parser.add_argument("--hours", type=int, default=4, help="stretches of load, an incremental between two")
     parser.add_argument("--hour-mb", type=int, default=150, help="WAL of one, 10^6 bytes")
     parser.add_argument("--scale", type=int, default=Scale().pgbench, help="pgbench's scale")
     parser.add_argument("--transfers", type=int, default=Scale().transfers, help="the ledger's transfers")

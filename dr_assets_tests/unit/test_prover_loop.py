@@ -146,7 +146,7 @@ def test_what_a_killed_prover_left_is_cleared_once_its_server_is_gone(
     data = tmp_path / "dr_assets-prover-ledger" / "sandbox-1" / "data"
     data.mkdir(parents=True)
     seen = list[Path]()
-    monkeypatch.setattr(grounds, "wait_server_gone", lambda folder: seen.append(folder) or folder.is_dir())
+    monkeypatch.setattr(grounds, "wait_server_gone", seen.append)
     with ground_of("ledger", {WORK_DIR_ENV: str(tmp_path)}):
         assert seen == [engine_home(data.parent).path / "data"]
         assert not data.exists()
