@@ -158,6 +158,18 @@ PLANTED: dict[str, tuple[Plant, list[tuple[str, str, int]]]] = {
         [("direction_unknown", "X", 900)],
     ),
     "an amount below zero": (lambda w: w.payment("X", -900).line("X", -900), [("amount_not_positive", "X", -900)]),
+    "two currencies that cancel in the ledger": (
+        lambda w: w.payment("X", 500).payment("X", 500, direction="out", currency="USD"),
+        [("currency_differs", "X", 0)],
+    ),
+    "two currencies that cancel at the provider": (
+        lambda w: w.line("X", 500).line("X", -500, "refund", currency="USD"),
+        [("currency_differs", "X", 0)],
+    ),
+    "one before the files begin, one after": (
+        lambda w: w.payment("X", 500, created_us=days_ago(400)).payment("X", 500),
+        [("missing_at_provider", "X", -1000)],
+    ),
     "money from nobody": (lambda w: w.bank_line("gift", 4), [("bank_line_unknown", "gift", 4)]),
 }
 

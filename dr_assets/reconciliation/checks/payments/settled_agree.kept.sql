@@ -83,15 +83,18 @@ WITH special AS (
            sum(CASE WHEN side = -1 THEN minor ELSE 0 END) AS ledger_minor,
            sum(CASE WHEN side = -1 AND at_us > young_us THEN minor ELSE 0 END) AS young_ledger_minor,
            min(CASE WHEN side = 1 THEN at_us END) AS line_us, min(CASE WHEN side = -1 THEN at_us END) AS ledger_us,
+           max(CASE WHEN side = -1 THEN at_us END) AS ledger_last_us,
            min(file) AS file, min(line) AS line, min(account_id) AS account, min(transfer_id) AS transfer
     FROM said CROSS JOIN (SELECT as_of_us - in_flight_us AS young_us FROM settings) AS moments
     GROUP BY reference
 )
 SELECT totals.*,
        CASE
+           WHEN lines = 0 AND posted = 0 THEN 'matched'
+           WHEN low_currency <> high_currency THEN 'currency_differs' -- before any sum is believed
            WHEN lines = 0 AND ledger_minor = 0 THEN 'matched'
            WHEN lines = 0 AND ledger_minor = young_ledger_minor THEN 'in_flight'
-           WHEN lines = 0 AND ledger_us < coalesce(covered_us, ledger_us) - date_window_us THEN 'not_covered'
+           WHEN lines = 0 AND ledger_last_us < coalesce(covered_us, ledger_last_us) - date_window_us THEN 'not_covered'
            WHEN lines = 0 THEN 'missing_at_provider'
            WHEN payments = 0 AND line_minor = 0 THEN 'matched'
            WHEN payments = 0 AND line_minor = young_line_minor THEN 'in_flight'
@@ -100,7 +103,6 @@ SELECT totals.*,
            WHEN payments = 0 AND refund_minor <> 0 THEN 'refund_not_posted'
            WHEN payments = 0 AND payout_minor <> 0 THEN 'payout_not_posted'
            WHEN payments = 0 THEN 'reversal_not_posted'
-           WHEN low_currency <> high_currency THEN 'currency_differs'
            WHEN line_minor = ledger_minor AND ledger_minor <> 0 AND abs(line_us - ledger_us) > date_window_us
                THEN 'settled_late'
            WHEN line_minor = ledger_minor THEN 'matched'
