@@ -2,9 +2,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import defusedxml.ElementTree as ET  # noqa: N817 - its usual name
 import pytest
 
 from dr_assets.estate.errors import SourceError
+from dr_assets.reconciliation.providers.camt import _minor
 from dr_assets.reconciliation.providers.open import Feed, bank_lines
 
 SAMPLES = Path(__file__).parent / "provider_samples"
@@ -143,3 +145,19 @@ def test_one_statement_in_two_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "again.xml").write_text((SAMPLES / "statement-02.xml").read_text() + "\n")
     with pytest.raises(SourceError, match=r"statement S-1 .* is there twice"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "no-such-one"])
+def test_an_encoding_that_the_parser_lacks_is_told(encoding: str, tmp_path: Path) -> None:
+    """No traceback of the parser's own."""
+    path = tmp_path / "statement.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><Document/>')
+    with pytest.raises(SourceError, match="encoding"), bank_lines([Feed("bank", "camt053", path)]) as lines:
+        lines.read_all()
+
+
+def test_an_amount_beyond_64_bits_is_refused(tmp_path: Path) -> None:
+    """It fits no ledger's minor units, and is told so instead of ending in an overflow."""
+    amount = ET.fromstring('<Amt Ccy="EUR">999999999999999999.00</Amt>')
+    with pytest.raises(SourceError, match="64 bits"):
+        _minor(tmp_path / "statement.xml", amount, "entry 1")

@@ -243,3 +243,11 @@ def test_amounts_may_be_minor_units_already(tmp_path: Path) -> None:
     (row,) = read("csv", tmp_path / "f.csv", tmp_path / "m.yaml")
     assert (row["gross_minor"], row["fee_minor"], row["net_minor"]) == (1500, 7, 1493)
     assert row["booked_us"] == us("2026-03-01T09:00:00")
+
+
+def test_a_first_line_without_end_is_told(tmp_path: Path) -> None:
+    """A name of two hundred thousand letters is no column's, and no traceback either."""
+    path = tmp_path / "report.csv"
+    path.write_text("a" * 200_000 + ",b\n1,2\n")
+    with pytest.raises(SourceError, match="line of names"), provider_lines([Feed("cards", "stripe", path)]) as lines:
+        lines.read_all()

@@ -71,7 +71,7 @@ def _lines(
     # Without a gross amount nothing was exchanged and nothing deducted: the line is what it moves.
     same = pc.and_(pc.equal(text["Gross Currency"], currency), pc.not_equal(gross_text, "0"))
     costs = _costs(text, exponents, place)
-    gross = pc.if_else(same, _gross(gross_text, same, exponents, place), pc.add(net, costs))
+    gross = pc.if_else(same, _gross(gross_text, same, exponents, place), pc.add_checked(net, costs))
     columns = {
         **_references(text, kind, place, options.reference),
         "kind": kind,
@@ -110,7 +110,7 @@ def _costs(text: dict[str, pa.Array], exponents: pa.Array, place: Place) -> pa.A
     for name in _COSTS:
         if name in text:
             given = pc.if_else(pc.equal(text[name], ""), "0", text[name])
-            total = pc.add(total, minor_units(given, exponents, place.of(name)))
+            total = pc.add_checked(total, minor_units(given, exponents, place.of(name)))
     return total
 
 

@@ -27,6 +27,7 @@ _NAMESPACE: Final = re.compile(r"\{urn:iso:std:iso:20022:tech:xsd:camt\.053\.001
 _BATCH_ROWS: Final = 10_000
 _DEEPEST: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,5})?")
+_MINOR_MAX: Final = 2**63 - 1
 _OPENING: Final = ("OPBD", "PRCD")
 _CLOSING: Final = "CLBD"
 _BOOKED: Final = "BOOK"
@@ -88,6 +89,8 @@ class Statements:
                 f"it declares what a statement never does ({type(error).__name__}): hostile XML is not read",
                 "ask who put this file here",
             ) from None
+        except (ValueError, LookupError) as error:  # what the parser makes of an encoding that it lacks
+            raise broken(path, f"its encoding is none that is read here ({type(error).__name__})") from None
         if not statements:
             raise broken(path, "there is no statement in it")
         if rows:
@@ -247,7 +250,10 @@ def _minor(path: Path, amount: Element, where: str) -> int:
     whole, _, decimals = text.partition(".")
     if not _NUMBER.fullmatch(text) or len(decimals) > EXPONENTS[currency]:
         raise broken(path, f"{where} is of {text[:40]!r}: no amount in {currency}")
-    return int(whole + decimals.ljust(EXPONENTS[currency], "0"))
+    minor = int(whole + decimals.ljust(EXPONENTS[currency], "0"))
+    if minor > _MINOR_MAX:
+        raise broken(path, f"{where} does not fit 64 bits of minor units")
+    return minor
 
 
 def _moment(path: Path, element: Element, name: str, where: str) -> int | None:

@@ -128,7 +128,10 @@ def _quotes_close(path: Path, content: mmap.mmap, dialect: Dialect) -> bool:
 def _header(path: Path, dialect: Dialect) -> list[str]:
     with path.open("rb") as file:
         text = file.read(_HEADER_BYTES).removeprefix(_UTF8_BOM).decode(dialect.encoding, "replace")
-    names = next(csv.reader(text.splitlines(), delimiter=dialect.delimiter), [])
+    try:
+        names = next(csv.reader(text.splitlines(), delimiter=dialect.delimiter), [])
+    except csv.Error:
+        raise broken(path, "its first line is no line of names", "is it another report?") from None
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise broken(path, f"column {', '.join(twice)} is there twice", "nobody can tell which of them is meant")
@@ -150,7 +153,10 @@ def _uneven_line(path: Path, dialect: Dialect, columns: int) -> int:
     """The first line that has another number of values: looked for only once it is known that there is one."""
     with path.open(encoding=dialect.encoding, errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=dialect.delimiter)
-        return next((rows.line_num for row in rows if row and len(row) != columns), 0)
+        try:
+            return next((rows.line_num for row in rows if row and len(row) != columns), 0)
+        except csv.Error:
+            return rows.line_num
 
 
 def plain(text: pa.Array, place: Place) -> pa.Array:

@@ -137,7 +137,7 @@ def _columns(place: Place, text: dict[str, pa.Array], mapping: Mapping) -> dict[
     if mapping.fees == "negative":
         fee = pc.negate(fee)
     gross = _signed(gross, kind, mapping.sign)
-    net = _signed(amounts.of("net"), kind, mapping.sign) if "net" in text else pc.subtract(gross, fee)
+    net = _signed(amounts.of("net"), kind, mapping.sign) if "net" in text else pc.subtract_checked(gross, fee)
     nothing = pa.nulls(count, pa.string())
     return {
         "reference": plain(text["reference"], at("reference")),
