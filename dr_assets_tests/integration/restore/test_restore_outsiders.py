@@ -94,7 +94,9 @@ def known(postgres_server: Callable[..., PostgresServer], engine_dir: Path, tmp_
 def put_topics(vault: Vault, dsn: str, published: "Sequence[dict[str, Any]]") -> None:
     """One pack with all that was published, and what a capture says beside it."""
     with psycopg.connect(dsn) as ledger:
-        said = dict(ledger.execute("SELECT payload ->> 'key', payload::text FROM casino.outbox").fetchall())
+        said: dict[Any, Any] = dict(
+            ledger.execute("SELECT payload ->> 'key', payload::text FROM casino.outbox").fetchall()
+        )
     places: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for record in published:
         places[str(record["topic"]), int(record["partition"])].append(record)
