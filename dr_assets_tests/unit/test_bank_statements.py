@@ -18,7 +18,7 @@ MARCH_1_US = 1_772_323_200_000_000
 def read(place: Path) -> list[dict[str, Any]]:
     """Every entry of a feed."""
     with bank_lines([Feed("bank", "camt053", place)]) as reader:
-        return reader.read_all().to_pylist()
+        return list(reader.read_all().to_pylist())
 
 
 def statements(folder: Path, *changed: tuple[str, Callable[[str], str]]) -> Path:
