@@ -6,13 +6,11 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +55,7 @@ def main() -> int:
                     tell(f"- {name} (load of the machine before it: {os.getloadavg()[0]:.1f})")
                     PIECES[name](bench)
                     _write(options.output, bench.rows)
-    rows = json.loads(options.output.read_text())["rows"]
+    rows = json.loads(options.output.read_text())
     if options.output == _RESULTS:
         _redraw(rows)
     missed = [each["what"] for each in rows if each["verdict"] == "missed"]
@@ -67,15 +65,9 @@ def main() -> int:
 
 def _write(path: Path, rows: list[Row]) -> None:
     """Join the rows to those of earlier runs."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    old = json.loads(path.read_text()) if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "load_at_end": round(os.getloadavg()[0], 1),
-        "rows": merged(old, rows),
-    }
-    path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(merged(old, rows), indent=1) + "\n", encoding="utf-8")
 
 
 def _redraw(rows: Sequence[Mapping[str, Any]]) -> None:
