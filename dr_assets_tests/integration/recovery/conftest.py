@@ -119,7 +119,7 @@ def lived(engines_dir: Path, requires: Callable[..., None]) -> Iterator[Lived]:
         site = open_site(estate, kyc, vault, env, home / "copying")
         copier = threading.Thread(target=_copy_on, args=(site, env, embedded, stop), name="copier")
         copier.start()
-        began = datetime.now(UTC)
+        began = datetime.now(UTC) + timedelta(seconds=3)  # past the first listing, which stamps whole seconds
         wait_until(
             lambda: all(at is not None and at > began for at in _newest(embedded, vault)),
             timeout_s=WAIT_S, what="something of everything in the vault",
