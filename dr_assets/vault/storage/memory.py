@@ -90,7 +90,9 @@ class MemoryStore:
     def list_versions(self, prefix: str, start_after: str = "") -> Iterator[Version]:
         """As the port says, newest version first as S3 does."""
         with self._mutex:
-            keys = sorted(key for key in self.rows if key.startswith(prefix) and key > start_after)
+            keys = sorted(
+                key for key in list(self.rows) if key.startswith(prefix) and key > start_after
+            )  # threads put meanwhile
         for key in keys:
             for row in reversed(self.rows.get(key, [])):
                 size_bytes, is_marker = len(row.data or b""), row.data is None
