@@ -63,11 +63,30 @@ class Contract:
         return tuple(column for column in RELATIONS[relation] if column.only_with in (None, *self.parts))
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a contract that reconciling doesn't read, with the folder that its files lie in."""
+
+    contract: Contract
+    folder: Traversable
+    value: Any
+
+
 def load_contract(contract: str) -> Contract:
     """A packaged contract by name, or one of your own by the path of its folder (anything with a `/`).
 
     Raises PolicyError (`reconciliation.contract_unknown`, `reconciliation.contract_invalid`).
     """
+    return _parse(contract, *_document(contract))
+
+
+def load_section(contract: str, key: str) -> Section:
+    """What a contract says under `key`, for whoever that is meant for; None where it says nothing. Raises alike."""
+    folder, content = _document(contract)
+    return Section(_parse(contract, folder, content), folder, content.get(key))
+
+
+def _document(contract: str) -> tuple[Traversable, Any]:
     folder: Traversable = (
         Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
     )
@@ -82,7 +101,7 @@ def load_contract(contract: str) -> Contract:
         content = yaml.safe_load(document.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise _invalid(contract, f"contract.yaml is not YAML: {' '.join(str(error).split())}") from None
-    return _parse(contract, folder, content)
+    return folder, content
 
 
 def _packaged() -> list[str]:

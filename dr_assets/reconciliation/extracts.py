@@ -11,18 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 import psycopg
-import yaml
 from psycopg.types.string import TextLoader
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.reconciliation.contract import load_contract
+from dr_assets.reconciliation.contract import load_section
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json, format_time
 from dr_assets.vault.format.keys import is_name
@@ -69,11 +66,8 @@ class Answer:
 
 def load_extract(contract: str) -> ExtractRules:
     """The section of a contract. Raises PolicyError `extract.undeclared`, `reconciliation.contract_invalid`."""
-    name = load_contract(contract).name
-    folder: Traversable = (
-        Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
-    )
-    section = yaml.safe_load((folder / "contract.yaml").read_text(encoding="utf-8")).get("extract")
+    found = load_section(contract, "extract")
+    name, folder, section = found.contract.name, found.folder, found.value
     if section is None:
         raise PolicyError(
             "extract.undeclared",

@@ -5,16 +5,13 @@ step of a replay that writes to the ledger, so the ledger has to be promoted and
 """
 
 from collections.abc import Iterator
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
 import psycopg
-import yaml
 
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.reconciliation.contract import load_contract
+from dr_assets.reconciliation.contract import load_section
 from dr_assets.recovery.outbox import loaded_outbox, missing_events, require_cluster
 from dr_assets.recovery.outbox_plan import OutboxPlan
 from dr_assets.stores.kafka.wire import Cluster
@@ -35,12 +32,9 @@ _PRESENT: Final = """
 
 def load_mark(contract: str) -> str:
     """The statement: it takes `%(transfers)s`, an array of texts. Raises PolicyError (`outbox.no_mark`)."""
-    folder: Traversable = (
-        Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
-    )
-    load_contract(contract)  # which says what is wrong with it
-    file = yaml.safe_load((folder / "contract.yaml").read_text(encoding="utf-8")).get(SECTION)
-    entry = None if not isinstance(file, str) or "/" in file else folder / file
+    section = load_section(contract, SECTION)
+    file = section.value
+    entry = None if not isinstance(file, str) or "/" in file else section.folder / file
     if entry is None or not entry.is_file():
         raise PolicyError(
             "outbox.no_mark",

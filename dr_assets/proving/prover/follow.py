@@ -17,13 +17,14 @@ from typing import Final
 from dr_assets.estate.errors import VaultError
 from dr_assets.proving.prover.in_place import InPlaceWal
 from dr_assets.stores.postgres.base_manifest import BaseManifest
-from dr_assets.stores.postgres.capture_facts import Anchor, latest_anchor
+from dr_assets.stores.postgres.capture_facts import latest_anchor
 from dr_assets.stores.postgres.clip import require_whole
 from dr_assets.stores.postgres.course import Course, find_course
 from dr_assets.stores.postgres.fetch import opened_in_order, opened_wal
 from dr_assets.stores.postgres.history import Leg
 from dr_assets.stores.postgres.lineage import Way, find_way, require_current
 from dr_assets.stores.postgres.lsn import format_lsn
+from dr_assets.stores.postgres.plan import stored_along
 from dr_assets.vault.format.keys import WAL
 from dr_assets.vault.storage import STORE_AWAY
 from dr_assets.vault.vault import StoredObject, Vault
@@ -118,7 +119,7 @@ class Follower:
         self._end = next((leg.end for leg in way.legs if leg.timeline == wal.timeline), None)
         if course.broken is not None:
             raise course.broken
-        require_whole(vault, course.chain, _stored(anchor, manifest, way))
+        require_whole(vault, course.chain, stored_along(anchor, manifest, way))
         require_current(manifest, course.chain, anchor, way)
         return written
 
@@ -146,13 +147,3 @@ class Follower:
     def _ahead(self, course: Course) -> list[StoredObject]:
         position, timeline = self._wal.position, self._wal.timeline
         return [obj for obj in course.chain.segments if obj.key.timeline != timeline or obj.key.last >= position]
-
-
-def _stored(anchor: Anchor | None, manifest: BaseManifest, way: Way) -> int | None:
-    """How far along this way the newest capture once said that everything is stored; None if it said nothing."""
-    if anchor is None or anchor.system_id != manifest.system_id:
-        return None
-    for leg in way.legs:
-        if leg.timeline == anchor.timeline:
-            return anchor.stored if leg.end is None else min(anchor.stored, leg.end)
-    return None

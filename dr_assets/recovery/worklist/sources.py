@@ -4,17 +4,14 @@ What belongs here: reading those three. What stays out: providers' files (reconc
 is made of the rows (sql/).
 """
 
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
-import yaml
 
 from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.reconciliation.contract import Contract, load_contract
+from dr_assets.reconciliation.contract import Contract, load_contract, load_section
 from dr_assets.reconciliation.extract import compare_with_source, reading
 from dr_assets.recovery.worklist.relations import OUTSIDERS, Rows, take
 
@@ -127,11 +124,8 @@ def events(records: Rows, ledger: dict[str, pa.Table], contract: str) -> pa.Tabl
 
 
 def _events_query(contract: str) -> str:
-    folder: Traversable = (
-        Path(contract) if "/" in contract else files("dr_assets.reconciliation") / "contracts" / contract
-    )
-    declared = yaml.safe_load((folder / "contract.yaml").read_text(encoding="utf-8")).get("events")
-    entry = folder / str(declared)
+    section = load_section(contract, "events")
+    declared, entry = section.value, section.folder / str(section.value)
     if declared is None or "/" in str(declared) or not entry.is_file():
         raise PolicyError(
             "worklist.events",

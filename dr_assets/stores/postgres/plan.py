@@ -283,7 +283,7 @@ class _Search:
         anchor = latest_anchor(self._vault, self._dataset, as_of=self._as_of)
         if course.broken is not None:
             raise course.broken
-        self._notes.extend(require_whole(self._vault, course.chain, _stored(anchor, manifest, way)))
+        self._notes.extend(require_whole(self._vault, course.chain, stored_along(anchor, manifest, way)))
         if self._timeline is None:
             if way.left is not None and way.left.is_exact:
                 require_common(way.left, manifest)
@@ -350,7 +350,7 @@ class _Search:
         return "" if self._as_of is None else f" as of {self._as_of.isoformat()}"
 
 
-def _stored(anchor: Anchor | None, manifest: BaseManifest, way: Way) -> int | None:
+def stored_along(anchor: Anchor | None, manifest: BaseManifest, way: Way) -> int | None:
     """How far along this way the newest capture once said that everything is stored; None if it said nothing."""
     if anchor is None or anchor.system_id != manifest.system_id:
         return None
