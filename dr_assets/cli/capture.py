@@ -2,10 +2,9 @@
 
 import logging
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,7 @@ from dr_assets.cli.context import (
     spool_dir_of,
     vault_of,
 )
+from dr_assets.cli.stopping import stop_on_signals
 from dr_assets.estate.commit import commit_of
 from dr_assets.estate.declarations import default_defs_dir
 from dr_assets.estate.errors import DrError, PolicyError, SourceError
@@ -83,8 +83,7 @@ def capture(
         if isinstance(declared, TopicsDataset):
             from dr_assets.cli.capture_topics import capture_topics  # noqa: PLC0415 - only they need Kafka's client
 
-            with stop_on_signals() as stop:
-                capture_topics(vault, declared, registry, report=report, stop=stop)
+            capture_topics(vault, declared, registry, report=report, stop=stop_on_signals())
         else:
             _capture_wal(vault, declared, registry, report=report, accept_gap=accept_gap)
 
@@ -115,8 +114,7 @@ def _capture_wal(
         except SourceError as error:
             resident.rescue(error)
             raise
-        with stop_on_signals() as stop:
-            resident.run(stop)
+        resident.run(stop_on_signals())
 
 
 def note_policy(vault: Vault, estate: Estate, defs_dir: Path) -> None:
@@ -143,12 +141,3 @@ def _require_ready(dsn: str, declared: PostgresDataset, patroni: Sequence[str], 
 def _tell(listeners: list[Callable[[CaptureReport], None]], report: CaptureReport) -> None:
     for listener in listeners:
         listener(report)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set: a resident process then comes to its own end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    yield stop

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from dr_assets.cli.capture import stop_on_signals
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, vault_of
 from dr_assets.cli.shown import shown
+from dr_assets.cli.stopping import stop_on_signals
 from dr_assets.cli.times import iso
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.errors import PolicyError, VaultError
@@ -118,8 +118,8 @@ def keep_command(clone_id: str, defs: DefsOption = None) -> None:
     shelf = CloneShelf.of(os.environ)
     dataset = postgres_of(estate, shelf.read(clone_id).dataset)
     vault = vault_of(estate, dataset.vault, signing=True)
-    with stop_on_signals() as stop:  # a host that is shut down leaves no copy of anybody behind
-        typer.echo(keep(shelf, clone_id, estate, dataset, vault, stopped=stop.is_set))
+    stop = stop_on_signals()  # a host that is shut down leaves no copy of anybody behind
+    typer.echo(keep(shelf, clone_id, estate, dataset, vault, stopped=stop.is_set))
 
 
 def _start_keeper(shelf: CloneShelf, record: CloneRecord, defs: Path | None) -> "subprocess.Popen[bytes]":

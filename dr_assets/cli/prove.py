@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import typer
 from prometheus_client import CollectorRegistry
 
-from dr_assets.cli.capture import stop_on_signals
 from dr_assets.cli.context import DefsOption, estate_of, postgres_of, vault_of
+from dr_assets.cli.stopping import stop_on_signals
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.observability.endpoint import metrics_endpoint
@@ -64,7 +64,7 @@ def prove(
         if metrics_port is not None:
             log.info("metrics at %s", stack.enter_context(metrics_endpoint(registry, port=metrics_port)).url)
         pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="prover-job"))
-        stop = stack.enter_context(stop_on_signals())
+        stop = stop_on_signals()
         provers = [
             stack.enter_context(_prover(estate, dataset, pool, metrics, report=report, once=once)) for dataset in chosen
         ]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from dr_assets.cli.context import DefsOption, JsonOption, estate_of, vault_of
+from dr_assets.cli.stopping import stop_on_signals
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Estate
@@ -56,7 +56,7 @@ def replicate_command(
             _once(routes, metrics, as_json=as_json)
         else:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-            _stay(routes, metrics, pause_s, _stop_on_signals())
+            _stay(routes, metrics, pause_s, stop_on_signals())
 
 
 class _Routed:
@@ -151,10 +151,3 @@ def _to_json(routed: _Routed, done: Pass) -> dict[str, object]:
         },
         "unproven": [{"name": each.name, "why": each.why, "detail": each.detail} for each in found.unproven],
     }
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

@@ -1,14 +1,13 @@
 """`dr-assets sync-guard DATASET`: lets commits go on when the capture of a zero-loss dataset can't, because it died."""
 
 import logging
-import signal
-import threading
 from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry, Gauge
 
 from dr_assets.cli.context import DatasetArgument, DefsOption, dsn_of, estate_of, patroni_of, postgres_of
+from dr_assets.cli.stopping import stop_on_signals
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import PostgresDataset
 from dr_assets.observability.endpoint import metrics_endpoint
@@ -40,9 +39,7 @@ def sync_guard(
     guard = SyncGuard(
         dsn, declared, told_by=OUTSIDE, locate=(lambda: locate_primary(nodes)) if nodes.are_several else None
     )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     told = _Told(declared)
     if metrics_port is None:
         guard.run(stop, told)

@@ -1,7 +1,6 @@
-import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,11 +18,10 @@ from dr_assets.vault.format.canonical import Json
 pytestmark = pytest.mark.integration
 
 
-@contextlib.contextmanager
-def _stop_at_once() -> Iterator[threading.Event]:
+def _stop_at_once() -> threading.Event:
     stop = threading.Event()
     stop.set()
-    yield stop
+    return stop
 
 
 @pytest.fixture
