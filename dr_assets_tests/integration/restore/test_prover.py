@@ -87,7 +87,7 @@ def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Run
     # A machine that is short of time makes points old: nothing here is about how old.
     source.dataset = replace(source.dataset, prove=prove, rpo=timedelta(hours=1))
     store = SharedStore()
-    store.rows = source.store.rows
+    store.rows, store._mutex = source.store.rows, source.store._mutex
     vault, own = source.vault, threading.Event()
     seen = Vault(
         store=store, estate=ESTATE, name="primary", keys=vault.keys, trust=vault.trust, signer=None,
