@@ -16,13 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
-from benchmarks.kafka.__main__ import write
+from benchmarks.figures import RESULTS, concluded, teller, write
 from benchmarks.postgres.ours import DATASET, Ours
 from benchmarks.postgres.primary import SETTINGS, SIMPLE_UPDATE, Primary, Scale, load
 from benchmarks.postgres.rig import Rig
@@ -35,7 +36,7 @@ from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.proving.clone_shelf import CLONES_DIR_ENV
 
 QUERYABLE: Final = Floor("ours", at_most=30.0)
-_RESULTS: Final = Path(__file__).parent / "results" / "prover.json"
+_RESULTS: Final = RESULTS / "prover.json"
 _ASK: Final = "SELECT count(*), max(mtime) FROM public.pgbench_history"
 
 
@@ -74,20 +75,13 @@ class Cloning(Ours):
 def main() -> int:
     """Parse, live, clone, write; 1 when the floor was missed."""
     options = _parser().parse_args()
-    begin_s = time.monotonic()
-
-    def tell(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
-        sys.stdout.flush()
-
+    tell = teller()
     with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder, ExitStack() as stack:
         Path(folder).chmod(0o711)
         rig = _rig(Path(folder), Scale(options.scale, options.transfers), tell, stack)
         rows = _measured(rig, options, tell)
     write(options.output, rows)
-    missed = [each.what for each in rows if each.verdict == "missed"]
-    tell(f"{options.output}: " + (f"missed: {'; '.join(missed)}" if missed else "every floor held"))
-    return 1 if missed else 0
+    return concluded(tell, options.output, [asdict(each) for each in rows])
 
 
 def _rig(folder: Path, scale: Scale, tell: Callable[[str], None], stack: ExitStack) -> Rig:

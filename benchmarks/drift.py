@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.drift_world import BEGIN, HIT, PLANTED, Plant, live, migrate
-from benchmarks.kafka.__main__ import write
+from benchmarks.figures import RESULTS, draw, write
 from benchmarks.postgres.page import table
 from benchmarks.postgres.rows import Floor, Row, row
 from dr_assets.observability.anomalies.judge import Observed, Past, accept, observe
@@ -34,8 +34,7 @@ SOON: Final = Floor("ours", at_most=7.0)
 SLOW: Final = {"a column encrypted slowly", "slow corruption of a text", "slow corruption of a number"}
 _CADENCES: Final = {"daily": timedelta(days=1), "every 6 h": timedelta(hours=6)}
 _GIVE_UP_DAYS: Final = 20
-_PAGE: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-_RESULTS: Final = Path(__file__).parent / "results" / "drift.json"
+_RESULTS: Final = RESULTS / "drift.json"
 MARK_BEGIN: Final = "<!-- measured drift: begin (drawn by `make bench-drift`) -->"
 MARK_END: Final = "<!-- measured drift: end -->"
 
@@ -105,7 +104,7 @@ def main() -> int:
             _tell([f"{each.what}: {each.ours} {each.unit} {each.note}" for each in rows[-len(PLANTED) :]])
             write(options.output, rows)
     if options.output == _RESULTS:
-        redraw(rows)
+        draw(MARK_BEGIN, MARK_END, table([asdict(each) for each in rows]))
     missed = [each.what for each in rows if each.verdict == "missed"]
     _tell([f"missed: {'; '.join(missed)}" if missed else "every limit held"])
     return 1 if missed else 0
@@ -141,17 +140,6 @@ def _planted_row(label: str, name: str, found: Sequence[int | None]) -> Row:
     note = f"named in {len(found) - lacks} of {len(found)} seeds; the slowest after {max(taken):.0f}"
     worst = max(taken) if name not in SLOW else statistics.median(taken)
     return row(f"drift, {label}: {name}", "backups", [worst], floor=SOON if name in SLOW else AT_ONCE, note=note)
-
-
-def redraw(rows: Sequence[Row]) -> None:
-    """The table between the marks of docs/benchmarks.md."""
-    text = _PAGE.read_text(encoding="utf-8")
-    if MARK_BEGIN not in text:
-        return
-    before, _, rest = text.partition(MARK_BEGIN)
-    _, _, after = rest.partition(MARK_END)
-    drawn = table([asdict(each) for each in rows])
-    _PAGE.write_text(f"{before}{MARK_BEGIN}\n{drawn}\n{MARK_END}{after}", encoding="utf-8")
 
 
 def _tell(lines: Sequence[str]) -> None:

@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.kafka.__main__ import write
+from benchmarks.figures import RESULTS, ROOT, concluded, draw, teller, write
 from benchmarks.postgres.page import table
 from benchmarks.postgres.rows import Floor, Row, row
 from dr_assets.estate.prove import Prove
@@ -39,8 +39,7 @@ from scripts.crash.kinds import Kind
 from scripts.crash.processes import CaptureProcess, acknowledged_bytes, traffic
 from scripts.crash.scene import DATASET, Scene, one_region, open_scene, wait_until
 
-_ROOT: Final = Path(__file__).parents[1]
-_RESULTS: Final = _ROOT / "benchmarks" / "results" / "prover.json"
+_RESULTS: Final = RESULTS / "prover.json"
 BEGIN: Final = "<!-- measured, prover: begin (drawn by `python -m benchmarks.prover --render`) -->"
 END: Final = "<!-- measured, prover: end -->"
 _STATUS_ENV: Final = "DR_BENCH_PROVER_STATUS"
@@ -70,12 +69,7 @@ def main() -> int:
     if options.render:
         redraw(options.output)
         return 0
-    begin_s = time.monotonic()
-
-    def tell(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
-        sys.stdout.flush()
-
+    tell = teller()
     with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder:
         Path(folder).chmod(0o711)
         rows = _measured(Path(folder), options, tell)
@@ -84,18 +78,14 @@ def main() -> int:
     write(options.output, rows)
     if options.output == _RESULTS:
         redraw(options.output)
-    missed = [each.what for each in rows if each.verdict == "missed"]
-    tell(f"{options.output}: " + (f"missed: {'; '.join(missed)}" if missed else "every floor held"))
-    return 1 if missed else 0
+    return concluded(tell, options.output, [asdict(each) for each in rows])
 
 
 def redraw(results: Path) -> None:
-    """The table between the marks of docs/benchmarks.md, and under which load it was measured."""
-    page, rows = _ROOT / "docs" / "benchmarks.md", json.loads(results.read_text())
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """The table on the page, and under which load it was measured."""
+    rows = json.loads(results.read_text())
     notes = "\n".join(dict.fromkeys(f"- {each['note']}" for each in rows if each["note"]))
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n\n{notes}\n{END}{after}", encoding="utf-8")
+    draw(BEGIN, END, f"{table(rows)}\n\n{notes}")
 
 
 def _measured(folder: Path, options: argparse.Namespace, tell: Callable[[str], None]) -> list[Row]:
@@ -192,7 +182,7 @@ class _ProverProcess:
         self._log = (folder / "prover.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.prover", "--child"], env=env, stderr=self._log,
-            cwd=_ROOT,
+            cwd=ROOT,
         )  # fmt: skip
 
     @property

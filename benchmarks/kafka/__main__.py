@@ -5,19 +5,17 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.figures import RESULTS, concluded, draw, teller, unwind_on_signals, write
 from benchmarks.kafka import pads, pieces
 from benchmarks.kafka.pieces import Bench
 from benchmarks.kafka.rig import open_rig
 from benchmarks.postgres.page import table
-from benchmarks.postgres.rows import Row, merged
 
 PIECES: Final[dict[str, Callable[[Bench], None]]] = {
     "data": pieces.data,
@@ -28,22 +26,14 @@ PIECES: Final[dict[str, Callable[[Bench], None]]] = {
 }
 BEGIN: Final = "<!-- measured, Kafka: begin (drawn by `python -m benchmarks.kafka --render`) -->"
 END: Final = "<!-- measured, Kafka: end -->"
-_INTERRUPTED: Final = 130
-_ROOT: Final = Path(__file__).parents[2]
-_RESULTS: Final = _ROOT / "benchmarks" / "results" / "kafka.json"
+_RESULTS: Final = RESULTS / "kafka.json"
 
 
 def main() -> int:
     """Parse, run, write; 1 when a floor was missed."""
     options = _parser().parse_args()
-    begin_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(_INTERRUPTED))  # unwinds: servers stop, folders go
-
-    def tell(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
-        sys.stdout.flush()
-
+    unwind_on_signals()
+    tell = teller()
     if not options.render:
         wanted = options.only.split(",") if options.only else list(PIECES)
         with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder:
@@ -57,29 +47,13 @@ def main() -> int:
     rows = json.loads(options.output.read_text())
     if options.output == _RESULTS:
         redraw(rows)
-    missed = [each["what"] for each in rows if each["verdict"] == "missed"]
-    tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
-    return 1 if missed else 0
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    """Join the rows to those of earlier runs."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged(old, rows), indent=1) + "\n", encoding="utf-8")
+    return concluded(tell, options.output, rows)
 
 
 def redraw(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table between the marks of docs/benchmarks.md, and which broker it is of."""
-    page = _ROOT / "docs" / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
-    if BEGIN not in text:
-        return
+    """The table on the page, and which broker it is of."""
     brokers = sorted({each["versions"]["broker"] for each in rows})
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    drawn = f"Broker: {', '.join(brokers)}.\n\n{table(rows)}"
-    page.write_text(f"{before}{BEGIN}\n{drawn}\n{END}{after}", encoding="utf-8")
+    draw(BEGIN, END, f"Broker: {', '.join(brokers)}.\n\n{table(rows)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,20 +5,18 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from benchmarks.figures import RESULTS, ROOT, concluded, teller, unwind_on_signals, write
 from benchmarks.postgres import pieces, pieces_live
 from benchmarks.postgres.bench import Bench, Options
 from benchmarks.postgres.page import redraw
 from benchmarks.postgres.primary import Scale
 from benchmarks.postgres.rig import open_rig
-from benchmarks.postgres.rows import Row, merged
 
 PIECES: Final[dict[str, Callable[[Bench], None]]] = {
     "data": pieces.data,
@@ -30,9 +28,7 @@ PIECES: Final[dict[str, Callable[[Bench], None]]] = {
     "cost": pieces_live.cost,
     "memory": pieces_live.memory,  # last: it grows the data
 }
-_INTERRUPTED: Final = 130
-_ROOT: Final = Path(__file__).parents[2]
-_RESULTS: Final = _ROOT / "benchmarks" / "results" / "postgres.json"
+_RESULTS: Final = RESULTS / "postgres.json"
 _BARMAN: Final = Path("/var/tmp/dr-assets-bench-tools")  # noqa: S108 - where scripts/install_bench_tools.sh puts it
 
 
@@ -40,14 +36,8 @@ def main() -> int:
     """Parse, run, write; 1 when a floor was missed."""
     options = _parser().parse_args()
     wanted = [name for name in PIECES if name in options.only.split(",")] if options.only else list(PIECES)
-    begin_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(_INTERRUPTED))  # unwinds: servers stop, folders go
-
-    def tell(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
-        sys.stdout.flush()
-
+    unwind_on_signals()
+    tell = teller()
     if not options.render:
         with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder:
             Path(folder).chmod(0o711)  # the engines run as another user
@@ -60,10 +50,8 @@ def main() -> int:
                     write(options.output, bench.rows)
     rows = json.loads(options.output.read_text())
     if options.output == _RESULTS:
-        redraw(_ROOT, rows)
-    missed = [f"{each['what']} (against {each['against']})" for each in rows if each["verdict"] == "missed"]
-    tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
-    return 1 if missed else 0
+        redraw(ROOT, rows)
+    return concluded(tell, options.output, rows, lambda each: f"{each['what']} (against {each['against']})")
 
 
 def _options(asked: argparse.Namespace) -> Options:
@@ -74,13 +62,6 @@ def _options(asked: argparse.Namespace) -> Options:
         load_s=asked.load_s,
         grown_bytes=int(asked.grown_gb * 1e9),
     )
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    """Join the rows to those of earlier runs."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged(old, rows), indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

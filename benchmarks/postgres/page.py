@@ -27,11 +27,11 @@ def redraw(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             page.write_text(between_marks(text, drawn), encoding="utf-8")
 
 
-def between_marks(text: str, drawn: str) -> str:
+def between_marks(text: str, drawn: str, begin: str = BEGIN, end: str = END) -> str:
     """`text` with what stood between its marks replaced."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{drawn}\n{END}{after}"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{drawn}\n{end}{after}"
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,16 +6,14 @@ What belongs here: arguments, progress, files. What stays out: measuring.
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from benchmarks.figures import RESULTS, concluded, draw, teller, unwind_on_signals, write
 from benchmarks.postgres.page import table
-from benchmarks.postgres.rows import Row, merged
 from benchmarks.reconcile import pieces
 from benchmarks.reconcile.rig import Bench, open_bench
 
@@ -28,23 +26,15 @@ PIECES: Final[dict[str, Callable[[Bench], None]]] = {
 }
 BEGIN: Final = "<!-- measured, reconciliation: begin (drawn by `python -m benchmarks.reconcile --render`) -->"
 END: Final = "<!-- measured, reconciliation: end -->"
-_INTERRUPTED: Final = 130
-_ROOT: Final = Path(__file__).parents[2]
-_RESULTS: Final = _ROOT / "benchmarks" / "results" / "reconcile.json"
+_RESULTS: Final = RESULTS / "reconcile.json"
 _RELADIFF: Final = Path("/var/tmp/dr-assets-bench-reladiff")  # noqa: S108 - where scripts/install_reladiff.sh puts it
 
 
 def main() -> int:
     """Parse, run, write; 1 when a floor was missed."""
     options = _parser().parse_args()
-    begin_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(_INTERRUPTED))  # unwinds: servers stop, folders go
-
-    def tell(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - begin_s:6.1f} s] {line}\n")
-        sys.stdout.flush()
-
+    unwind_on_signals()
+    tell = teller()
     if not options.render:
         wanted = options.only.split(",") if options.only else list(PIECES)
         asked = {name: getattr(options, name) for name in ("scale", "runs", "memory", "reladiff")}
@@ -54,31 +44,11 @@ def main() -> int:
                 for name in (each for each in PIECES if each in wanted):
                     tell(f"- {name} (load of the machine before it: {os.getloadavg()[0]:.1f})")
                     PIECES[name](bench)
-                    _write(options.output, bench.rows)
+                    write(options.output, bench.rows)
     rows = json.loads(options.output.read_text())
     if options.output == _RESULTS:
-        _redraw(rows)
-    missed = [each["what"] for each in rows if each["verdict"] == "missed"]
-    tell(f"{options.output}: " + ("every floor held" if not missed else f"missed: {'; '.join(missed)}"))
-    return 1 if missed else 0
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    """Join the rows to those of earlier runs."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged(old, rows), indent=1) + "\n", encoding="utf-8")
-
-
-def _redraw(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table between the marks of docs/benchmarks.md."""
-    page = _ROOT / "docs" / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
-    if BEGIN not in text:
-        return
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+        draw(BEGIN, END, table(rows))
+    return concluded(tell, options.output, rows)
 
 
 def _parser() -> argparse.ArgumentParser:
