@@ -19,6 +19,7 @@ from dr_assets.stores.kafka.restore import restore
 from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.restore_topics import delete_topic
+from dr_assets_tests.integration.kafka.killing import KilledError, Killer
 
 
 @pytest.fixture
@@ -28,47 +29,16 @@ def rig(kafka: KafkaServer, kafka_target: KafkaServer, tmp_path: Path, restore_r
         yield made
 
 
-class KilledError(BaseException):
-    """Ends a restore as a kill would: nothing is done any more, connections fall."""
-
-
-class Killer:
-    """Ends the process at the n-th call that writes, before it is sent or after its answer was lost."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._mutex = threading.Lock()
-        self.calls = 0
-        self.at = -1
-        self.after = False
-        for owner, name in (
-            (Lane, "send"),
-            (Lane, "take"),
-            (restore_write, "begin"),
-            (restore_write, "end"),
-            (restore_write, "init_producer"),
-            (restore_write, "delete_records"),
-        ):
-            monkeypatch.setattr(owner, name, self._deadly(getattr(owner, name)))
-
-    def aim(self, at: int, *, after: bool) -> None:
-        """Kill at this call, counted from now."""
-        self.calls, self.at, self.after = 0, at, after
-
-    def _deadly(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            with self._mutex:
-                now = self.calls
-                self.calls += 1
-            if self.at >= 0 and now > self.at:
-                raise KilledError  # other threads of a killed process do nothing either
-            if now == self.at and not self.after:
-                raise KilledError
-            answer = real(*args, **options)
-            if now == self.at:
-                raise KilledError
-            return answer
-
-        return call
+def _killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
+    return Killer(
+        monkeypatch,
+        (Lane, "send"),
+        (Lane, "take"),
+        (restore_write, "begin"),
+        (restore_write, "end"),
+        (restore_write, "init_producer"),
+        (restore_write, "delete_records"),
+    )
 
 
 def _hard(rig: Any) -> tuple[str, str]:
@@ -95,7 +65,7 @@ def test_killed_at_each_step_it_goes_on_and_writes_nothing_twice(
     rig: Any, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every call that writes, once before it is made and once when its answer is lost: then all is equal."""
-    killer = Killer(monkeypatch)
+    killer = _killer(monkeypatch)
     plain, txn = _hard(rig)
     groups = {"g": {(plain, 0): Commit(5, "m"), (txn, 0): Commit(3, "")}}
     with rig.export(plain, txn, groups=groups) as export:
@@ -115,7 +85,7 @@ def test_killed_at_each_step_it_goes_on_and_writes_nothing_twice(
 
 def test_killed_again_and_again_it_comes_to_its_end(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run gets a few steps further, whatever it was doing when it was killed."""
-    killer = Killer(monkeypatch)
+    killer = _killer(monkeypatch)
     plain, txn = _hard(rig)
     state = rig.folder / "state.json"
     with rig.export(plain, txn) as export:
@@ -133,7 +103,7 @@ def test_killed_again_and_again_it_comes_to_its_end(rig: Any, monkeypatch: pytes
 def test_holes_half_filled_are_filled_to_their_end(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compacted topic's restore that was killed between markers leaves no hole and no marker too many."""
     topic = rig.compacted()
-    killer = Killer(monkeypatch)
+    killer = _killer(monkeypatch)
     with rig.export(topic) as export:
         rig.restore(export, Options(prefix="whole-"))
         for at in range(2, killer.calls, 15):
@@ -147,7 +117,7 @@ def test_holes_half_filled_are_filled_to_their_end(rig: Any, monkeypatch: pytest
 
 def test_a_restore_is_gone_on_with_only_where_it_was_begun(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Foreign records, a topic made anew, other options and a finished state are each refused by name."""
-    killer = Killer(monkeypatch)
+    killer = _killer(monkeypatch)
     plain, _ = _hard(rig)
     with rig.export(plain) as export, rig.cluster() as cluster:
         for case in ("foreign", "recreated", "options"):

@@ -27,6 +27,7 @@ from dr_assets.recovery.outbox_write import Event, OutboxProducer
 from dr_assets.stores.kafka.groups import commit_positions
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import Cluster
+from dr_assets_tests.integration.kafka.killing import KilledError, Killer
 
 ANSWER_S = 120.0
 HEADER = "idempotency-key"
@@ -173,44 +174,15 @@ def test_what_is_missing_is_replayed_in_order_and_proven(rig: Rig) -> None:
     assert rig.replay(plan).sent == 0
 
 
-class KilledError(BaseException):
-    """Ends a replay as a kill would."""
-
-
-class Killer:
-    """Ends it at the n-th call that changes something, before it is made or after its answer was lost."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls, self.at, self.after = 0, -1, False
-        for owner, name in (
-            (outbox_write, "init_producer"),
-            (outbox_write, "begin"),
-            (outbox_write, "decide"),
-            (OutboxProducer, "_produce"),
-        ):
-            monkeypatch.setattr(owner, name, self._deadly(getattr(owner, name)))
-
-    def aim(self, at: int, *, after: bool) -> None:
-        """Kill at this call, counted from now; -1: at none."""
-        self.calls, self.at, self.after = 0, at, after
-
-    def _deadly(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            now = self.calls
-            self.calls += 1
-            if now == self.at and not self.after:
-                raise KilledError
-            answer = real(*args, **options)
-            if now == self.at:
-                raise KilledError
-            return answer
-
-        return call
-
-
 def test_killed_at_every_step_each_event_is_there_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before and after each call that writes: begun again it goes on, and nothing is lost or there twice."""
-    killer = Killer(monkeypatch)
+    killer = Killer(
+        monkeypatch,
+        (outbox_write, "init_producer"),
+        (outbox_write, "begin"),
+        (outbox_write, "decide"),
+        (OutboxProducer, "_produce"),
+    )
     rig.add(4, topic=1)
     killer.aim(-1, after=False)
     rig.replay(rig.plan(), step_events=2)
