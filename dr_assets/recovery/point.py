@@ -81,11 +81,6 @@ class StorePoint:
     beyond: Mapping[str, Json] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def skew_s(self) -> float:
-        """`skew_ms` in seconds."""
-        return self.skew_ms / 1000
-
     def to_json(self) -> dict[str, Json]:
         """For facts and `--json`."""
         return {

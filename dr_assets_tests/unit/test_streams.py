@@ -11,7 +11,7 @@ from kafka.partitioner.default import murmur2 as theirs
 
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.externals import external_schema
-from dr_assets.reconciliation.streams.contacts import CONTACTS, contact_reader
+from dr_assets.reconciliation.streams.contacts import CONTACTS, contact_batches
 from dr_assets.reconciliation.streams.groups import GROUP_OFFSETS
 from dr_assets.reconciliation.streams.records import PARTITIONS, RECORDS
 from dr_assets.reconciliation.streams.rules import StreamRules
@@ -67,10 +67,10 @@ def test_contacts_come_out_of_a_csv_or_a_parquet_file(tmp_path: Path) -> None:
     parquet = tmp_path / "contacts.parquet"
     columns = {"player_id": [7], "email_consent": [True], "sms_consent": [False], "synced_us": [us], "email": ["a@b"]}
     pq.write_table(pa.table(columns), parquet)
-    assert contact_reader(csv).read_all().to_pylist() == [
+    assert pa.Table.from_batches(contact_batches(csv), CONTACTS).to_pylist() == [
         {"player_id": "007", "email_consent": True, "sms_consent": False, "synced_us": us}
     ]
-    assert contact_reader(parquet).read_all().to_pylist() == [
+    assert pa.Table.from_batches(contact_batches(parquet), CONTACTS).to_pylist() == [
         {"player_id": "7", "email_consent": True, "sms_consent": False, "synced_us": us}
     ]
 
@@ -91,4 +91,4 @@ def test_a_file_that_leaves_a_consent_open_is_refused(tmp_path: Path, text: str)
     path = tmp_path / "contacts.csv"
     path.write_text(text)
     with pytest.raises(SourceError, match=r"crm\.file"):
-        contact_reader(path).read_all()
+        list(contact_batches(path))

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from dr_assets.estate.errors import PolicyError, SourceError
+from dr_assets.reconciliation.engine.port import no_query
 from dr_assets.reconciliation.externals import Source, paths_of
 
 _QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
@@ -45,11 +46,7 @@ class DuckDb:
         try:
             self._database.execute(f"CREATE VIEW {view} AS {sql}")
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
-            raise PolicyError(
-                "reconciliation.sql",
-                f"{view}: {str(error).splitlines()[0]}",
-                "write DuckDB SQL over the columns that the relations give",
-            ) from None
+            raise no_query(view, error) from None
 
     def keep(self, relation: str, sql: str) -> None:
         """A table, written anew."""

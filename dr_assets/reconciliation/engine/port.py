@@ -1,12 +1,14 @@
 """The port: what a set engine has to do for the checks.
 
-What belongs here: the protocol. What stays out: how an engine does it. Every statement is written in DuckDB's dialect.
+What belongs here: the protocol, and the error that it promises. What stays out: how an engine does it. Every statement
+is written in DuckDB's dialect.
 """
 
 from typing import Protocol
 
 import pyarrow as pa
 
+from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.externals import Source
 
 
@@ -33,3 +35,12 @@ class Engine(Protocol):
     def rows(self, sql: str) -> pa.Table:
         """Run a query for its rows, which have to fit in memory."""
         ...
+
+
+def no_query(view: str, error: Exception) -> PolicyError:
+    """What `define` raises for what its engine said."""
+    return PolicyError(
+        "reconciliation.sql",
+        f"{view}: {str(error).splitlines()[0]}",
+        "write DuckDB SQL over the columns that the relations give",
+    )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.engine.dialect import to_spark
+from dr_assets.reconciliation.engine.port import no_query
 from dr_assets.reconciliation.externals import Source, paths_of
 
 if TYPE_CHECKING:
@@ -53,11 +54,7 @@ class Spark:
         try:
             self._session.sql(to_spark(sql)).createOrReplaceTempView(view)
         except PySparkException as error:
-            raise PolicyError(
-                "reconciliation.sql",
-                f"{view}: {str(error).splitlines()[0]}",
-                "write DuckDB SQL over the columns that the relations give",
-            ) from None
+            raise no_query(view, error) from None
 
     def keep(self, relation: str, sql: str) -> None:
         """A frame that is computed once, by the first who reads it."""

@@ -38,13 +38,8 @@ _TYPES: Final = {
 _BLOCK_BYTES: Final = 4 << 20
 
 
-def contact_reader(path: Path) -> pa.RecordBatchReader:
-    """The contacts of one file, streamed. Raises SourceError (`crm.file`), also while it is read."""
-    return pa.RecordBatchReader.from_batches(CONTACTS, contact_batches(path))
-
-
 def contact_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The same, batch by batch."""
+    """The contacts of one file, batch by batch. Raises SourceError (`crm.file`), also while it is read."""
     try:
         for batch in _parquet(path) if path.suffix == ".parquet" else _csv(path):
             yield _shaped(path, batch)

@@ -49,8 +49,3 @@ def is_spared(header: BatchHeader, stretches: Stretches) -> bool:
     return header.is_transactional and any(
         first <= header.base_offset < end for first, end in stretches.get(header.producer_id, ())
     )
-
-
-def is_undecided(stretches: Stretches) -> bool:
-    """Whether some transaction had not ended: what it wrote may still appear."""
-    return any(end == _UNENDED for own in stretches.values() for _, end in own)

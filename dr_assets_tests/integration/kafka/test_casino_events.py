@@ -1,6 +1,5 @@
 """The casino's outbox on a broker: each row out once, keyed by player, on record, and read by a group."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +20,10 @@ from dr_assets.casino.events import (
     create_topics,
     stored_events,
 )
-from dr_assets.casino.relay import Relay
-from dr_assets.casino.session import Session
 from dr_assets.engines.kafka.noida import NoidaServer
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.estate.errors import SourceError
+from dr_assets_tests.integration.kafka.relaying import relayed
 
 PLAYERS = 40
 PATIENCE_S = 120.0
@@ -54,22 +52,6 @@ def dsn(fresh_database: Callable[..., str]) -> str:
     dsn = fresh_database()
     schema.create(dsn, players=PLAYERS)
     return dsn
-
-
-def relayed(dsn: str, publisher: Publisher, *, batch: int = 20) -> Relay:
-    """Run a relay until the outbox is out."""
-    stop = threading.Event()
-    relay = Relay(Session(dsn, stop, reconnect=False), stop, publisher, every_s=0.01, batch=batch)
-    thread = threading.Thread(target=relay.run)
-    thread.start()
-    deadline_s = time.monotonic() + PATIENCE_S
-    with psycopg.connect(dsn, autocommit=True) as watch:
-        while watch.execute("SELECT count(*) FROM casino.outbox WHERE published_at IS NULL").fetchone() != (0,):
-            assert time.monotonic() < deadline_s, "the outbox is not out"
-            time.sleep(0.05)
-    stop.set()
-    thread.join(PATIENCE_S)
-    return relay
 
 
 def test_every_row_is_published_once_and_on_record(brokers: str, dsn: str, tmp_path: Path) -> None:

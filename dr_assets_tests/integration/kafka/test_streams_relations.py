@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,8 +17,6 @@ from typer.testing import CliRunner
 
 from dr_assets.casino import schema
 from dr_assets.casino.events import TOPICS, Publisher, create_topics, stored_events
-from dr_assets.casino.relay import Relay
-from dr_assets.casino.session import Session
 from dr_assets.cli import outbox as outbox_cli
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.reconciliation.run import Reconciliation, reconcile
@@ -33,6 +30,7 @@ from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets_tests.integration.kafka.relaying import relayed
 
 PATIENCE_S = 120.0
 AREAS = ("outbox", "queues", "read_models", "crm")
@@ -133,22 +131,6 @@ def casino(kafka: KafkaServer, fresh_database: Callable[..., str]) -> Iterator[s
         future.result(PATIENCE_S)
 
 
-def relayed(dsn: str, bootstrap: str, log: Path) -> int:
-    """Run the casino's own relay until the outbox is out; how many events it sent."""
-    stop = threading.Event()
-    relay = Relay(Session(dsn, stop, reconnect=False), stop, Publisher(bootstrap, log), every_s=0.01, batch=20)
-    thread = threading.Thread(target=relay.run)
-    thread.start()
-    deadline_s = time.monotonic() + PATIENCE_S
-    with psycopg.connect(dsn, autocommit=True) as watch:
-        while watch.execute("SELECT count(*) FROM casino.outbox WHERE published_at IS NULL").fetchone() != (0,):
-            assert time.monotonic() < deadline_s, "the outbox is not out"
-            time.sleep(0.05)
-    stop.set()
-    thread.join(PATIENCE_S)
-    return relay.published
-
-
 def judged(dsn: str, bootstrap: str, folder: Path) -> Reconciliation:
     """Checks 5 to 8, an hour from now: nothing is young enough to be on its way."""
     with Cluster.connect(bootstrap, patience_s=PATIENCE_S) as cluster:
@@ -161,7 +143,7 @@ def test_the_casinos_books_and_topics_agree_after_a_replay(
     kafka: KafkaServer, casino: str, tmp_path: Path, capture_rig: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Published: no break. Posted and not published: found, planned, replayed and proven; then the relay sends none."""
-    assert relayed(casino, kafka.bootstrap, tmp_path / "first.events") >= 12
+    assert relayed(casino, Publisher(kafka.bootstrap, tmp_path / "first.events")).published >= 12
     clean = judged(casino, kafka.bootstrap, _folder(tmp_path, "clean"))
     assert clean.breaks.to_pylist() == []
     assert {check.area for check in clean.checks} == set(AREAS)
@@ -187,7 +169,7 @@ def test_the_casinos_books_and_topics_agree_after_a_replay(
     assert (said["ok"], said["once"], said["replay"]["sent"]) == (True, 5, 5)
     assert "proven: 5 of 5" in _run("prove", "ledger", "--plan", str(plan), *at[2:])
     assert "5 events are marked" in _run("mark", "ledger", "--plan", str(plan), "--yes", *at)
-    assert relayed(casino, kafka.bootstrap, tmp_path / "second.events") == 0
+    assert relayed(casino, Publisher(kafka.bootstrap, tmp_path / "second.events")).published == 0
     keys = [each.event.idempotency_key for each in stored_events(kafka.bootstrap)]
     assert len(keys) == len(set(keys))
     assert judged(casino, kafka.bootstrap, _folder(tmp_path, "after")).breaks.to_pylist() == []
