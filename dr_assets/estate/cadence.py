@@ -15,6 +15,8 @@ FIELDS: Final = 5
 # Nine years hold two leap days, whatever the rule; any fixed start makes a verdict repeatable.
 _BEGIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _END: Final = _BEGIN + timedelta(days=9 * 366)
+# Weekdays that come each week, unlike a month's second Friday (`5#2`) or its last (`L5`).
+_PLAIN_WEEKDAYS: Final = frozenset("0123456789,-*/")
 
 
 def is_cron(text: str) -> bool:
@@ -48,11 +50,19 @@ def with_grace(interval: timedelta) -> timedelta:
 @lru_cache(maxsize=256)
 def longest_interval(cron: str) -> timedelta:
     """Longest wait between two fires. Raises croniter's error when the line never fires."""
-    days = _longest_over(cron, timedelta(days=1), _END)
+    days = _longest_over(cron, timedelta(days=1), _repeated(cron))
     if days > timedelta(days=1):
         return days
     # It fires every day, and cron knows no times of day that differ between days: two days tell all.
     return _longest_over(cron, timedelta(minutes=1), _BEGIN + timedelta(days=2))
+
+
+def _repeated(cron: str) -> datetime:
+    """The end of what has to be looked at: where no field names days or months, a few weeks tell all."""
+    _, _, day, month, weekday = cron.split()
+    if (day, month) == ("*", "*") and set(weekday) <= _PLAIN_WEEKDAYS:
+        return _BEGIN + timedelta(weeks=3)
+    return _END
 
 
 def _longest_over(cron: str, floor: timedelta, end: datetime) -> timedelta:
@@ -60,12 +70,13 @@ def _longest_over(cron: str, floor: timedelta, end: datetime) -> timedelta:
 
     Leaps by the longest wait known so far: whatever fires lie within the leap cannot be further apart than that.
     """
-    longest, fire = floor, next_fire(cron, _BEGIN)
+    fires = croniter(cron, _BEGIN)  # read once: reading the line takes longer than a fire
+    longest, fire = floor, fires.get_next(datetime)
     while fire < end:
-        leap = last_fire(cron, fire + longest)
+        leap = fires.get_prev(datetime, start_time=fire + longest + timedelta(microseconds=1))
         if leap > fire:
             fire = leap
         else:
-            following = next_fire(cron, fire)
+            following = fires.get_next(datetime, start_time=fire)
             longest, fire = following - fire, following
     return longest

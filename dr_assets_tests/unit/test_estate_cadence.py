@@ -17,6 +17,11 @@ from dr_assets.estate.cadence import is_cron, last_fire, longest_interval, next_
         ("* * 1-2 1 *", timedelta(days=364, minutes=1)),
         ("0 0 29 2 *", timedelta(days=4 * 365 + 1)),
         ("*/7 * * * *", timedelta(minutes=7)),
+        ("40 5 * * 0", timedelta(days=7)),
+        ("0 5 * * 1,3", timedelta(days=5)),
+        ("0 5 1 * 1", timedelta(days=7)),
+        ("0 5 * * 5#2", timedelta(days=35)),
+        ("0 5 * * L5", timedelta(days=35)),
     ],
 )
 def test_the_longest_wait_is_counted_over_real_fires(cron: str, longest: timedelta) -> None:
