@@ -39,7 +39,7 @@ def check(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         estate = estate_of(defs)
         table = Table(title=f"estate {estate.name}: every declaration holds", title_justify="left")
         for column in ("dataset", "tier", "RPO", "RTO", "lock", "vaults", "owners"):
-            table.add_column(column)
+            table.add_column(column, overflow="fold", no_wrap=column in ("dataset", "owners"))
         for dataset in estate.datasets.values():
             table.add_row(
                 dataset.name,
@@ -49,8 +49,8 @@ def check(defs: DefsOption = None, as_json: JsonOption = False) -> None:
                 "\n".join(
                     (f"{dataset.retention.lock} {dataset.retention.days} d", *map(_told, dataset.retention.regimes))
                 ),
-                ", ".join((dataset.vault, *dataset.replicas)),
-                ", ".join(dataset.owners),
+                "\n".join((dataset.vault, *dataset.replicas)),
+                "\n".join(dataset.owners),
             )
         Console().print(table)
         note = demo_only(estate)

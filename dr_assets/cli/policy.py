@@ -37,7 +37,7 @@ def regimes(defs: DefsOption = None, as_json: JsonOption = False) -> None:
         return
     table = Table(title="retention regimes", title_justify="left")
     for column in ("regime", "days", "mode", "confirmed", "source", "datasets"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "regime")
     for one in sorted(known.values(), key=lambda regime: regime.name):
         row = (one.name, str(one.days), one.mode, one.confirmed or UNCONFIRMED.upper(), one.source)
         table.add_row(*row, ", ".join(_named_by(estate, one.name)))

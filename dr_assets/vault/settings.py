@@ -13,7 +13,8 @@ def setting(env: Mapping[str, str], name: str, what: str) -> str:
     """The variable's value; raises PolicyError `vault.setting_missing` where it is unset or empty."""
     value = env.get(name, "")
     if not value:
-        raise PolicyError("vault.setting_missing", f"{name} ({what}) is not set", f"export {name}=…")
+        hint = f"export {name}=… (for the embedded estate of `make up`: set -a; . .demo/env; set +a)"
+        raise PolicyError("vault.setting_missing", f"{name} ({what}) is not set", hint)
     return value
 
 

@@ -31,7 +31,7 @@ class WitnessFolder:
     path: Path
 
     def begin(self, name: str, clock: Callable[[], datetime]) -> CosignatureSigner:
-        """Make key and empty book. Raises PolicyError `witness.exists`, `log.bad_key_name`."""
+        """Make key and empty book. Raises PolicyError `witness.exists`, `witness.no_folder`, `log.bad_key_name`."""
         signer = CosignatureSigner.of(name, Ed25519PrivateKey.generate(), clock)
         if any((self.path / made).exists() for made in (NAME, KEY)):
             raise PolicyError(
@@ -39,7 +39,12 @@ class WitnessFolder:
                 f"{self.path} is a witness's already",
                 "a new witness gets a new folder and a new name",
             )
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PolicyError(
+                "witness.no_folder", f"{self.path}: {error.strerror}", "name a folder that can be made"
+            ) from error
         key = Signer.generate()
         key.save(self.path / KEY)
         (self.path / LOGS).write_text("# one verifier key of a log a line\n", encoding="utf-8")

@@ -226,7 +226,7 @@ def test_the_declared_outsiders_come_from_the_environment(tmp_path: Path) -> Non
 
 
 def test_a_witnesss_folder_is_made_once(tmp_path: Path) -> None:
-    """A second `init` over it is refused, and a folder that is none says so; logs are added once each."""
+    """A second `init` over it is refused, so is one over a file; what is none says so; logs are added once each."""
     setup = WitnessFolder(tmp_path / "w")
     made = setup.begin("witness.example/w", lambda: datetime.now(UTC))
     assert setup.signer(lambda: datetime.now(UTC)).verifier == made.verifier
@@ -240,3 +240,7 @@ def test_a_witnesss_folder_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         WitnessFolder(tmp_path).signer(lambda: datetime.now(UTC))
     assert caught.value.code == "witness.not_set_up"
+    (tmp_path / "file").touch()
+    with pytest.raises(PolicyError) as caught:
+        WitnessFolder(tmp_path / "file").begin("witness.example/w", lambda: datetime.now(UTC))
+    assert caught.value.code == "witness.no_folder"
