@@ -93,7 +93,7 @@ def judge_topics_kept(recreated: Sequence[Fact]) -> Judgement:
         for fact in recreated
     ]
     values |= {"since": recreated[0].at}
-    reason = f"{_some(told)}: what it held before is in the vault; `dr-assets settle` when that is dealt with"
+    reason = f"{_some(told)}: what it held before is in the vault; `dr-assets kafka settle` when that is dealt with"
     return Judgement(passed=False, reason=reason, values=values)
 
 
