@@ -94,7 +94,7 @@ def restore_estate(wish: Wish, defs: Path | None, bundle: Path | None, *, as_jso
         typer.echo(json.dumps(restored.to_json(), indent=2))
     else:
         _show(restored, Path(wish.into))
-    if not (restored.is_whole and restored.money_adds_up):
+    if not (restored.is_whole and restored.money_adds_up and restored.orphans is not None):
         raise typer.Exit(NOT_WHOLE)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -70,7 +71,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class EstateRestored:
-    """What the whole restore came to. `orphans` are None while a dataset that they are told by is not whole."""
+    """What the whole restore came to. `orphans` are None while nobody could count them; `notes` say why."""
 
     point: Mapping[str, Json]
     outcomes: tuple[Outcome, ...]
@@ -117,6 +118,7 @@ class EstateRestore:
             one.name: restorer_of(vaults[one.name], one, moments[one.name], ground) for one in datasets
         }
         self._outcomes = {one.name: Outcome(one.name, one.kind) for one in datasets}
+        self._uncounted: dict[str, str] = {}
         for name, said in _begun(self._state).items():
             if name in self._outcomes:
                 self._outcomes[name] = said
@@ -132,7 +134,8 @@ class EstateRestore:
     def run(self, told: Callable[[Outcome], None] = lambda _: None) -> EstateRestored:
         """Restore what isn't whole yet: kinds beside each other, datasets of one kind in turn. Then the orphans, anew.
 
-        Raises nothing for a dataset that can't be restored: its outcome says so. `told` hears of each change.
+        Raises nothing for a dataset that can't be restored, whatever ended it: its outcome says so. `told` hears of
+        each change.
         """
         begin_s = time.monotonic()
         keep_freed_memory()
@@ -143,7 +146,7 @@ class EstateRestore:
         with ThreadPoolExecutor(len(lanes), thread_name_prefix="estate") as pool:
             for done in [pool.submit(self._lane, lane, told) for lane in lanes if lane]:
                 done.result()
-        orphans = self._orphans()
+        orphans = self._counted()
         return EstateRestored(
             self._point, tuple(self._outcomes.values()), orphans, time.monotonic() - begin_s, self._notes()
         )
@@ -151,9 +154,16 @@ class EstateRestore:
     def _lane(self, names: Iterable[str], told: Callable[[Outcome], None]) -> None:
         for name in names:
             if self._outcomes[name].state == "whole":
-                self._restorers[name].look_again()
+                self._look_again(name)
             else:
                 self._restore(name, told)
+
+    def _look_again(self, name: str) -> None:
+        """What is whole stays so: only its orphans are not known."""
+        try:
+            self._restorers[name].look_again()
+        except Exception as error:  # noqa: BLE001 - on record, and the exit code tells
+            self._uncounted[name] = self._why(name, error)
 
     def _restore(self, name: str, told: Callable[[Outcome], None]) -> None:
         one, outcome, begin_s = self._restorers[name], self._outcomes[name], time.monotonic()
@@ -163,13 +173,25 @@ class EstateRestore:
         self._note(outcome, told, "begun", "under way", begin_s)
         try:
             outcome.details = one.restore()
-        except DrError as error:
-            self._note(outcome, told, "failed", f"{error.code}: {error.found}", begin_s)
+        except Exception as error:  # noqa: BLE001 - a driver's or the disk's is this dataset's alone, too
+            self._note(outcome, told, "failed", self._why(name, error), begin_s)
             return
         except BaseException as ended:
             self._note(outcome, told, "begun", f"ended by {type(ended).__name__}", begin_s)
             raise
         self._note(outcome, told, "whole", "restored and checked", begin_s)
+
+    def _why(self, name: str, error: Exception) -> str:
+        """Ours say it in words that may be sealed. Another's may hold anything: its type alone, its trace aside."""
+        if isinstance(error, DrError):
+            return f"{error.code}: {error.found}"
+        trace, place = "", self._ground.side(f"{name}.failed.txt")
+        with suppress(OSError):  # a full disk holds no trace either
+            place.touch(mode=0o600)
+            place.write_text("".join(traceback.format_exception(error)))
+            trace = f"; its trace is in {place}"
+        told = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+        return f"estate.unforeseen: {type(error).__module__}.{type(error).__qualname__}{told}{trace}"
 
     def _note(
         self, outcome: Outcome, told: Callable[[Outcome], None], state: State, reason: str, begin_s: float
@@ -189,25 +211,36 @@ class EstateRestore:
             os.fsync(file.fileno())
         Path(draft).replace(self._state)
 
+    def _counted(self) -> Orphans | None:
+        try:
+            return None if self._uncounted else self._orphans()
+        except Exception as error:  # noqa: BLE001 - what came back is put on record all the same
+            self._uncounted["orphans"] = self._why("orphans", error)
+            return None
+
     def _orphans(self) -> Orphans | None:
         """None while something isn't whole: what lacks would be counted as orphans of all that is there."""
         if not all(one.state == "whole" for one in self._outcomes.values()):
             return None
-        relations: dict[str, list[Path]] = {}
+        relations: dict[str, dict[str, Path]] = {}
         for name, one in self._outcomes.items():
             for relation, path in _laid_aside(self._ground.side(name), one.kind).items():
-                relations.setdefault(relation, []).append(path)
-        found = find_orphans(relations)
+                relations.setdefault(relation, {})[name] = path
+        found = find_orphans(relations, [name for name, one in self._outcomes.items() if one.kind == "postgres"])
         path = self._ground.targets.into / ORPHANS
         path.touch(mode=0o600)
         pc.write_csv(found.rows, str(path))
         return found
 
     def _notes(self) -> list[str]:
+        notes = [f"orphans are not counted: {name}: {why}" for name, why in self._uncounted.items()]
         lacking = [name for name, one in self._outcomes.items() if one.state != "whole"]
         if not lacking:
-            return []
-        return [f"not whole: {', '.join(lacking)}; the same command again goes on with these, to the same moment"]
+            return notes
+        return [
+            f"not whole: {', '.join(lacking)}; the same command again goes on with these, to the same moment",
+            *notes,
+        ]
 
 
 def _laid_aside(folder: Path, kind: DatasetKind) -> dict[str, Path]:

@@ -3,10 +3,11 @@
 What belongs here: the kinds of orphans as SQL over relations, and what the same rows prove of clocks. What stays out:
 where relations come from (sides.py, reconciliation/streams), and what to do about an orphan (outbox, worklist).
 
-A kind whose relations nobody brought is skipped, with what is missing: no count of zero that nobody counted.
+A kind whose relations nobody brought is skipped, with what is missing: no count of zero that nobody counted. Of several
+ledgers each is judged by what it brings itself: one without an outbox publishes nothing, so its transfers lack no row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from dr_assets.vault.format.canonical import Json
 
-Relation: TypeAlias = pa.Table | Path | list[Path]  # several: each dataset's of a kind
+Relation: TypeAlias = pa.Table | Path | Mapping[str, Path]  # several: each dataset's of a kind, by its name
 ROWS: Final = pa.schema(
     [("kind", pa.string()), ("reference", pa.string()), ("place", pa.string()), ("at_us", pa.int64())]
 )
@@ -32,15 +33,20 @@ _ERASED: Final = """
 _EXPECTED: Final = f"""
     SELECT o.* FROM outbox AS o
     LEFT JOIN (SELECT topic, max(complete_from_us) AS from_us FROM partitions GROUP BY topic) AS t ON t.topic = o.topic
-    WHERE o.created_us >= coalesce(t.from_us, 0) AND coalesce(o.message_key NOT IN ({_ERASED}), true)"""  # noqa: S608 - our own text
+    WHERE o.dataset IN (FROM judged) AND o.created_us >= coalesce(t.from_us, 0)
+      AND coalesce(o.message_key NOT IN ({_ERASED}), true)"""  # noqa: S608 - our own text
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of orphan: which relations it reads, and the query that gives reference, place and at_us."""
+    """One kind of orphan: which relations it reads, and the query that gives reference, place and at_us.
+
+    `own`: those that a ledger must bring itself to be among the `judged`. A row's `dataset` is whose it is.
+    """
 
     reads: tuple[str, ...]
     query: str
+    own: tuple[str, ...] = ()
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -49,7 +55,9 @@ KINDS: Final[dict[str, Kind]] = {
         """SELECT r.idempotency_key, r.topic || '/' || r.partition || '@' || r.record_offset, r.timestamp_us
            FROM records AS r ANTI JOIN transfers AS t ON t.idempotency_key = r.idempotency_key
            WHERE r.idempotency_key IS NOT NULL AND NOT r.dead_letter
-             AND r.topic IN (SELECT DISTINCT topic FROM outbox)""",
+             AND r.topic IN (SELECT topic FROM outbox WHERE dataset IN (FROM judged))
+             AND r.topic NOT IN (SELECT topic FROM outbox WHERE dataset NOT IN (FROM judged))""",
+        ("transfers", "outbox"),
     ),
     "posting_without_event": Kind(
         ("records", "partitions", "transfers", "outbox"),
@@ -57,13 +65,16 @@ KINDS: Final[dict[str, Kind]] = {
             ANTI JOIN records AS r ON r.idempotency_key = o.idempotency_key WHERE o.published
             UNION ALL
             SELECT t.idempotency_key, 'no outbox row', NULL FROM transfers AS t
-            ANTI JOIN outbox AS o ON o.idempotency_key = t.idempotency_key
-            ANTI JOIN records AS r ON r.idempotency_key = t.idempotency_key""",  # noqa: S608 - our own text
+            ANTI JOIN outbox AS o ON o.idempotency_key = t.idempotency_key AND o.dataset = t.dataset
+            ANTI JOIN records AS r ON r.idempotency_key = t.idempotency_key
+            WHERE t.dataset IN (FROM judged)""",  # noqa: S608 - our own text
+        ("transfers", "outbox"),
     ),
     "outbox_without_event": Kind(
         ("records", "partitions", "outbox"),
         f"""SELECT o.idempotency_key, o.topic, o.created_us FROM ({_EXPECTED}) AS o
             ANTI JOIN records AS r ON r.idempotency_key = o.idempotency_key WHERE NOT o.published""",  # noqa: S608 - as above
+        ("outbox",),
     ),
     "document_without_player": Kind(
         ("documents", "players"),
@@ -84,6 +95,8 @@ _CLOCK: Final = """SELECT min(r.timestamp_us - o.created_us), count(*) FROM reco
 @dataclass(frozen=True, slots=True)
 class Orphans:
     """How many of each kind, and which (`rows`, the first 10,000 of a kind); `skipped` names what was missing.
+
+    A kind may be counted and have a word in `skipped`: of which ledgers it was not judged.
 
     `topics_clock_behind_ms` is by how much the records' clock is proven to be behind the database's; None where nothing
     could be compared.
@@ -109,17 +122,25 @@ class Orphans:
         }
 
 
-def find_orphans(relations: Mapping[str, Relation]) -> Orphans:
-    """Every kind whose relations are here."""
+def find_orphans(relations: Mapping[str, Relation], ledgers: Iterable[str] = ()) -> Orphans:
+    """Every kind whose relations are here. `ledgers` are those of the estate, also what brought nothing."""
     counts: dict[str, int] = {}
     skipped: dict[str, str] = {}
     found: list[pa.Table] = []
-    with _database(relations) as database:
+    brought = {name: _by_dataset(relation) for name, relation in relations.items()}
+    known = {*ledgers, *(one for name in ("transfers", "outbox") for one in brought.get(name, ()))}
+    with _database(brought) as database:
         for name, kind in KINDS.items():
             missing = [relation for relation in kind.reads if relation not in relations]
-            if missing:
-                skipped[name] = f"nobody brought {', '.join(missing)}"
+            lacks = {one: [own for own in kind.own if one not in brought.get(own, ())] for one in sorted(known)}
+            judged = [one for one in known if not lacks[one]]
+            if missing or (kind.own and not judged):
+                skipped[name] = f"nobody brought {', '.join(missing or kind.own)}"
                 continue
+            said = [f"{one} brings no {' and no '.join(lack)}" for one, lack in lacks.items() if lack]
+            if said:
+                skipped[name] = f"not judged of every ledger: {'; '.join(said)}"
+            database.execute("CREATE OR REPLACE TEMP TABLE judged AS SELECT unnest(?::VARCHAR[])", [judged])
             database.execute(f"CREATE TABLE {name} AS SELECT * FROM ({kind.query}) AS q (reference, place, at_us)")  # noqa: S608 - our own text
             counts[name] = _number(database, f"SELECT count(*) FROM {name}")  # noqa: S608 - as above
             rows: pa.Table = database.sql(
@@ -129,6 +150,10 @@ def find_orphans(relations: Mapping[str, Relation]) -> Orphans:
             found.append(rows.rename_columns(ROWS.names).cast(ROWS))
         behind = _clock_behind_ms(database) if {"records", "outbox"} <= set(relations) else None
     return Orphans(counts, pa.concat_tables([ROWS.empty_table(), *found]), skipped, behind)
+
+
+def _by_dataset(relation: Relation) -> Mapping[str, pa.Table | Path]:
+    return relation if isinstance(relation, Mapping) else {"": relation}
 
 
 def _clock_behind_ms(database: duckdb.DuckDBPyConnection) -> int | None:
@@ -141,12 +166,16 @@ def _number(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 @contextmanager
-def _database(relations: Mapping[str, Relation]) -> Iterator[duckdb.DuckDBPyConnection]:
+def _database(brought: Mapping[str, Mapping[str, pa.Table | Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Each relation as one view over all who brought it, with the `dataset` whose a row is."""
     with duckdb.connect(config=dict(_SETTINGS)) as database:
-        for name, relation in relations.items():
-            if isinstance(relation, Path | list):
-                paths = [str(path) for path in (relation if isinstance(relation, list) else [relation])]
-                database.from_parquet(paths, union_by_name=True).create_view(name)
-            else:
-                database.register(name, relation)
+        for relation, several in brought.items():
+            parts = []
+            for number, (dataset, rows) in enumerate(several.items()):
+                part = f"{relation}_{number}"
+                table = database.from_parquet(str(rows)) if isinstance(rows, Path) else database.from_arrow(rows)
+                whose = duckdb.ConstantExpression(dataset).alias("dataset")
+                table.select(duckdb.StarExpression(), whose).create_view(part)
+                parts.append(f"SELECT * FROM {part}")  # noqa: S608 - a name of ours
+            database.execute(f"CREATE VIEW {relation} AS {' UNION ALL BY NAME '.join(parts)}")
         yield database

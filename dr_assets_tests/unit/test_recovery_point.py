@@ -221,13 +221,62 @@ def test_an_event_older_than_its_row_proves_a_clock_behind() -> None:
     )
 
 
+def laid_aside(folder: Path, given: dict[str, Any]) -> dict[str, Path]:
+    """The relations as files of one dataset."""
+    folder.mkdir()
+    for name, table in given.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    return {name: folder / f"{name}.parquet" for name in given}
+
+
+def test_a_ledger_without_an_outbox_is_not_judged_by_another_ones(tmp_path: Path) -> None:
+    """Two ledgers, one outbox: no transfer of the other is an orphan, nor hides one; which was not judged is said."""
+    house = laid_aside(tmp_path / "house", {name: relations()[name] for name in ("transfers", "outbox", "players")})
+    keys = pa.table({"transfer_id": [1, 2], "idempotency_key": ["p1", "k2"]})
+    poker = laid_aside(tmp_path / "poker", {"transfers": keys})
+    several = {
+        **{name: relations()[name] for name in ("records", "partitions", "group_offsets", "documents")},
+        **{name: {"house": path} for name, path in house.items()},
+        "transfers": {"house": house["transfers"], "poker": poker["transfers"]},
+    }
+    clean = find_orphans(several, ["house", "poker", "reports"])
+    assert (clean.total, set(clean.counts)) == (0, set(KINDS))
+    assert "poker brings no outbox" in clean.skipped["posting_without_event"]
+    assert "reports brings no transfers and no outbox" in clean.skipped["posting_without_event"]
+    assert "document_without_player" not in clean.skipped
+    none_told = changed("outbox", idempotency_key=["k1", "other", "k3"])["outbox"].filter(pa.array([True, False, True]))
+    pq.write_table(none_told, house["outbox"])
+    pq.write_table(without_record(1)["records"], tmp_path / "records.parquet")
+    lacking = find_orphans({**several, "records": tmp_path / "records.parquet"})
+    assert [row["reference"] for row in lacking.rows.to_pylist()] == ["k2"]
+
+
+def test_events_of_an_outbox_whose_ledger_brings_no_transfers_are_nobodys_orphans(tmp_path: Path) -> None:
+    """Another ledger's transfers don't know them, and can't."""
+    poker = laid_aside(tmp_path / "poker", {"outbox": relations()["outbox"]})
+    house = laid_aside(tmp_path / "house", {"transfers": pa.table({"transfer_id": [1], "idempotency_key": ["h1"]})})
+    given = {
+        **{name: relations()[name] for name in ("records", "partitions", "group_offsets")},
+        "outbox": {"poker": poker["outbox"]},
+        "transfers": {"house": house["transfers"]},
+    }
+    found = find_orphans(given)
+    assert found.counts == {"outbox_without_event": 0, "group_beyond_end": 0}
+    assert found.skipped["event_without_posting"] == "nobody brought transfers, outbox"
+    pq.write_table(relations()["outbox"].slice(0, 0), tmp_path / "empty.parquet")
+    given["outbox"] = {"poker": poker["outbox"], "house": tmp_path / "empty.parquet"}
+    found = find_orphans(given)
+    assert found.counts["event_without_posting"] == 0
+    assert "poker brings no transfers" in found.skipped["event_without_posting"]
+
+
 def test_every_dataset_of_a_kind_is_counted(tmp_path: Path) -> None:
     """Two buckets: a document without a player is found in the first as well as in the last."""
     given: dict[str, Any] = relations()
     paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
     for number, path in enumerate(paths):
         pq.write_table(pa.table({"name": [f"players/{number}/a.png"], "player_id": [str(number)]}), path)
-    found = find_orphans({**given, "documents": paths})
+    found = find_orphans({**given, "documents": dict(zip(("kyc", "photos"), paths, strict=True))})
     assert found.counts["document_without_player"] == 2
     beside = tmp_path / "beside"
     outcomes = {}
