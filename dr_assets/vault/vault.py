@@ -10,14 +10,17 @@ from typing import Final
 
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.format.envelope import (
+    FRAME_LIMIT_BYTES,
     SIGNATURE_DOMAIN,
     TRAILER_BYTES,
+    first_frame,
     header_length,
     signed_message,
     split_head,
     split_trailer,
 )
-from dr_assets.vault.format.header import PREFIX_BYTES, Header
+from dr_assets.vault.format.frames import open_first_frame
+from dr_assets.vault.format.header import HEADER_LIMIT_BYTES, PREFIX_BYTES, Header
 from dr_assets.vault.format.keys import KEYS, ObjectKey, prefix_of, require_name
 from dr_assets.vault.format.segment import (
     Opened,
@@ -26,6 +29,7 @@ from dr_assets.vault.format.segment import (
     Sealed,
     check_belongs,
     open_sealed,
+    unlock,
     verify_envelope,
 )
 from dr_assets.vault.format.segment import prepare as prepare_segment
@@ -40,6 +44,9 @@ from dr_assets.vault.storage.write_once import Receipt, ensure_locked, put_locke
 
 WHOLE_READ_BYTES: Final = 256 * 1024  # below this one read of all is cheaper than two of parts
 HEAD_READ_BYTES: Final = 4 * 1024
+FIRST_READ_BYTES: Final = (
+    PREFIX_BYTES + HEADER_LIMIT_BYTES + 4 + FRAME_LIMIT_BYTES
+)  # header and first frame at their largest
 
 __all__ = ["Receipt", "StoredObject", "Vault"]
 
@@ -243,18 +250,37 @@ class Vault:
 
     def header_of_ends(self, obj: StoredObject) -> Header:
         """As `header`, from both ends alone: the bytes between them, and so the digest in the name, are not judged."""
-        name = str(obj.key)
-        head = self.store.get_range(name, obj.version_id, 0, HEAD_READ_BYTES)
+        head = self.store.get_range(str(obj.key), obj.version_id, 0, HEAD_READ_BYTES)
         end = PREFIX_BYTES + header_length(head)
         if end > len(head):
-            head = self.store.get_range(name, obj.version_id, 0, end)
-        header, header_sha256, _ = split_head(head)
+            head = self.store.get_range(str(obj.key), obj.version_id, 0, end)
+        header, _, _ = self._of_ends(obj, head)
+        return header
+
+    def first_frame(self, obj: StoredObject) -> tuple[Header, bytes]:
+        """The header and at most the first MiB of the plaintext, from both ends alone, as `header_of_ends` reads them.
+
+        The frame is authenticated by its key, and its key by the header. Raises VaultError as `open` does.
+        """
+        name = str(obj.key)
+        head = self.store.get_range(name, obj.version_id, 0, min(obj.size_bytes, FIRST_READ_BYTES))
+        header, header_sha256, begin = self._of_ends(obj, head)
+        key = unlock(header, self.keys.key_of, name=name).secret
+        where = first_frame(head, begin)
+        return header, open_first_frame(
+            head, where, header_sha256=header_sha256, size_bytes=header.size_bytes, key=key, name=name
+        )
+
+    def _of_ends(self, obj: StoredObject, head: bytes) -> tuple[Header, bytes, int]:
+        """What `split_head` gives, believed: by the trailer's signature and the place that the object lies in."""
+        name = str(obj.key)
+        header, header_sha256, begin = split_head(head)
         tail = self.store.get_range(name, obj.version_id, obj.size_bytes - TRAILER_BYTES, obj.size_bytes)
         trailer = split_trailer(tail)
         message = signed_message(header_sha256, trailer.content_sha256)
         self.trust.verify(header.signer_id, trailer.signature, SIGNATURE_DOMAIN, message, name=name)
         check_belongs(header, obj.key, name=name)
-        return header
+        return header, header_sha256, begin
 
     def check_clock(self) -> None:
         """Raise VaultError `vault.clock_skew` when this host's clock is more than 5 s off the store's."""

@@ -41,7 +41,7 @@ class Clock:
 
 
 class CountingStore(MemoryStore):
-    """Tells which packs' bytes were asked for; an expirer can be killed in it."""
+    """Tells which packs were asked for whole; an expirer can be killed in it."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -53,6 +53,10 @@ class CountingStore(MemoryStore):
         """As the memory store."""
         self.read.add(key)
         return super().get(key, version_id, limit_bytes=limit_bytes)
+
+    def get_range(self, key: str, version_id: str, begin: int, end: int) -> bytes:
+        """As the memory store."""
+        return super().get(key, version_id).data[begin:end]
 
     def delete_version(self, key: str, version_id: str) -> None:
         """As the memory store, until the expirer is killed; what is `spared` was never its turn."""
@@ -78,6 +82,7 @@ class Topics:
     every: int = 4
     begin: int = 0
     seals: bool = True
+    bet: bytes = b"v" * 20
     rows: dict[Stream, Row] = field(default_factory=dict)
     previous: str | None = None
     segment: str | None = None
@@ -134,7 +139,8 @@ class Topics:
         row = self.rows.get(stream) or Row(*stream, 0, 0, 0, 0, 0, 0, self.clock.now, complete=False)
         first = row.next if broken is None else broken.was + 5
         at_ms = int(self.clock.now.timestamp() * 1000)
-        body = encode([Record(first + at, at_ms, b"k", b"v" * 20) for at in range(count)])
+        value = self.bet if stream[0] == BETS else b"v" * 20
+        body = encode([Record(first + at, at_ms, b"k", value) for at in range(count)])
         end, log_start = first + count, self.log_starts.get(stream, 0)
         mark = end if reached else end + 100
         self.cutter.add(

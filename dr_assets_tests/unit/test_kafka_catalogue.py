@@ -1,5 +1,6 @@
 """Catalogues of packs: few objects are opened, and whatever becomes of a catalogue, the packs say the same."""
 
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -50,6 +51,35 @@ def test_only_the_packs_behind_the_last_catalogue_are_opened() -> None:
     assert topics.store.packs_read() == 2
     assert told(export) == told(open_export(topics.vault, "events", catalogues=False))
     assert topics.store.packs_read() == 10
+
+
+@pytest.mark.parametrize("partitions", [1, 9000])
+def test_of_large_packs_that_no_catalogue_has_the_first_frame_is_read(partitions: int) -> None:
+    """The export is the same, and no pack was fetched whole, unless its index is larger than a frame."""
+    topics = Topics(seals=False, bet=random.Random(1).randbytes(3 << 20))
+    for _ in range(3):
+        topics.put((BET, 1))
+    topics.put((BET, 1), *(((PLAYERS, partition, 0), 1) for partition in range(partitions)))
+    topics.tell()
+    topics.store.packs_read()
+    export = open_export(topics.vault, "events")
+    assert topics.store.packs_read() == (0 if partitions == 1 else 1)
+    assert told(export) == told(open_export(topics.vault, "events", catalogues=False))
+    assert export.packs == 4
+
+
+def test_a_first_frame_that_was_altered_is_refused() -> None:
+    """The export is not opened: what a pack says of itself is authenticated before it is believed."""
+    topics = Topics(seals=False, bet=random.Random(1).randbytes(3 << 20))
+    topics.put((BET, 1))
+    topics.tell()
+    (name,) = topics.names("packs")
+    (row,) = topics.store.rows[name]
+    assert row.data is not None
+    row.data = row.data[:9000] + bytes([row.data[9000] ^ 1]) + row.data[9001:]
+    with pytest.raises(VaultError) as refused:
+        open_export(topics.vault, "events")
+    assert refused.value.code == "vault.tampered"
 
 
 def test_a_catalogue_says_what_its_packs_say_and_names_the_one_before() -> None:

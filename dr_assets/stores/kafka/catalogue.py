@@ -21,7 +21,7 @@ from dr_assets.vault.believed import believed
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.header import Header
 from dr_assets.vault.format.keys import ObjectKey
-from dr_assets.vault.format.pack import PackIndex, Slice
+from dr_assets.vault.format.pack import PackIndex, Slice, index_length, parse_index
 from dr_assets.vault.format.pack_list import (
     PACK_LIST,
     PACK_LIST_LIMIT_BYTES,
@@ -35,6 +35,8 @@ CATALOGUE_EVERY: Final = 1000  # packs
 CATALOGUE_BYTES: Final = 8 << 20  # of indices: what a reader has in memory at a time
 LEAST_AT_A_STOP: Final = 100  # packs that are worth a catalogue when a capture stops
 _READERS: Final = 8
+_FEW: Final = 2 * CATALOGUE_EVERY  # packs whose indices are held at a time: no more of them lack a catalogue
+_WHOLE_BYTES: Final = 2 << 20  # below this one read of all is cheaper than two of parts
 _CHUNK: Final = 256
 
 
@@ -116,16 +118,32 @@ class Catalogued:
     def __init__(self, vault: Vault, objects: list[StoredObject], rows: Mapping[str, PackRow]) -> None:
         self._vault = vault
         self._rows = rows
-        lacking = [obj for obj in objects if str(obj.key) not in self._rows]
-        self._headers: dict[ObjectKey, Header | VaultError] = {}
+        lacking = [obj for obj in objects if str(obj.key) not in rows]
+        self._headers: dict[ObjectKey, PackRow | Header | VaultError] = {}
+        read = self._read if len(lacking) <= _FEW else self._read_header
         with ThreadPoolExecutor(_READERS, thread_name_prefix="headers") as pool:
-            self._headers.update(zip((obj.key for obj in lacking), pool.map(self._read, lacking), strict=True))
+            self._headers.update(zip((obj.key for obj in lacking), pool.map(read, lacking), strict=True))
 
-    def _read(self, obj: StoredObject) -> Header | VaultError:
+    def _read(self, obj: StoredObject) -> PackRow | Header | VaultError:
+        try:
+            return self._read_row(obj)
+        except VaultError:
+            return self._read_header(obj)  # whether its index is needed, the chain decides
+
+    def _read_header(self, obj: StoredObject) -> Header | VaultError:
         try:
             return self._vault.header(obj)
         except VaultError as error:
             return error
+
+    def _read_row(self, obj: StoredObject) -> PackRow:
+        """What a pack says of itself: of a large one the first frame is read, which mostly holds all of its index."""
+        if obj.size_bytes > _WHOLE_BYTES:
+            header, head = self._vault.first_frame(obj)
+            if index_length(head) <= len(head):
+                return row_of(obj.key, header, parse_index(head, size_bytes=header.size_bytes, name=str(obj.key)))
+        opened = open_pack(self._vault, obj)
+        return row_of(obj.key, opened.header, opened.index)
 
     def link(self, obj: StoredObject) -> "PackRow | Header":
         """What joins it to others. Raises VaultError."""
@@ -145,11 +163,8 @@ class Catalogued:
 
     def row(self, obj: StoredObject) -> PackRow:
         """What is said of one. Raises VaultError."""
-        known = self._rows.get(str(obj.key))
-        if known is not None:
-            return known
-        opened = open_pack(self._vault, obj)
-        return row_of(obj.key, opened.header, opened.index)
+        known = self._rows.get(str(obj.key)) or self._headers.get(obj.key)
+        return known if isinstance(known, PackRow) else self._read_row(obj)
 
 
 def row_of(key: ObjectKey, header: Header, index: PackIndex) -> PackRow:

@@ -72,6 +72,17 @@ def split_head(data: bytes) -> tuple[Header, bytes, int]:
     return parse_header(bytes(data[PREFIX_BYTES:end])), hashlib.sha256(data[:end]).digest(), end
 
 
+def first_frame(data: bytes, begin: int) -> tuple[int, int]:
+    """Where the first frame's ciphertext lies, from an object's first bytes; `begin` is where the frames begin."""
+    begin += _LENGTH.size
+    if len(data) < begin:
+        raise malformed("object: ends before its first frame")
+    (length,) = _LENGTH.unpack_from(data, begin - _LENGTH.size)
+    if length > FRAME_LIMIT_BYTES or len(data) < begin + length:
+        raise malformed(f"object: the first frame claims {length} bytes, more than there are or may be")
+    return begin, begin + length
+
+
 def split_trailer(data: bytes) -> Trailer:
     """The trailer, from bytes that end where the object ends."""
     if len(data) < TRAILER_BYTES:

@@ -40,20 +40,48 @@ def open_frames(data: bytes, envelope: Envelope, key: bytes, *, name: str) -> It
 
     Raises VaultError `vault.tampered` naming the object and the frame.
     """
-    cipher, decompressor = AESGCM(key), zstandard.ZstdDecompressor()
-    count, view = len(envelope.frames), memoryview(data)
-    for number, (begin, end) in enumerate(envelope.frames):
+    opening = _Opening(data, envelope.header_sha256, envelope.header.size_bytes, key, name)
+    for number, where in enumerate(envelope.frames):
+        yield opening.frame(number, where)
+
+
+def open_first_frame(
+    data: bytes, where: tuple[int, int], *, header_sha256: bytes, size_bytes: int, key: bytes, name: str
+) -> bytes:
+    """The first frame's plaintext, from bytes that reach that far; the whole plaintext has `size_bytes`, by the header.
+
+    Raises VaultError `vault.tampered`. What lies behind the frame is not judged.
+    """
+    return _Opening(data, header_sha256, size_bytes, key, name).frame(0, where)
+
+
+class _Opening:
+    """One object's frames, each decrypted and decompressed by itself."""
+
+    def __init__(self, data: bytes, header_sha256: bytes, size_bytes: int, key: bytes, name: str) -> None:
+        self._view, self._header_sha256, self._size_bytes, self._name = (
+            memoryview(data),
+            header_sha256,
+            size_bytes,
+            name,
+        )
+        self._cipher, self._decompressor = AESGCM(key), zstandard.ZstdDecompressor()
+        self._count = frame_count(size_bytes)
+
+    def frame(self, number: int, where: tuple[int, int]) -> bytes:
+        """The plaintext of one, whose ciphertext lies at [begin, end)."""
+        begin, end = where
         try:
-            bound = _bound(envelope.header_sha256, number, count)
+            bound = _bound(self._header_sha256, number, self._count)
             compressed = _room(max(0, end - begin - TAG_BYTES))
-            cipher.decrypt_into(_nonce(number), view[begin:end], bound, compressed)
+            self._cipher.decrypt_into(_nonce(number), self._view[begin:end], bound, compressed)
         except (InvalidTag, ValueError):
             raise VaultError(
                 "vault.tampered",
-                f"{name}: frame {number} of {count} fails authentication",
+                f"{self._name}: frame {number} of {self._count} fails authentication",
                 "the object was altered; restore from a replica of this vault",
             ) from None
-        yield _decompress(decompressor, compressed, _frame_size(envelope.header.size_bytes, number), name)
+        return _decompress(self._decompressor, compressed, _frame_size(self._size_bytes, number), self._name)
 
 
 def _room(size_bytes: int) -> memoryview:
