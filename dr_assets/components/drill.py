@@ -19,7 +19,6 @@ from dr_assets.components.failures import failure_of, shown_as_failure
 from dr_assets.components.judgements import judge_drills
 from dr_assets.components.labels import RESTORE_HOST, estate_labels, storing_keys
 from dr_assets.components.vault_resource import VaultResource, resource_key
-from dr_assets.drills.drill import run_drill
 from dr_assets.estate import cadence
 from dr_assets.estate.errors import DrError
 from dr_assets.estate.model import BucketDataset, Dataset, DatasetKind, Estate, PostgresDataset, TopicsDataset
@@ -94,7 +93,8 @@ def drill_asset(estate: Estate) -> dg.AssetsDefinition:
 
 
 def _drill(estate: Estate, dataset: Dataset, resource: VaultResource, vault: Vault) -> None:
-    # Brokers and their protocol take a second to import, which only a drill should pay.
+    # Brokers, their protocol and reconciliations take seconds to import, which only a drill should pay.
+    from dr_assets.drills.drill import run_drill  # noqa: PLC0415 - see above
     from dr_assets.drills.restored_drill import drill_bucket, drill_topics  # noqa: PLC0415 - see above
 
     match dataset:

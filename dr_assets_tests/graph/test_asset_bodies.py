@@ -9,9 +9,11 @@ import pytest
 from dr_assets.components import coverage, drill, postgres_assets
 from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.definitions import defs
+from dr_assets.drills import drill as drills
 from dr_assets.estate.errors import VaultError
 from dr_assets.estate.model import Estate, PostgresDataset
 from dr_assets.estate.reconcile import Reconcile
+from dr_assets.proving import restore_test
 from dr_assets.stores.discover import Undeclared
 from dr_assets.stores.postgres.discover import UndeclaredDatabase
 
@@ -94,7 +96,7 @@ def test_a_restore_test_shows_what_was_sealed(
     instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both assets carry the measured values of the sealed facts, phases and breaks included; both checks are green."""
-    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
+    monkeypatch.setattr(restore_test, "run_restore_test", stand_in(filled))
     assert run(postgres_assets.restore_test_assets(ledger))
     restored = measures(instance, "ledger", "restore_test")
     assert (restored["recovery_duration_s"], restored["phase_fetch_s"]) == (12.5, 3.5)
@@ -107,7 +109,7 @@ def test_each_of_the_eight_reconciliations_has_its_own_check_and_table(
     instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Red breaks are red, amber ones yellow, what nobody asked for says so; amounts in the table are exact."""
-    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
+    monkeypatch.setattr(restore_test, "run_restore_test", stand_in(filled))
     run(postgres_assets.restore_test_assets(ledger))
     shown = {key.name: one for key, one in recorded_verdicts(instance, list(graph_checks())).items()}
     assert {name.removeprefix("reconciled_"): one.passed for name, one in shown.items() if "reconciled_" in name} == {
@@ -131,7 +133,7 @@ def test_what_a_declaration_asks_for_and_nobody_checked_is_red(
     instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A declared cluster whose topics were not read is no green outbox."""
-    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled))
+    monkeypatch.setattr(restore_test, "run_restore_test", stand_in(filled))
     declared = replace(ledger, reconcile=Reconcile(topics="game_events"))
     run(postgres_assets.restore_test_assets(declared))
     passed, reason = verdicts(instance)["reconciled_outbox"]
@@ -143,7 +145,7 @@ def test_money_that_does_not_add_up_fails_the_run(
     instance: dg.DagsterInstance, filled: Any, ledger: PostgresDataset, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is red, not only its check: whatever rests on this proof must not start."""
-    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled, outcome="failed", breaks=3))
+    monkeypatch.setattr(restore_test, "run_restore_test", stand_in(filled, outcome="failed", breaks=3))
     assert not run(postgres_assets.restore_test_assets(ledger))
     passed, reason = verdicts(instance)["money_adds_up"]
     assert not passed
@@ -155,7 +157,7 @@ def test_a_restore_that_fails_is_judged_and_not_materialized(
 ) -> None:
     """`restorable` turns red with the sealed reason, the run fails with the hint, nothing counts as restored."""
     hole = VaultError("restore.hole", "a hole in the WAL", "restore from another vault")
-    monkeypatch.setattr(postgres_assets, "run_restore_test", stand_in(filled, outcome="failed", error=hole))
+    monkeypatch.setattr(restore_test, "run_restore_test", stand_in(filled, outcome="failed", error=hole))
     assert not run(postgres_assets.restore_test_assets(ledger))
     assert verdicts(instance)["restorable"] == (False, "the newest restore test failed: as told")
     assert measures(instance, "ledger", "restore_test") == {}
@@ -169,7 +171,7 @@ def test_a_drill_is_judged_dataset_by_dataset(
 ) -> None:
     """A drill that missed its RTO is materialized, since it was held, and red, since it failed."""
     slow = {**RESTORED, "recovery_duration_s": 901.0}
-    monkeypatch.setattr(drill, "run_drill", lambda *_, **__: filled.seal("drill", outcome="passed", **slow))
+    monkeypatch.setattr(drills, "run_drill", lambda *_, **__: filled.seal("drill", outcome="passed", **slow))
     assert run(drill.drill_asset(estate))
     assert measures(instance, "estate", "drill")["ledger_recovery_duration_s"] == 901.0
     passed, reason = verdicts(instance)["within_objectives"]
@@ -186,7 +188,7 @@ def test_a_drill_that_could_not_be_held_fails(
         filled.seal("drill", outcome="failed", reason="no base backup")
         raise VaultError("restore.hole", "a hole in the WAL", "restore from another vault")
 
-    monkeypatch.setattr(drill, "run_drill", broken)
+    monkeypatch.setattr(drills, "run_drill", broken)
     assert not run(drill.drill_asset(estate))
     assert verdicts(instance)["within_objectives"][0] is False
     assert measures(instance, "estate", "drill") == {}

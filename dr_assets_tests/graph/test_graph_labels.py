@@ -184,3 +184,10 @@ def test_definitions_load_without_environment_or_network(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All component YAML validated successfully." in done.stdout
+
+
+def test_definitions_load_without_what_only_proofs_need() -> None:
+    """Every run, daemon and UI loads them: what adds up money, judges statistics and talks to brokers comes later."""
+    code = "import sys; from dr_assets.definitions import defs; defs(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"scipy.stats", "sqlglot", "duckdb", "pyarrow", "kafka"}

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its `stats` come when first used: they take a second, and most who import us only read verdicts
 
 # As much past as an expectation rests on; before `POINTS_MIN` nothing is judged.
 PAST: Final = timedelta(days=28)
@@ -45,7 +45,7 @@ class Expected:
 
     def chance(self, values: Floats) -> Floats:
         """How likely a value at least as far away is, on a day like any other."""
-        return np.asarray(2 * stats.t.sf(self.strangeness(values), TAIL_DEGREES), dtype=np.float64)
+        return np.asarray(2 * scipy.stats.t.sf(self.strangeness(values), TAIL_DEGREES), dtype=np.float64)
 
 
 def expected(
@@ -68,7 +68,7 @@ def expected(
         rest[chosen] = level[chosen] - _middle(level, slots, slot)[0]
     # The spread around medians of few points is too small by what those points were fitted.
     inflated = np.sqrt((1 + 1.57 / count) * len(kept) / max(1, len(kept) - len(groups)))
-    spread = np.asarray(stats.median_abs_deviation(rest, axis=0, scale="normal")) * inflated
+    spread = np.asarray(scipy.stats.median_abs_deviation(rest, axis=0, scale="normal")) * inflated
     return Expected(middle, np.maximum(spread, resolution), len(kept))
 
 
@@ -81,7 +81,7 @@ def slid(times: Sequence[datetime], values: Floats, at: datetime, resolution: Fl
     old = values[first:last]
     if len(old) < POINTS_MIN or len(values) < SLIDE_POINTS:
         return None
-    spread = np.asarray(stats.median_abs_deviation(old, axis=0, scale="normal"))
+    spread = np.asarray(scipy.stats.median_abs_deviation(old, axis=0, scale="normal"))
     found = Expected(np.median(old, axis=0), np.maximum(spread, resolution), len(old))
     return found, np.median(values[-SLIDE_POINTS:], axis=0)
 
