@@ -51,7 +51,7 @@ class InPlaceWal:
         self._descriptor: int | None = None
         self._open_begin = -1
         self._tail_begin = page_begin(record.begin)
-        self._tail = bytearray(self._read(self._tail_begin, self.position) or b"")
+        self._tail = self._read(self._tail_begin, self.position) or b""
 
     @property
     def timeline(self) -> int:
@@ -127,27 +127,20 @@ class InPlaceWal:
 
     def _look_through(self, fresh: memoryview) -> Record:
         """Every record that these bytes complete, its CRC checked, before the server may see one; the last of them."""
-        held = len(self._tail)
-        self._tail += fresh
-        end = self._tail_begin + len(self._tail)
-        try:
-            last = self.record
-            for record in records(self._page, page_begin(self.record.begin), end, self._segment_bytes):
-                if record.begin <= last.begin:
-                    continue
-                _require_no_tablespace(record)
-                last = record
-        except (VaultError, PolicyError):
-            del self._tail[held:]
-            raise
-        kept = page_begin(last.begin)
-        del self._tail[: kept - self._tail_begin]
-        self._tail_begin = kept
-        return last
+        begin, known = self._tail_begin, memoryview(self._tail + fresh)
+        last = self.record
 
-    def _page(self, position: int) -> bytes:
-        at = position - self._tail_begin
-        return bytes(self._tail[at : at + PAGE_BYTES])
+        def page(position: int) -> memoryview:
+            return known[position - begin : position - begin + PAGE_BYTES]
+
+        for record in records(page, page_begin(last.begin), begin + len(known), self._segment_bytes):
+            if record.begin <= last.begin:
+                continue
+            _require_no_tablespace(record)
+            last = record
+        self._tail_begin = page_begin(last.begin)
+        self._tail = bytes(known[self._tail_begin - begin :])
+        return last
 
     def _lay(self, view: memoryview) -> None:
         while view:
