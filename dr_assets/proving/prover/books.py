@@ -4,7 +4,8 @@ What belongs here: where each is done, and the verdict as a value. What stays ou
 themselves (reconciliation/, stores/postgres/checks.py).
 
 The books are read from the standby itself, which costs no copy. A standby cancels a reader that holds up its replay,
-and lets nobody make a role for reading views: then they are read from a clone, from then on at once.
+and lets nobody make a role for reading views: then they are read from a clone. The standby is tried again later, for a
+reader is cancelled for what the source did, or the host, at that very moment.
 """
 
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 import psycopg
 
@@ -26,6 +28,7 @@ from dr_assets.reconciliation.run import reconcile
 log = logging.getLogger(__name__)
 # Of a clone's server, its disk and the vault; what else happens is a bug of ours.
 _FAILURES = (DrError, psycopg.Error, OSError)
+_ON_CLONES_MAX: Final = 64
 MakeClone = Callable[[Sandbox], AbstractContextManager[Clone]]
 Seal = Callable[[Reconciliation], str | None]
 
@@ -34,24 +37,31 @@ Seal = Callable[[Reconciliation], str | None]
 class Judge:
     """Judges one dataset's sandboxes, one at a time. `seal` keeps the breaks that were found, and gives their digest.
 
-    `prefers_clone` once the standby refused to be read.
+    `refused` counts how often in a row the standby refused to be read, `on_clones` how many of the next reconciliations
+    don't ask it: 2, 4, 8 and so on.
     """
 
     contract: str
     clone_of: MakeClone
     clock: Callable[[], datetime]
     seal: Seal
-    prefers_clone: bool = field(default=False)
+    refused: int = field(default=0)
+    on_clones: int = field(default=0)
 
     def books(self, sandbox: Sandbox, point: Point) -> Books:
         """One reconciliation of what has reached `point` or more. What can't be done at all is told in its `reason`."""
         begin_s = time.monotonic()
-        if not self.prefers_clone and (dsn := sandbox.reader_dsn()) is not None:
+        if self.on_clones == 0 and (dsn := sandbox.reader_dsn()) is not None:
             try:
-                return self._judged(dsn, point, begin_s, "standby")
+                books = self._judged(dsn, point, begin_s, "standby")
             except (SourceError, PolicyError) as error:
-                log.warning("the standby can't be read, a clone is from now on: %s: %s", error.code, error.found)
-                self.prefers_clone = True
+                self.refused += 1
+                self.on_clones = min(2**self.refused, _ON_CLONES_MAX) + 1
+                log.warning("the standby can't be read, a clone is for now: %s: %s", error.code, error.found)
+            else:
+                self.refused = 0
+                return books
+        self.on_clones = max(0, self.on_clones - 1)
         try:
             with self.clone_of(sandbox) as clone:
                 return self._judged(clone.reader_dsn(), clone.point, begin_s, "clone")
