@@ -6,7 +6,9 @@ import defusedxml.ElementTree as ET  # noqa: N817 - its usual name
 import pytest
 
 from dr_assets.estate.errors import SourceError
+from dr_assets.reconciliation.providers import camt
 from dr_assets.reconciliation.providers.camt import _minor
+from dr_assets.reconciliation.providers.lines import Sent
 from dr_assets.reconciliation.providers.open import Feed, bank_lines
 
 SAMPLES = Path(__file__).parent / "provider_samples"
@@ -160,4 +162,30 @@ def test_an_amount_beyond_64_bits_is_refused(tmp_path: Path) -> None:
     """It fits no ledger's minor units, and is told so instead of ending in an overflow."""
     amount = ET.fromstring('<Amt Ccy="EUR">999999999999999999.00</Amt>')
     with pytest.raises(SourceError, match="64 bits"):
-        _minor(tmp_path / "statement.xml", amount, "entry 1")
+        _minor(Sent(tmp_path / "statement.xml", "statement.xml"), amount, "entry 1")
+
+
+def test_a_text_without_an_end_is_refused_before_it_is_in_memory(tmp_path: Path) -> None:
+    """A megabyte of one text, attribute or comments between two tags is no statement's: not more than that is read."""
+    whole = (SAMPLES / "statement-02.xml").read_text()
+    path = tmp_path / "statement.xml"
+    for hostile in ("x" * 3_000_000, "<!-- x -->" * 300_000, f'<a b="{"x" * 3_000_000}"/>'):
+        path.write_text(whole.replace("<Ntry>", hostile + "<Ntry>", 1))
+        with pytest.raises(SourceError, match="bytes without a tag") as refused:
+            read(path)
+        assert refused.value.code == "reconciliation.file"
+        assert path.name in refused.value.found
+
+
+def test_an_entry_that_never_ends_is_refused_before_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be let go yet is bounded as well; what follows one another may be of any length."""
+    monkeypatch.setattr(camt, "_LARGEST_ENTRY_BYTES", 1 << 17)
+    whole = (SAMPLES / "statement-02.xml").read_text()
+    path = tmp_path / "statement.xml"
+    path.write_text(whole.replace("<Ntry>", "<Ntry>" + "<a>x</a>" * 50_000, 1))
+    with pytest.raises(SourceError, match="one entry of it has more than"):
+        read(path)
+    path.write_text(whole.replace("<Ntry>", "<a>x</a>" * 50_000 + "<Ntry>", 1))
+    assert read(path)

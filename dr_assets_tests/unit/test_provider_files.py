@@ -251,3 +251,37 @@ def test_a_first_line_without_end_is_told(tmp_path: Path) -> None:
     path.write_text("a" * 200_000 + ",b\n1,2\n")
     with pytest.raises(SourceError, match="line of names"), provider_lines([Feed("cards", "stripe", path)]) as lines:
         lines.read_all()
+
+
+def test_files_in_folders_of_a_day_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """Providers drop files in folders of a day: each is read, named by its place; hidden ones aren't a provider's."""
+    text = (SAMPLES / "stripe.csv").read_text()
+    for day in ("2026-03-02", "2026-03-01", ".staging"):
+        (tmp_path / day / "eur").mkdir(parents=True)
+        (tmp_path / day / "eur" / "settlement.csv").write_text(text.replace("ch_1", f"ch_{day}"))
+    (tmp_path / "2026-02.csv").write_text(text)
+    (tmp_path / "2026-03-03").mkdir()
+    rows = read("stripe", tmp_path)
+    assert list(dict.fromkeys(row["file"] for row in rows)) == [
+        "2026-02.csv", "2026-03-01/eur/settlement.csv", "2026-03-02/eur/settlement.csv",
+    ]  # fmt: skip
+
+
+def test_what_is_wrong_in_a_subfolder_is_named_by_its_place(tmp_path: Path) -> None:
+    """A broken file, the same file twice over, and what is no file at all: never passed over."""
+    for day in ("01", "02"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "s.csv").write_text((SAMPLES / "stripe.csv").read_text())
+    with pytest.raises(SourceError, match=r"02/s.csv: it is the same file as 01/s.csv"):
+        read("stripe", tmp_path)
+    (tmp_path / "02" / "s.csv").write_text("")
+    with pytest.raises(SourceError, match=r"02/s.csv: it is empty"):
+        read("stripe", tmp_path)
+    (tmp_path / "02" / "s.csv").unlink()
+    (tmp_path / "02" / "gone.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"gone.csv: it is no file"):
+        read("stripe", tmp_path)
+    (tmp_path / "02" / "gone.csv").unlink()
+    (tmp_path / "02" / "again").symlink_to(tmp_path)
+    with pytest.raises(SourceError, match=r"it is the same file as|lies too deep"):
+        read("stripe", tmp_path)

@@ -4,7 +4,6 @@ What belongs here: its columns and journal types. What stays out: reading CSV (d
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from dr_assets.reconciliation.providers.currencies import exponents_of
 from dr_assets.reconciliation.providers.delimited import Dialect, or_null, plain, text_batches
 from dr_assets.reconciliation.providers.exchange import exchanged
 from dr_assets.reconciliation.providers.kinds import kinds_of
-from dr_assets.reconciliation.providers.lines import Place
+from dr_assets.reconciliation.providers.lines import Place, Sent
 from dr_assets.reconciliation.providers.options import Options
 from dr_assets.reconciliation.providers.times import in_row_zones, microseconds
 
@@ -53,10 +52,10 @@ TYPES: Final[dict[str, str]] = {
 )  # fmt: skip
 
 
-def adyen_lines(provider: str, path: Path, options: Options) -> Iterator[pa.RecordBatch]:
+def adyen_lines(provider: str, sent: Sent, options: Options) -> Iterator[pa.RecordBatch]:
     """A report's lines. Raises SourceError (`reconciliation.file`)."""
     types = TYPES | dict.fromkeys(options.payouts, "payout")
-    for place, text in text_batches(path, Dialect(), _REQUIRED, _COSTS):
+    for place, text in text_batches(sent, Dialect(), _REQUIRED, _COSTS):
         yield from _lines(provider, place, text, types, options)
 
 

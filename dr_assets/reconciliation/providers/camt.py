@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from xml.etree.ElementTree import Element, ParseError  # only the types: parsing is defusedxml's
 
 import pyarrow as pa
@@ -21,11 +20,14 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from dr_assets.reconciliation.providers.currencies import EXPONENTS
-from dr_assets.reconciliation.providers.lines import BANK_LINES, broken
+from dr_assets.reconciliation.providers.lines import BANK_LINES, Sent, broken
 
 _NAMESPACE: Final = re.compile(r"\{urn:iso:std:iso:20022:tech:xsd:camt\.053\.001\.(?!01)\d\d\}Document")
 _BATCH_ROWS: Final = 10_000
 _DEEPEST: Final = 64
+_SHALLOW: Final = (1, 2)  # within the document and its one message: nobody needs these once they are read
+_LONGEST_TEXT_BYTES: Final = 1 << 20
+_LARGEST_ENTRY_BYTES: Final = 64 << 20  # a batch of some 100,000 details
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,5})?")
 _MINOR_MAX: Final = 2**63 - 1
 _OPENING: Final = ("OPBD", "PRCD")
@@ -58,7 +60,34 @@ class _Period:
     order: int
     opening_minor: int
     closing_minor: int
-    file: str
+    file: Sent
+
+
+class _Bounded:
+    """A file as the parser reads it. What an element or a text takes in memory is bounded by what was read of it."""
+
+    def __init__(self, sent: Sent, file: BinaryIO) -> None:
+        self._sent = sent
+        self._file = file
+        self.since_tag_bytes = 0
+        self.kept_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises SourceError where a text, or what can't be let go yet, is too long."""
+        data = self._file.read(size)
+        self.since_tag_bytes += len(data)
+        self.kept_bytes += len(data)
+        if self.since_tag_bytes > _LONGEST_TEXT_BYTES:
+            raise broken(
+                self._sent, f"it has more than {_LONGEST_TEXT_BYTES:,} bytes without a tag: hostile XML is not read"
+            )
+        if self.kept_bytes > _LARGEST_ENTRY_BYTES:
+            raise broken(
+                self._sent,
+                f"one entry of it has more than {_LARGEST_ENTRY_BYTES:,} bytes: it is not read into memory",
+                "ask the bank for the batch's details in a file of their own",
+            )
+        return data
 
 
 class Statements:
@@ -68,12 +97,12 @@ class Statements:
         self._seen: set[tuple[str, str]] = set()
         self._periods: dict[tuple[str, str], list[_Period]] = {}
 
-    def lines(self, path: Path) -> Iterator[pa.RecordBatch]:
+    def lines(self, sent: Sent) -> Iterator[pa.RecordBatch]:
         """A file's booked entries, one row each, or one for each of their details. Raises SourceError."""
         rows: list[_Row] = []
         statements = 0
         try:
-            for row in self._rows(path):
+            for row in self._rows(sent):
                 if row is None:
                     statements += 1
                     continue
@@ -82,17 +111,17 @@ class Statements:
                     yield _batch(rows)
                     rows = []
         except ParseError as error:
-            raise broken(path, f"it is no whole XML: {error}") from None
+            raise broken(sent, f"it is no whole XML: {error}") from None
         except DefusedXmlException as error:
             raise broken(
-                path,
+                sent,
                 f"it declares what a statement never does ({type(error).__name__}): hostile XML is not read",
                 "ask who put this file here",
             ) from None
         except (ValueError, LookupError) as error:  # what the parser makes of an encoding that it lacks
-            raise broken(path, f"its encoding is none that is read here ({type(error).__name__})") from None
+            raise broken(sent, f"its encoding is none that is read here ({type(error).__name__})") from None
         if not statements:
-            raise broken(path, "there is no statement in it")
+            raise broken(sent, "there is no statement in it")
         if rows:
             yield _batch(rows)
 
@@ -103,42 +132,41 @@ class Statements:
             for before, after in itertools.pairwise(ordered):
                 if after.opening_minor != before.closing_minor:
                     raise broken(
-                        Path(after.file),
+                        after.file,
                         f"a statement of account {account} opens with {after.opening_minor} minor units of {currency},"
-                        f" the one before it ({before.file}) closed with {before.closing_minor}: one is missing",
+                        f" the one before it ({before.file.name}) closed with {before.closing_minor}: one is missing",
                         "put the missing statement beside the others",
                     )
 
-    def _rows(self, path: Path) -> Iterator[_Row | None]:
+    def _rows(self, sent: Sent) -> Iterator[_Row | None]:
         """Every row, and None after each statement that adds up. Elements are let go as soon as they are read."""
         stack: list[Element] = []
         statement = _Statement()
-        for event, element in iterparse(path, events=("start", "end"), forbid_dtd=True):
-            if event == "start":
-                if not stack and not _NAMESPACE.match(element.tag):
-                    raise broken(path, f"it is no camt.053 statement ({element.tag[:80]})", "is it another message?")
-                stack.append(element)
-                if len(stack) > _DEEPEST:
-                    raise broken(path, "its elements lie too deep within one another: hostile XML is not read")
-                continue
-            stack.pop()
-            parent = _name(stack[-1]) if stack else ""
-            if parent == "Stmt":
-                if _name(element) == "Ntry":
-                    yield from _entry(path, statement, element)
-                else:
-                    _describe(path, statement, element)
-                stack[-1].remove(element)
-            elif _name(element) == "Stmt":
-                self._close(path, statement)
-                statement = _Statement()
-                stack[-1].remove(element)
-                yield None
+        with sent.path.open("rb") as file:
+            bounded = _Bounded(sent, file)
+            for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
+                bounded.since_tag_bytes = 0
+                if event == "start":
+                    _enter(sent, stack, element)
+                    continue
+                stack.pop()
+                parent = _name(stack[-1]) if stack else ""
+                if parent == "Stmt" and _name(element) == "Ntry":
+                    yield from _entry(sent, statement, element)
+                elif parent == "Stmt":
+                    _describe(sent, statement, element)
+                elif _name(element) == "Stmt":
+                    self._close(sent, statement)
+                    statement = _Statement()
+                    yield None
+                if parent == "Stmt" or len(stack) in _SHALLOW:
+                    stack[-1].remove(element)
+                    bounded.kept_bytes = 0
 
-    def _close(self, path: Path, statement: _Statement) -> None:
+    def _close(self, sent: Sent, statement: _Statement) -> None:
         """The statement is new, and adds up."""
         if (statement.account, statement.number) in self._seen:
-            raise broken(path, f"statement {statement.number} of account {statement.account} is there twice")
+            raise broken(sent, f"statement {statement.number} of account {statement.account} is there twice")
         self._seen.add((statement.account, statement.number))
         for currency in sorted({currency for _, currency in statement.balances} | set(statement.booked_minor)):
             opening = next((statement.balances.get((code, currency)) for code in _OPENING
@@ -147,21 +175,29 @@ class Statements:
             where = f"statement {statement.number}"
             if opening is None or closing is None:
                 raise broken(
-                    path, f"{where} has no opening or no closing balance in {currency}: nobody can tell its end"
+                    sent, f"{where} has no opening or no closing balance in {currency}: nobody can tell its end"
                 )
             booked = statement.booked_minor.get(currency, 0)
             if opening + booked != closing:
                 raise broken(
-                    path,
+                    sent,
                     f"{where} opens with {opening} minor units of {currency}, has entries of {booked} and closes with"
                     f" {closing}: {closing - opening - booked} of it is missing",
                 )
             periods = self._periods.setdefault((statement.account, currency), [])
             order = len(periods)
-            periods.append(_Period(statement.closed_on, statement.sequence, order, opening, closing, path.name))
+            periods.append(_Period(statement.closed_on, statement.sequence, order, opening, closing, sent))
 
 
-def _describe(path: Path, statement: _Statement, element: Element) -> None:
+def _enter(sent: Sent, stack: list[Element], element: Element) -> None:
+    if not stack and not _NAMESPACE.match(element.tag):
+        raise broken(sent, f"it is no camt.053 statement ({element.tag[:80]})", "is it another message?")
+    stack.append(element)
+    if len(stack) > _DEEPEST:
+        raise broken(sent, "its elements lie too deep within one another: hostile XML is not read")
+
+
+def _describe(sent: Sent, statement: _Statement, element: Element) -> None:
     """What the statement says of itself."""
     match _name(element):
         case "Id":
@@ -172,28 +208,28 @@ def _describe(path: Path, statement: _Statement, element: Element) -> None:
             statement.account = _text(element, "Id/IBAN") or _text(element, "Id/Othr/Id")
         case "Bal":
             code = _text(element, "Tp/CdOrPrtry/Cd")
-            currency, minor = _amount(path, element, f"a balance {code}")
+            currency, minor = _amount(sent, element, f"a balance {code}")
             statement.balances[code, currency] = minor
             if code == _CLOSING:
                 statement.closed_on = _text(element, "Dt/Dt") or _text(element, "Dt/DtTm")
 
 
-def _entry(path: Path, statement: _Statement, entry: Element) -> Iterator[_Row]:
+def _entry(sent: Sent, statement: _Statement, entry: Element) -> Iterator[_Row]:
     """A booked entry's rows: its details where they make up its amount, else one."""
     statement.entries += 1
     where = f"entry {statement.entries} of statement {statement.number}"
     if (_text(entry, "Sts/Cd") or _text(entry, "Sts")) != _BOOKED:
         return
-    currency, minor = _amount(path, entry, where)
+    currency, minor = _amount(sent, entry, where)
     statement.booked_minor[currency] = statement.booked_minor.get(currency, 0) + minor
-    booked_us = _moment(path, entry, "BookgDt", where) or _moment(path, entry, "ValDt", where)
+    booked_us = _moment(sent, entry, "BookgDt", where) or _moment(sent, entry, "ValDt", where)
     if booked_us is None:
-        raise broken(path, f"{where} has no date")
-    value_us = _moment(path, entry, "ValDt", where)
+        raise broken(sent, f"{where} has no date")
+    value_us = _moment(sent, entry, "ValDt", where)
     reversal = _text(entry, "RvslInd") in {"true", "1"}
     details = entry.findall("{*}NtryDtls/{*}TxDtls")
     own = _first(entry, ("AcctSvcrRef", "NtryRef", "NtryDtls/Btch/PmtInfId", "NtryDtls/Btch/MsgId"))
-    parts = _parts(path, entry, details, (currency, minor), where)
+    parts = _parts(sent, entry, details, (currency, minor), where)
     for reference, part in parts or [(_reference(details[0]) if len(details) == 1 else "", minor)]:
         yield (
             statement.account, statement.number, statement.entries, reference or own, currency, part, booked_us,
@@ -202,7 +238,7 @@ def _entry(path: Path, statement: _Statement, entry: Element) -> Iterator[_Row]:
 
 
 def _parts(
-    path: Path, entry: Element, details: list[Element], whole: tuple[str, int], where: str
+    sent: Sent, entry: Element, details: list[Element], whole: tuple[str, int], where: str
 ) -> list[tuple[str, int]]:
     """Reference and amount of each detail of a batch booked as one entry; none where they don't tell their amounts."""
     if len(details) < 2:  # noqa: PLR2004 - one detail is the entry itself
@@ -213,13 +249,13 @@ def _parts(
         amount = next((found for way in _DETAIL_AMOUNTS if (found := _find(detail, way)) is not None), None)
         if amount is None or amount.get("Ccy") != currency:
             return []
-        size = _minor(path, amount, where)
+        size = _minor(sent, amount, where)
         credit = _text(detail, "CdtDbtInd") or _text(entry, "CdtDbtInd")
         parts.append((_reference(detail), size if credit == "CRDT" else -size))
     if sum(part for _, part in parts) != minor:
         if entry.find(".//{*}Chrgs") is not None:
             return []
-        raise broken(path, f"the details of {where} come to {sum(part for _, part in parts)}, it is of {minor}")
+        raise broken(sent, f"the details of {where} come to {sum(part for _, part in parts)}, it is of {minor}")
     return parts
 
 
@@ -234,29 +270,29 @@ def _first(element: Element, ways: Iterable[str]) -> str:
     return next((text for way in ways if (text := _text(element, way)) not in _NOTHING), "")
 
 
-def _amount(path: Path, element: Element, where: str) -> tuple[str, int]:
+def _amount(sent: Sent, element: Element, where: str) -> tuple[str, int]:
     """Currency and signed minor units. A reversal has the sign of what it books, so the indicator alone decides."""
     amount = _find(element, "Amt")
     sign = {"CRDT": 1, "DBIT": -1}.get(_text(element, "CdtDbtInd"))
     if amount is None or sign is None:
-        raise broken(path, f"{where} has no amount or doesn't say whether it is a credit")
-    return amount.get("Ccy", ""), sign * _minor(path, amount, where)
+        raise broken(sent, f"{where} has no amount or doesn't say whether it is a credit")
+    return amount.get("Ccy", ""), sign * _minor(sent, amount, where)
 
 
-def _minor(path: Path, amount: Element, where: str) -> int:
+def _minor(sent: Sent, amount: Element, where: str) -> int:
     currency, text = amount.get("Ccy", ""), (amount.text or "").strip()
     if currency not in EXPONENTS:
-        raise broken(path, f"{where} is in {currency!r}, no currency of ISO 4217")
+        raise broken(sent, f"{where} is in {currency!r}, no currency of ISO 4217")
     whole, _, decimals = text.partition(".")
     if not _NUMBER.fullmatch(text) or len(decimals) > EXPONENTS[currency]:
-        raise broken(path, f"{where} is of {text[:40]!r}: no amount in {currency}")
+        raise broken(sent, f"{where} is of {text[:40]!r}: no amount in {currency}")
     minor = int(whole + decimals.ljust(EXPONENTS[currency], "0"))
     if minor > _MINOR_MAX:
-        raise broken(path, f"{where} does not fit 64 bits of minor units")
+        raise broken(sent, f"{where} does not fit 64 bits of minor units")
     return minor
 
 
-def _moment(path: Path, element: Element, name: str, where: str) -> int | None:
+def _moment(sent: Sent, element: Element, name: str, where: str) -> int | None:
     """A date, or a date and time; the day's begin for a date, UTC where no offset is said."""
     text = _text(element, f"{name}/Dt")[:10] or _text(element, f"{name}/DtTm")
     if not text:
@@ -264,7 +300,7 @@ def _moment(path: Path, element: Element, name: str, where: str) -> int | None:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise broken(path, f"{where} is of {text[:40]!r}: no date") from None
+        raise broken(sent, f"{where} is of {text[:40]!r}: no date") from None
     aware = at if at.tzinfo else at.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 

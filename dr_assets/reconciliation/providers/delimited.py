@@ -12,7 +12,6 @@ import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from dr_assets.estate.errors import SourceError
-from dr_assets.reconciliation.providers.lines import Place, broken, bytes_of
+from dr_assets.reconciliation.providers.lines import Place, Sent, broken, bytes_of
 
 _BLOCK_BYTES: Final = 4 << 20
 _CHUNK_BYTES: Final = 16 << 20
@@ -45,22 +44,22 @@ class Dialect:
 
 
 def text_batches(
-    path: Path, dialect: Dialect, required: Sequence[str], optional: Sequence[str] = ()
+    sent: Sent, dialect: Dialect, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[Place, dict[str, pa.Array]]]:
     """The named columns as text, a piece at a time, with the line that the piece begins on.
 
     A column of `optional` that the file lacks is left out. Raises SourceError (`reconciliation.file`).
     """
-    quoted = _whole(path, dialect)
-    names = _header(path, dialect)
+    quoted = _whole(sent, dialect)
+    names = _header(sent, dialect)
     missing = [column for column in required if column not in names]
     if missing:
-        raise broken(path, f"no column {', '.join(missing)} (it has {', '.join(names)[:400]})", "is it another report?")
+        raise broken(sent, f"no column {', '.join(missing)} (it has {', '.join(names)[:400]})", "is it another report?")
     wanted = [*required, *(column for column in optional if column in names)]
     line = 2
     try:
         reader = pc_csv.open_csv(
-            path,
+            sent.path,
             read_options=pc_csv.ReadOptions(block_size=_BLOCK_BYTES, encoding=dialect.encoding),
             parse_options=pc_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=quoted),
             convert_options=pc_csv.ConvertOptions(
@@ -71,33 +70,33 @@ def text_batches(
         )
         for batch in reader:
             if batch.num_rows:
-                yield Place(path.name, line), {name: batch.column(name) for name in wanted}
+                yield Place(sent.name, line), {name: batch.column(name) for name in wanted}
             line += batch.num_rows
     except (pa.ArrowInvalid, UnicodeDecodeError, LookupError) as error:
-        raise _unreadable(path, dialect, line, error) from None
+        raise _unreadable(sent, dialect, line, error) from None
 
 
-def _whole(path: Path, dialect: Dialect) -> bool:
+def _whole(sent: Sent, dialect: Dialect) -> bool:
     """Refuse a file that is empty, cut short or no CSV; whether quotes are used in it."""
-    if path.stat().st_size == 0:
-        raise broken(path, "it is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    if sent.path.stat().st_size == 0:
+        raise broken(sent, "it is empty")
+    with sent.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for beginnings, found, hint in _OTHER_BEGINNINGS:
             if content[: len(_UTF8_BOM) + 1].removeprefix(_UTF8_BOM).startswith(beginnings):
-                raise broken(path, found, hint)
+                raise broken(sent, found, hint)
         if content[-1:] not in (b"\n", b"\r"):
             raise broken(
-                path,
+                sent,
                 "its last line does not end: it cannot be told from a file that was cut short",
                 "fetch it again; if the provider writes it so, end it with a line break",
             )
-        return _quotes_close(path, content, dialect)
+        return _quotes_close(sent, content, dialect)
 
 
-def _quotes_close(path: Path, content: mmap.mmap, dialect: Dialect) -> bool:
+def _quotes_close(sent: Sent, content: mmap.mmap, dialect: Dialect) -> bool:
     """Every quote opens a value or closes one, or stands doubled within one, and each that opens is closed."""
     if content.find(b"\0") >= 0:
-        raise broken(path, "it has zero bytes: a part of it was never written")
+        raise broken(sent, "it has zero bytes: a part of it was never written")
     if content.find(b'"') < 0:
         return False
     view = np.frombuffer(content, np.uint8)
@@ -115,43 +114,43 @@ def _quotes_close(path: Path, content: mmap.mmap, dialect: Dialect) -> bool:
                 where = int(quotes[np.argmin(fits)])
                 line = int(np.count_nonzero(view[:where] == ord("\n"))) + 1
                 raise broken(
-                    path, f"line {line} has a quote in the middle of a value", "quote the value, double the quote"
+                    sent, f"line {line} has a quote in the middle of a value", "quote the value, double the quote"
                 )
             seen += len(quotes)
         if seen % 2:
-            raise broken(path, "a quote that was opened is never closed: the rest of the file would be one value")
+            raise broken(sent, "a quote that was opened is never closed: the rest of the file would be one value")
         return seen > 0
     finally:
         del view, chunk
 
 
-def _header(path: Path, dialect: Dialect) -> list[str]:
-    with path.open("rb") as file:
+def _header(sent: Sent, dialect: Dialect) -> list[str]:
+    with sent.path.open("rb") as file:
         text = file.read(_HEADER_BYTES).removeprefix(_UTF8_BOM).decode(dialect.encoding, "replace")
     try:
         names = next(csv.reader(text.splitlines(), delimiter=dialect.delimiter), [])
     except csv.Error:
-        raise broken(path, "its first line is no line of names", "is it another report?") from None
+        raise broken(sent, "its first line is no line of names", "is it another report?") from None
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
-        raise broken(path, f"column {', '.join(twice)} is there twice", "nobody can tell which of them is meant")
+        raise broken(sent, f"column {', '.join(twice)} is there twice", "nobody can tell which of them is meant")
     return names
 
 
-def _unreadable(path: Path, dialect: Dialect, line: int, error: Exception) -> SourceError:
+def _unreadable(sent: Sent, dialect: Dialect, line: int, error: Exception) -> SourceError:
     """Arrow's words without the line's content."""
     found = _PARSE_ERROR.search(str(error))
     if found:
-        line = _uneven_line(path, dialect, int(found[1]))
-        return broken(path, f"line {line} has {found[2]} values where the header has {found[1]}")
+        line = _uneven_line(sent, dialect, int(found[1]))
+        return broken(sent, f"line {line} has {found[2]} values where the header has {found[1]}")
     if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
-        return broken(path, f"at line {line} or later: it is not UTF-8", "name its encoding in the mapping")
-    return broken(path, f"at line {line} or later: {' '.join(str(error).split())[:120]}")
+        return broken(sent, f"at line {line} or later: it is not UTF-8", "name its encoding in the mapping")
+    return broken(sent, f"at line {line} or later: {' '.join(str(error).split())[:120]}")
 
 
-def _uneven_line(path: Path, dialect: Dialect, columns: int) -> int:
+def _uneven_line(sent: Sent, dialect: Dialect, columns: int) -> int:
     """The first line that has another number of values: looked for only once it is known that there is one."""
-    with path.open(encoding=dialect.encoding, errors="replace", newline="") as file:
+    with sent.path.open(encoding=dialect.encoding, errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=dialect.delimiter)
         try:
             return next((rows.line_num for row in rows if row and len(row) != columns), 0)

@@ -46,9 +46,17 @@ class Place:
         )
 
 
-def broken(path: Path, why: str, hint: str = "nothing of it was used; fetch it from the provider again") -> SourceError:
+@dataclass(frozen=True, order=True)
+class Sent:
+    """A file that a provider sent; `name` is its place below the feed's folder, as people are told it."""
+
+    path: Path
+    name: str
+
+
+def broken(sent: Sent, why: str, hint: str = "nothing of it was used; fetch it from the provider again") -> SourceError:
     """A file that is not whole or not what it is said to be."""
-    return SourceError("reconciliation.file", f"{path.name}: {why}", hint)
+    return SourceError("reconciliation.file", f"{sent.name}: {why}", hint)
 
 
 def bytes_of(text: pa.Array) -> "np.ndarray[Any, np.dtype[np.uint8]]":

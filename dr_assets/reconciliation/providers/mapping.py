@@ -15,7 +15,7 @@ from dr_assets.reconciliation.providers.amounts import minor_units
 from dr_assets.reconciliation.providers.currencies import EXPONENTS, exponents_of
 from dr_assets.reconciliation.providers.delimited import Dialect, or_null, plain, text_batches
 from dr_assets.reconciliation.providers.kinds import kinds_of
-from dr_assets.reconciliation.providers.lines import KINDS, Place, line_batch
+from dr_assets.reconciliation.providers.lines import KINDS, Place, Sent, line_batch
 from dr_assets.reconciliation.providers.options import invalid, read_yaml
 from dr_assets.reconciliation.providers.times import known_zone, microseconds
 
@@ -109,9 +109,9 @@ def _refuse_unknown(path: Path, what: str, given: Any, known: set[str]) -> None:
         raise invalid(path, f"there is no {what} {', '.join(map(str, unknown))} (there are {', '.join(sorted(known))})")
 
 
-def mapped_lines(provider: str, path: Path, mapping: Mapping) -> Iterator[pa.RecordBatch]:
+def mapped_lines(provider: str, sent: Sent, mapping: Mapping) -> Iterator[pa.RecordBatch]:
     """A file's lines by its mapping. Raises SourceError (`reconciliation.file`)."""
-    for place, found in text_batches(path, mapping.dialect, list(dict.fromkeys(mapping.columns.values()))):
+    for place, found in text_batches(sent, mapping.dialect, list(dict.fromkeys(mapping.columns.values()))):
         text = {meaning: found[column] for meaning, column in mapping.columns.items()}
         batch = line_batch(provider, place, _columns(place, text, mapping))
         yield batch.filter(pc.not_equal(batch.column("kind"), _IGNORE)) if _IGNORE in mapping.kinds.values() else batch

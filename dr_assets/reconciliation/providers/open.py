@@ -16,13 +16,14 @@ import pyarrow as pa
 from dr_assets.estate.errors import DrError, PolicyError, SourceError
 from dr_assets.reconciliation.providers.adyen import adyen_lines
 from dr_assets.reconciliation.providers.camt import Statements
-from dr_assets.reconciliation.providers.lines import BANK_LINES, PROVIDER_LINES, broken
+from dr_assets.reconciliation.providers.lines import BANK_LINES, PROVIDER_LINES, Sent, broken
 from dr_assets.reconciliation.providers.mapping import load_mapping, mapped_lines
 from dr_assets.reconciliation.providers.options import load_options
 from dr_assets.reconciliation.providers.stripe import stripe_lines
 
 FeedFormat = Literal["stripe", "adyen", "camt053", "csv"]
 BANK: Final = "camt053"
+_DEEPEST: Final = 16
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,43 @@ class Feed:
     place: Path
     mapping: Path | None = None
 
-    def files(self) -> list[Path]:
-        """The files by name; hidden ones are not a provider's. Raises SourceError (`reconciliation.file`)."""
+    def files(self) -> list[Sent]:
+        """The files by name, those of subfolders too; hidden ones are not a provider's.
+
+        Raises SourceError (`reconciliation.file`), for what is neither a file nor a folder, too: none is passed over.
+        """
         if self.place.is_file():
-            return [self.place]
-        found = sorted(path for path in self.place.glob("*") if path.is_file() and not path.name.startswith("."))
+            return [Sent(self.place, self.place.name)]
+        try:
+            found = [Sent(path, str(path.relative_to(self.place))) for path in _below(self.place)]
+        except FileNotFoundError:
+            found = []
+        except OSError as error:
+            raise self._refused(f"{error.filename} can't be read ({type(error).__name__})") from None
         if not found:
-            raise SourceError(
-                "reconciliation.file",
-                f"provider {self.name}: there is no file in its folder",
-                "put the provider's files there, or take the provider out of `reconcile:`",
-            )
+            raise self._refused("there is no file in its folder")
         _refuse_twice(found)
         return found
+
+    def _refused(self, why: str) -> SourceError:
+        return SourceError(
+            "reconciliation.file",
+            f"provider {self.name}: {why}",
+            "put the provider's files there, or take the provider out of `reconcile:`",
+        )
+
+
+def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """By name, a folder's files where the folder stands: providers and banks drop files in folders of a day."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and depth < _DEEPEST:
+            yield from _below(path, depth + 1)
+        elif path.is_file():
+            yield path
+        else:
+            raise broken(Sent(path, path.name), "it is no file, or lies too deep", "take it out of the feed's folder")
 
 
 @contextmanager
@@ -58,7 +83,7 @@ def provider_lines(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatchReader]:
     """
     reads = [(feed, _reader(feed)) for feed in feeds if feed.format != BANK]
     with told_stream(
-        PROVIDER_LINES, (batch for feed, read in reads for path in feed.files() for batch in read(path))
+        PROVIDER_LINES, (batch for feed, read in reads for sent in feed.files() for batch in read(sent))
     ) as it:
         yield it
 
@@ -73,8 +98,8 @@ def bank_lines(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatchReader]:
 def _entries(feeds: Sequence[Feed]) -> Iterator[pa.RecordBatch]:
     for feed in feeds:
         statements = Statements()
-        for path in feed.files():
-            yield from statements.lines(path)
+        for sent in feed.files():
+            yield from statements.lines(sent)
         statements.connect()
 
 
@@ -98,7 +123,7 @@ def told_stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterato
         raise
 
 
-def _reader(feed: Feed) -> Callable[[Path], Iterator[pa.RecordBatch]]:
+def _reader(feed: Feed) -> Callable[[Sent], Iterator[pa.RecordBatch]]:
     if feed.format == "csv":
         if feed.mapping is None:
             raise PolicyError(
@@ -107,22 +132,22 @@ def _reader(feed: Feed) -> Callable[[Path], Iterator[pa.RecordBatch]]:
                 "name a mapping (docs/provider-files.md)",
             )
         mapping = load_mapping(feed.mapping)
-        return lambda path: mapped_lines(feed.name, path, mapping)
+        return lambda sent: mapped_lines(feed.name, sent, mapping)
     options = load_options(feed.mapping)
     lines = stripe_lines if feed.format == "stripe" else adyen_lines
-    return lambda path: lines(feed.name, path, options)
+    return lambda sent: lines(feed.name, sent, options)
 
 
-def _refuse_twice(paths: Sequence[Path]) -> None:
+def _refuse_twice(files: Sequence[Sent]) -> None:
     """Files of one content: their lines would count twice. Only files of one size are read for it."""
-    by_size: dict[int, list[Path]] = {}
-    for path in paths:
-        by_size.setdefault(path.stat().st_size, []).append(path)
+    by_size: dict[int, list[Sent]] = {}
+    for sent in files:
+        by_size.setdefault(sent.path.stat().st_size, []).append(sent)
     for alike in by_size.values():
-        seen: dict[str, Path] = {}
-        for path in alike if len(alike) > 1 else []:
-            with path.open("rb") as file:
+        seen: dict[str, Sent] = {}
+        for sent in alike if len(alike) > 1 else []:
+            with sent.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest in seen:
-                raise broken(path, f"it is the same file as {seen[digest].name}", "take one of the two away")
-            seen[digest] = path
+                raise broken(sent, f"it is the same file as {seen[digest].name}", "take one of the two away")
+            seen[digest] = sent

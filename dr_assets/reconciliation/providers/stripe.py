@@ -5,7 +5,6 @@ own export has other columns: use the reports, or a mapping.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from dr_assets.reconciliation.providers.currencies import exponents_of
 from dr_assets.reconciliation.providers.delimited import Dialect, or_null, plain, text_batches
 from dr_assets.reconciliation.providers.exchange import exchanged
 from dr_assets.reconciliation.providers.kinds import kinds_of
-from dr_assets.reconciliation.providers.lines import Place, line_batch
+from dr_assets.reconciliation.providers.lines import Place, Sent, line_batch
 from dr_assets.reconciliation.providers.options import Options
 from dr_assets.reconciliation.providers.times import microseconds
 
@@ -55,11 +54,11 @@ CATEGORIES: Final[dict[str, str]] = {
 )  # fmt: skip
 
 
-def stripe_lines(provider: str, path: Path, options: Options) -> Iterator[pa.RecordBatch]:
+def stripe_lines(provider: str, sent: Sent, options: Options) -> Iterator[pa.RecordBatch]:
     """A report's lines. Raises SourceError (`reconciliation.file`)."""
     categories = CATEGORIES | dict.fromkeys(options.payouts, "payout")
     categories |= {f"{each}_reversal": "reversal" for each in options.payouts if f"{each}_reversal" in CATEGORIES}
-    for place, text in text_batches(path, Dialect(), _REQUIRED, _OPTIONAL):
+    for place, text in text_batches(sent, Dialect(), _REQUIRED, _OPTIONAL):
         yield from _lines(provider, place, text, categories, options)
 
 
