@@ -70,6 +70,16 @@ def _wrong_kind(dataset: Dataset, wanted: str, known: list[str]) -> PolicyError:
     )
 
 
+def dsn_in(variable: str) -> str:
+    """A connection string, by its variable's name: none is taken from the command line, where others could read it."""
+    dsn = os.environ.get(variable)
+    if not dsn:
+        raise PolicyError(
+            "cli.dsn_missing", f"{variable} is not set", f"export {variable}='host=… dbname=… user=…', or name another"
+        )
+    return dsn
+
+
 def dsn_of(dataset: PostgresDataset) -> str:
     """The source's connection string, from the variable that the declaration names."""
     dsn = os.environ.get(dataset.dsn_env)

@@ -4,16 +4,14 @@ What belongs here: options and tables. What stays out: the comparison (reconcili
 """
 
 import json
-import os
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from dr_assets.cli.context import JsonOption
+from dr_assets.cli.context import JsonOption, dsn_in
 from dr_assets.cli.shown import shown
-from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.result import AREAS
 from dr_assets.reconciliation.run import Fulfilment, fulfilment
 
@@ -41,16 +39,6 @@ def check_command(
         _show(found)
     if found.unmet:
         raise typer.Exit(UNMET)
-
-
-def dsn_in(variable: str) -> str:
-    """A connection string, by its variable's name: none is taken from the command line, where others could read it."""
-    dsn = os.environ.get(variable)
-    if not dsn:
-        raise PolicyError(
-            "cli.dsn_missing", f"{variable} is not set", f"export {variable}='host=… dbname=… user=…', or name another"
-        )
-    return dsn
 
 
 def _document(found: Fulfilment) -> dict[str, object]:

@@ -14,11 +14,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, postgres_of, topics_of, vault_of
+from dr_assets.cli.context import (
+    DatasetArgument,
+    DefsOption,
+    JsonOption,
+    dsn_in,
+    dsn_of,
+    estate_of,
+    postgres_of,
+    topics_of,
+    vault_of,
+)
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import Estate, PostgresDataset
+from dr_assets.reconciliation.cells import harmless
 from dr_assets.reconciliation.streams.rules import StreamRules
 from dr_assets.recovery.outbox import plan_outbox
 from dr_assets.recovery.outbox_mark import mark_outbox
@@ -77,10 +88,10 @@ def plan(
     ledger = postgres_of(estate, dataset)
     header = key_header or (None if key_json or key_is_key else _declared_header(ledger))
     rules = StreamRules(header, key_json, key_is_key)
-    moment = parse_moment(since) if since else None
+    moment, dsn = parse_moment(since) if since else None, _dsn(ledger, ledger_env)
     with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
         found = plan_outbox(
-            _dsn(ledger, ledger_env), contract or ledger.restore_test.contract, cluster, dataset=dataset, rules=rules,
+            dsn, contract or ledger.restore_test.contract, cluster, dataset=dataset, rules=rules,
             partitioner=partitioner, since=moment,
         )  # fmt: skip
     if out is not None:
@@ -107,8 +118,9 @@ def replay(
     planned = _planned(path, dataset)
     if not yes:
         raise _not_without_yes(f"{len(planned.entries)} events would be sent to {len(planned.counts)} topics")
+    dsn = _dsn(ledger, ledger_env)
     with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
-        done = replay_outbox(planned, _dsn(ledger, ledger_env), cluster, progress=_progress(as_json=as_json))
+        done = replay_outbox(planned, dsn, cluster, progress=_progress(as_json=as_json))
         proof = prove_outbox(planned, cluster)
     if record:
         record_replay(vault_of(estate, ledger.vault, signing=True), planned, proof, done)
@@ -154,8 +166,9 @@ def mark(
     planned = _planned(path, dataset)
     if not yes:
         raise _not_without_yes("events that the topics hold would be marked in the ledger")
+    dsn = _dsn(ledger, ledger_env)
     with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
-        count = mark_outbox(planned, _dsn(ledger, ledger_env), cluster)
+        count = mark_outbox(planned, dsn, cluster)
     typer.echo(f"{count} events are marked as published")
 
 
@@ -171,10 +184,7 @@ def _declared_header(ledger: PostgresDataset) -> str | None:
 
 
 def _dsn(ledger: PostgresDataset, name: str | None) -> str:
-    name = name or ledger.dsn_env
-    dsn = os.environ.get(name, "")
-    if not dsn:
-        raise PolicyError("cli.no_env", f"the environment variable {name} is not set", f"set {name}")
+    dsn = dsn_in(name) if name else dsn_of(ledger)
     require_safe_transport(dsn)
     return dsn
 
@@ -213,7 +223,7 @@ def _show_plan(found: OutboxPlan, form: Format) -> None:
     if form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(Entry._fields)
-        writer.writerows([_harmless(value) for value in entry] for entry in found.entries)
+        writer.writerows([harmless(one) if isinstance(one, str) else one for one in entry] for entry in found.entries)
         return
     table = Table(title=f"to replay from {found.dataset}, in this order", title_justify="left")
     for column in ("position", "transfer", "topic", "partition", "idempotency key", "message key"):
@@ -229,11 +239,6 @@ def _show_plan(found: OutboxPlan, form: Format) -> None:
     for topic, count in found.counts.items():
         typer.echo(f"{topic}: {count}")
     typer.echo(f"{len(found.entries)} of {found.rows} events are missing; digest {found.digest}")
-
-
-def _harmless(value: object) -> object:
-    """A cell that a spreadsheet takes for what it is: text that begins like a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
 def _show_proof(proof: Proof, done: Replayed | None, *, as_json: bool) -> None:

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dr_assets.cli.context import DefsOption, JsonOption, dsn_of, estate_of, postgres_of, vault_of
-from dr_assets.cli.contract import dsn_in
+from dr_assets.cli.context import DefsOption, JsonOption, dsn_in, dsn_of, estate_of, postgres_of, vault_of
+from dr_assets.cli.mappings import mappings_of
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.errors import PolicyError
@@ -96,8 +96,8 @@ def _asked(declared: Reconcile | None, files: list[str], mappings: list[str]) ->
     """What the dataset declares, with files from the command line instead of its providers' where there are any."""
     asked = declared or Reconcile()
     if not files:
+        mappings_of(mappings, "--mapping", ())
         return asked, {}
-    meant = dict(one.partition("=")[::2] for one in mappings)
     feeds: list[ProviderFeed] = []
     env: dict[str, str] = {}
     for number, text in enumerate(files):
@@ -111,9 +111,9 @@ def _asked(declared: Reconcile | None, files: list[str], mappings: list[str]) ->
             )
         name = name or kind
         env[_BY_HAND.format(number)] = place
-        path = Path(meant[name]) if name in meant else None
-        feeds.append(ProviderFeed(name, cast("FeedFormat", kind), _BY_HAND.format(number), path))
-    return replace(asked, providers=tuple(feeds)), env
+        feeds.append(ProviderFeed(name, cast("FeedFormat", kind), _BY_HAND.format(number)))
+    meant = mappings_of(mappings, "--mapping", [feed.name for feed in feeds])
+    return replace(asked, providers=tuple(replace(feed, mapping=meant.get(feed.name)) for feed in feeds)), env
 
 
 def _show(found: Reconciliation) -> None:

@@ -6,6 +6,7 @@ What belongs here: options put together, what is printed. What stays out: the li
 import json
 import os
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast, get_args
@@ -15,7 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dr_assets.cli.context import DefsOption, JsonOption, estate_of, postgres_of, topics_of, vault_of
+from dr_assets.cli.context import DefsOption, JsonOption, dsn_in, estate_of, postgres_of, topics_of, vault_of
+from dr_assets.cli.mappings import mappings_of
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.errors import PolicyError
@@ -69,15 +71,12 @@ def work_list_command(
     estate = estate_of(defs)
     declared = postgres_of(estate, dataset)
     window = Window(parse_moment(since), parse_moment(until), parse_duration(slack))
-    dsn = os.environ.get(dsn_env)
-    if not dsn:
-        raise PolicyError("cli.dsn_missing", f"{dsn_env} is not set", "export the restored ledger's connection string")
+    feeds, dsn = _feeds(declared, provider_files or [], mappings or []), dsn_in(dsn_env)
     contract = declared.restore_test.contract
     given: dict[str, Rows | None] = dict(restored_ledger(dsn, contract))
     given["rounds"] = rounds_file(rounds) if rounds else None
     given["events"] = _events(estate, topics, window, given, contract) if topics else None
-    known = _mappings(declared, mappings or [])
-    with provider_lines([_feed(declared, each, known) for each in provider_files or []]) as lines:
+    with provider_lines(feeds) as lines:
         given["provider_lines"] = lines if provider_files else None
         found = work_list(given, window)
     files = write(found, out, f"Work-list: {declared.name}")
@@ -92,15 +91,15 @@ def work_list_command(
     typer.echo(f"the page: {files.page_path}")
 
 
-def _mappings(declared: PostgresDataset, asked: list[str]) -> dict[str, Path]:
-    """By format: the declaration's, and those that were named."""
-    feeds = declared.reconcile.providers if declared.reconcile else ()
-    found: dict[str, Path | None] = {feed.format: feed.mapping for feed in feeds}
-    named = {format_: Path(file) for format_, _, file in (each.partition("=") for each in asked)}
-    return {format_: path for format_, path in {**found, **named}.items() if path is not None}
+def _feeds(declared: PostgresDataset, files: list[str], mappings: list[str]) -> list[Feed]:
+    """The files with what their columns mean: what was named, else what the declaration says of that format."""
+    feeds = [_feed(declared, each) for each in files]
+    named = mappings_of(mappings, "--provider-mapping", [feed.format for feed in feeds])
+    known = {feed.format: feed.mapping for feed in (declared.reconcile.providers if declared.reconcile else ())}
+    return [replace(feed, mapping=named.get(feed.format, known.get(feed.format))) for feed in feeds]
 
 
-def _feed(declared: PostgresDataset, asked: str, mappings: dict[str, Path]) -> Feed:
+def _feed(declared: PostgresDataset, asked: str) -> Feed:
     format_, given, folder = asked.partition("=")
     known = declared.reconcile.providers if declared.reconcile else ()
     if not given:
@@ -111,7 +110,7 @@ def _feed(declared: PostgresDataset, asked: str, mappings: dict[str, Path]) -> F
         format_, folder = known[0].format, asked
     if format_ not in _FORMATS:
         raise PolicyError("cli.provider_format", f"there is no format {format_}", f"choose from {', '.join(_FORMATS)}")
-    return Feed(format_, cast("FeedFormat", format_), Path(folder), mappings.get(format_))
+    return Feed(format_, cast("FeedFormat", format_), Path(folder))
 
 
 def _events(estate: Estate, topics: str, window: Window, given: dict[str, Rows | None], contract: str) -> "pa.Table":

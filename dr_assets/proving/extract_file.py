@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dr_assets.estate.errors import VaultError
+from dr_assets.reconciliation.cells import harmless
 from dr_assets.reconciliation.extracts import Answer, rows_of
 from dr_assets.vault.format import canonical
 from dr_assets.vault.format.canonical import Json
@@ -144,8 +145,12 @@ def _csv(answer: Answer) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(answer.columns)
-    writer.writerows(["" if value is None else value for value in row] for row in answer.rows)
+    writer.writerows([_cell(value) for value in row] for row in answer.rows)
     return text.getvalue().encode("utf-8")
+
+
+def _cell(value: Json) -> Json:
+    return "" if value is None else harmless(value) if isinstance(value, str) else value
 
 
 def _sha256(data: bytes) -> str:

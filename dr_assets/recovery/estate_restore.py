@@ -22,11 +22,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Literal
 
+import pyarrow as pa
 import pyarrow.csv as pc
 
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import DatasetKind
 from dr_assets.proving.record import plain
+from dr_assets.reconciliation.cells import harmless
 from dr_assets.recovery.orphans import Orphans, find_orphans
 from dr_assets.recovery.point import EstatePoint
 from dr_assets.recovery.restorers import DatasetPlan, Ground, Restorer, restorer_of
@@ -229,7 +231,7 @@ class EstateRestore:
         found = find_orphans(relations, [name for name, one in self._outcomes.items() if one.kind == "postgres"])
         path = self._ground.targets.into / ORPHANS
         path.touch(mode=0o600)
-        pc.write_csv(found.rows, str(path))
+        pc.write_csv(_for_people(found.rows), str(path))
         return found
 
     def _notes(self) -> list[str]:
@@ -251,6 +253,14 @@ def _laid_aside(folder: Path, kind: DatasetKind) -> dict[str, Path]:
         "bucket": ("documents",),
     }
     return {name: path for name in names[kind] if (path := folder / f"{name}.parquet").is_file()}
+
+
+def _for_people(rows: pa.Table) -> pa.Table:
+    """The same, no cell of it a formula: outsiders choose references."""
+    for name in ("reference", "place"):
+        texts = [None if text is None else harmless(text) for text in rows.column(name).to_pylist()]
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(texts, pa.string()))
+    return rows
 
 
 def begun_point(into: Path) -> Mapping[str, Json] | None:

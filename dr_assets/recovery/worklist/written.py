@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.cells import harmless
 from dr_assets.recovery.worklist.page import page
 from dr_assets.recovery.worklist.worklist import WorkList
 from dr_assets.vault.facts import record_fact
@@ -26,8 +27,6 @@ _COLUMNS: Final = (
     "reason", "confidence", "rule", "idempotency_key", "behind", "detail",
 )  # fmt: skip
 _NUMBERS: Final = frozenset({"position", "amount_minor"})
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
@@ -113,5 +112,4 @@ def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
     text = "; ".join(value) if isinstance(value, list) else str(value)
-    # Whole numbers of ours are the only cells that may begin with a minus.
-    return f"'{text}" if name not in _NUMBERS and text.startswith(_FORMULA) else text
+    return text if name in _NUMBERS else harmless(text)
