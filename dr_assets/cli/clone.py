@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,8 @@ from dr_assets.cli.times import iso
 from dr_assets.estate.durations import parse_duration
 from dr_assets.estate.errors import PolicyError, VaultError
 from dr_assets.estate.model import Level
-from dr_assets.proving.clone_shelf import CloneRecord, CloneShelf
-from dr_assets.proving.clones import Asked, keep, put_down
+from dr_assets.proving.clone_shelf import UNKNOWN, CloneRecord, CloneShelf
+from dr_assets.proving.clones import Asked, dropped, keep, put_down
 from dr_assets.stores.postgres.host import keep_freed_memory
 
 _LOOK_S = 0.1
@@ -62,11 +63,12 @@ def make_command(
 ) -> None:
     """Restore to TIME from the vault alone, hold it up read-only until its deadline, and print how to connect."""
     postgres_of(estate_of(defs), dataset)
+    stop = stop_on_signals()  # whoever no longer waits for a clone would not know how to connect
     shelf, now = CloneShelf.of(os.environ), datetime.now(UTC)
     shelf.sweep(now)
     users = tuple(os_users or ())
     record = put_down(shelf, Asked(dataset, at, parse_duration(ttl), by, reason, into, users, level), now)
-    ready = _wait_ready(shelf, record, _start_keeper(shelf, record, defs))
+    ready = _wait_ready(shelf, record, _start_keeper(shelf, record, defs), stop)
     if as_json:
         typer.echo(json.dumps(_to_json(ready, "ready"), indent=2))
         return
@@ -103,22 +105,19 @@ def drop_command(
     """Take a clone away now."""
     shelf = CloneShelf.of(os.environ)
     shelf.read(clone_id)
-    shelf.ask_to_end(clone_id)
-    while shelf.path(clone_id).exists() and not shelf.take_away(clone_id):
-        time.sleep(_LOOK_S)
-    shelf.forget(clone_id)
+    _drop(shelf, clone_id)
     typer.echo(f"clone {clone_id} is gone")
 
 
 @app.command("keep", hidden=True)
 def keep_command(clone_id: str, defs: DefsOption = None) -> None:
     """The process behind a clone: restores it, holds it up, takes it away."""
+    stop = stop_on_signals()  # a host that is shut down leaves no copy of anybody behind
     keep_freed_memory()  # before anything begins a thread
     estate = estate_of(defs)
     shelf = CloneShelf.of(os.environ)
     dataset = postgres_of(estate, shelf.read(clone_id).dataset)
     vault = vault_of(estate, dataset.vault, signing=True)
-    stop = stop_on_signals()  # a host that is shut down leaves no copy of anybody behind
     typer.echo(keep(shelf, clone_id, estate, dataset, vault, stopped=stop.is_set))
 
 
@@ -137,20 +136,42 @@ def _start_keeper(shelf: CloneShelf, record: CloneRecord, defs: Path | None) -> 
         )
 
 
-def _wait_ready(shelf: CloneShelf, record: CloneRecord, keeper: "subprocess.Popen[bytes]") -> CloneRecord:
-    """Wait until one can connect; whoever interrupts this drops the clone."""
+def _wait_ready(
+    shelf: CloneShelf, record: CloneRecord, keeper: "subprocess.Popen[bytes]", stop: threading.Event
+) -> CloneRecord:
+    """Wait until one can connect; whoever ends this waiting drops the clone."""
     with Console(stderr=True).status("clone") as status:
-        try:
-            while record.state != "ready" and keeper.poll() is None:
-                status.update(record.phase.replace("_", " ") or "start")
-                time.sleep(_LOOK_S)
-                record = shelf.read(record.clone_id)
-        except BaseException:
-            shelf.ask_to_end(record.clone_id)
-            raise
+        while record.state != "ready" and keeper.poll() is None:
+            status.update(record.phase.replace("_", " ") or "start")
+            if stop.wait(_LOOK_S):
+                _drop(shelf, record.clone_id)
+                raise dropped(record.clone_id)
+            record = _newest(shelf, record)
     if record.state == "ready":
         return record
-    raise _failed(shelf, shelf.read(record.clone_id))
+    raise _failed(shelf, _newest(shelf, record))
+
+
+def _newest(shelf: CloneShelf, record: CloneRecord) -> CloneRecord:
+    """As its keeper noted it last. Raises PolicyError `clone.dropped` when somebody else had it taken away."""
+    try:
+        return shelf.read(record.clone_id)
+    except PolicyError as error:
+        if error.code != UNKNOWN:
+            raise
+        raise dropped(record.clone_id) from None
+
+
+def _drop(shelf: CloneShelf, clone_id: str) -> None:
+    """Have its keeper take it away, or do it where there is none; returns when nothing of it is left."""
+    shelf.ask_to_end(clone_id)
+    try:
+        while shelf.path(clone_id).exists() and not shelf.take_away(clone_id):
+            time.sleep(_LOOK_S)
+    except PolicyError as error:
+        if error.code != UNKNOWN:  # its keeper was quicker, between the look and the lock
+            raise
+    shelf.forget(clone_id)
 
 
 def _failed(shelf: CloneShelf, record: CloneRecord) -> VaultError | PolicyError:

@@ -30,6 +30,7 @@ from dr_assets.stores.postgres.site import Site, abandon
 from dr_assets.vault.format.canonical import format_time, parse_time
 
 CLONES_DIR_ENV: Final = "DR_ASSETS_CLONES_DIR"
+UNKNOWN: Final = "clone.unknown"
 # A keeper ends its clone by itself; one that is so late hangs, and is ended.
 LATE: Final = timedelta(seconds=90)
 State = Literal["starting", "ready", "failed", "ending"]
@@ -145,7 +146,7 @@ class CloneShelf:
                 try:
                     found.append(self.read(path.stem))
                 except PolicyError as error:
-                    if error.code != "clone.unknown":  # taken away meanwhile
+                    if error.code != UNKNOWN:  # taken away meanwhile
                         raise
         return sorted(found, key=lambda record: record.begin_at)
 
@@ -261,7 +262,7 @@ def _wait(done: Any) -> None:
 
 def _unknown(clone_id: str) -> PolicyError:
     return PolicyError(
-        "clone.unknown",
+        UNKNOWN,
         f"there is no clone {clone_id[:40]!r} on this host",
         "`dr-assets clone list` shows those there are",
     )

@@ -40,6 +40,7 @@ from dr_assets.vault.subjects.erased import read_list
 from dr_assets.vault.vault import Vault
 
 CLONE: Final = "clone"
+DROPPED: Final = "clone.dropped"
 TTL_MAX: Final = timedelta(days=7)
 _LOOK_S: Final = 0.5
 _ERASURES_EVERY_S: Final = 60.0
@@ -124,7 +125,8 @@ def keep(
 ) -> str:
     """Make the clone of a record and hold it up to its end; why it ended. Nothing is left of it then but the facts.
 
-    `stopped` ends it early. Raises what a restore raises, which is in the record's `why` as well.
+    `stopped` ends it early, also before it is ready: then nobody was let in, and no fact tells of it. Raises what a
+    restore raises, which is in the record's `why` as well.
     """
     env = os.environ if env is None else env
     with shelf.kept(clone_id) as ours:
@@ -141,22 +143,32 @@ def keep(
             raise
         finally:
             remove_files(keeper.record)
-        record_fact(vault, dataset.name, CLONE, plain(_ended(keeper.record, why)))
+        if keeper.is_made:
+            record_fact(vault, dataset.name, CLONE, plain(_ended(keeper.record, why)))
         shelf.forget(clone_id)
         return why
 
 
 class _Keeper:
-    """One clone under way."""
+    """One clone under way. `is_made` once that is on record."""
 
     def __init__(self, shelf: CloneShelf, record: CloneRecord, vault: Vault, stopped: Callable[[], bool]) -> None:
         self._shelf = shelf
         self._vault = vault
         self._stopped = stopped
         self.record = record
+        self.is_made = False
 
     def run(self, erasures: Erasures, env: Mapping[str, str]) -> str:
-        """Restore, open the door, wait."""
+        """Restore, open the door, wait; why it ended."""
+        try:
+            return self._run(erasures, env)
+        except PolicyError as error:
+            if error.code != DROPPED:
+                raise
+            return self._ended_early() or "stopped"
+
+    def _run(self, erasures: Erasures, env: Mapping[str, str]) -> str:
         self.note(phase="plan")
         begin_s = time.monotonic()
         record = self.record
@@ -170,6 +182,7 @@ class _Keeper:
             self.note(phase="", recovered_at=restored.recovered_at, phases_s=phases_s)
             # On record before anybody is told how to connect.
             record_fact(self._vault, record.dataset, CLONE, plain(_made(self.record, restored)))
+            self.is_made = True
             self.note(state="ready", dsn=restored.reader_dsn())
             why = self._wait(erasures)
             self.note(state="ending", why=why)
@@ -182,20 +195,20 @@ class _Keeper:
 
     def _tell(self, told: RestoreProgress) -> None:
         if self._ended_early():
-            raise PolicyError("clone.dropped", f"clone {self.record.clone_id} was dropped", "nothing of it is left")
+            raise dropped(self.record.clone_id)
         if told.phase != self.record.phase:
             self.note(phase=told.phase)
 
-    def _ended_early(self) -> bool:
-        return self._stopped() or self._shelf.is_asked_to_end(self.record.clone_id)
+    def _ended_early(self) -> str | None:
+        if self._shelf.is_asked_to_end(self.record.clone_id):
+            return "dropped"
+        return "stopped" if self._stopped() else None
 
     def _wait(self, erasures: Erasures) -> str:
         looked_s = time.monotonic()
         while True:
-            if self._shelf.is_asked_to_end(self.record.clone_id):
-                return "dropped"
-            if self._stopped():
-                return "stopped"
+            if (why := self._ended_early()) is not None:
+                return why
             if self._vault.clock() >= self.record.deadline_at:
                 return "its time was over"
             if time.monotonic() - looked_s >= _ERASURES_EVERY_S:
@@ -211,6 +224,11 @@ class _Keeper:
             if error.code in STORE_AWAY:  # asked again in a minute; the deadline holds all the same
                 return False
             raise
+
+
+def dropped(clone_id: str) -> PolicyError:
+    """Why there is no clone though nothing went wrong."""
+    return PolicyError(DROPPED, f"clone {clone_id} was dropped", "nothing of it is left")
 
 
 def _open_door(restored: Restored, os_users: Sequence[str]) -> None:

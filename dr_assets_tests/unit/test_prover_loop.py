@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from dr_assets.estate.prove import Prove
 from dr_assets.proving.attempt import WORK_DIR_ENV
 from dr_assets.proving.clone_shelf import CLONES_DIR_ENV, CloneShelf
 from dr_assets.proving.prover import ground as grounds
+from dr_assets.proving.prover.follow import Follower
 from dr_assets.proving.prover.ground import Ground, ground_of
 from dr_assets.proving.prover.points import Point
 from dr_assets.proving.prover.prover import Prover, ProverOptions
@@ -150,6 +152,25 @@ def test_what_a_killed_prover_left_is_cleared_once_its_server_is_gone(
     with ground_of("ledger", {WORK_DIR_ENV: str(tmp_path)}):
         assert seen == [engine_home(data.parent).path / "data"]
         assert not data.exists()
+
+
+def test_a_source_that_never_rests_does_not_keep_off_the_whole_look(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time there is a piece that leads on: newer timelines and holes are looked for all the same, every 15 s."""
+    clock_s, looks, some = [0.0], list[float](), SimpleNamespace()
+    follower = Follower(vault, some, some, monotonic=lambda: clock_s[0])  # type: ignore[arg-type]
+    monkeypatch.setattr(follower, "_next", lambda: ([some], False))
+    monkeypatch.setattr(follower, "_written", lambda _: 100)
+
+    def look() -> int:
+        looks.append(clock_s[0])
+        return 0
+
+    monkeypatch.setattr(follower, "_look", look)
+    for clock_s[0] in range(61):
+        assert follower.pull() == 100
+    assert looks == [0, 15, 30, 45, 60]
 
 
 @dataclass

@@ -32,11 +32,16 @@ from dr_assets.vault.vault import StoredObject, Vault
 LOOK_EVERY_S: Final = 15.0
 # Puts run side by side: a piece may be there before the one that it follows.
 _HOLE_PATIENCE_S: Final = 3.0
-_LISTED_MAX: Final = 256
+# What is written before anybody is told how far the replay is: behind by hours, it still says so every second or two.
+_AT_ONCE_PIECES: Final = 64
+_AT_ONCE_BYTES: Final = 32 << 20
 
 
 class Follower:
-    """Brings one sandbox's WAL to the vault's end. Not for several threads at once."""
+    """Brings one sandbox's WAL to the vault's end. Not for several threads at once.
+
+    `is_behind` while the last pull left something that it had seen: there is no need to wait for more.
+    """
 
     def __init__(
         self,
@@ -47,39 +52,45 @@ class Follower:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.look_every_s = LOOK_EVERY_S
+        self.is_behind = False
         self._vault = vault
         self._manifest = manifest
         self._wal = wal
         self._monotonic = monotonic
         self._looked_s = float("-inf")
         self._hole_since_s: float | None = None
+        self._is_looking = False  # a look found more than it wrote
         self._end: int | None = None  # where the source has left the timeline that is followed
 
     def pull(self) -> int:
-        """Write everything that is stored and leads on; how many bytes that was.
+        """Write what is stored and leads on, not all of it at once if that is much; how many bytes that was.
 
         Raises VaultError: STORE_AWAY's codes while the store is away, `restore.hole`, `wal.chain_broken`,
         `wal.diverged`, `wal.damaged`, `wal.abandoned` and what opening a damaged piece raises; PolicyError when the
         source lives on elsewhere (`restore.newer_timeline` and the like), `prover.tablespace_created`.
         """
-        now_s = self._monotonic()
+        now_s, written = self._monotonic(), 0
+        due = now_s - self._looked_s >= self.look_every_s
         pieces, has_more = self._next()
+        self.is_behind = len(pieces) == _AT_ONCE_PIECES
         if pieces and self._end is None:
             self._hole_since_s = None
             try:
-                return self._written(pieces)
+                written = self._written(pieces)
             except VaultError as error:
                 if error.code in STORE_AWAY:
                     raise
                 # Perhaps another piece leads on, or a full segment holds what is damaged here: the long look tells.
+            else:
+                if not due:  # a source that never rests must not keep off the long look
+                    return written
         elif has_more:
             self._hole_since_s = self._hole_since_s or now_s
-        due = now_s - self._looked_s >= self.look_every_s
         gaping = self._hole_since_s is not None and now_s - self._hole_since_s >= _HOLE_PATIENCE_S
-        if not (due or gaping or pieces):
+        if not (due or gaping or pieces or self._is_looking):
             return 0
         self._looked_s, self._hole_since_s = now_s, None
-        return self._look()
+        return written + self._look()
 
     def _next(self) -> tuple[list[StoredObject], bool]:
         """The pieces that continue one another from here by name alone, and whether there is anything else."""
@@ -90,7 +101,7 @@ class Follower:
                     self._manifest.dataset, WAL, system_id=self._manifest.system_id, timeline=self._wal.timeline,
                     start_after_position=position,
                 ),
-                _LISTED_MAX,
+                _AT_ONCE_PIECES,
             )
         )  # fmt: skip
         found: list[StoredObject] = []
@@ -101,10 +112,12 @@ class Follower:
         return found, len(listed) > len(found)
 
     def _written(self, pieces: Sequence[StoredObject]) -> int:
-        return sum(self._wal.write(piece) for piece in opened_in_order(self._vault, pieces))
+        now = _at_once(pieces)
+        self.is_behind = self.is_behind or len(now) < len(pieces)
+        return sum(self._wal.write(piece) for piece in opened_in_order(self._vault, now))
 
     def _look(self) -> int:
-        """The whole way on, by a restore's rules."""
+        """The whole way on, by a restore's rules; what is wrong with its end matters once its begin is written."""
         vault, manifest, wal = self._vault, self._manifest, self._wal
         way = find_way(vault, manifest.dataset, manifest)
         legs, begin = self._legs(way)
@@ -112,11 +125,16 @@ class Follower:
         anchor = latest_anchor(vault, manifest.dataset)
         course = find_course(vault, manifest.dataset, manifest.system_id, legs, begin)
         written = 0
-        for piece in opened_wal(vault, self._ahead(course)):
+        ahead = self._ahead(course)
+        now = _at_once(ahead)
+        for piece in opened_wal(vault, now):
             if piece.header.timeline != wal.timeline:
                 wal.switch(piece.header.timeline, way.histories[piece.header.timeline].text)
             written += wal.write(piece, end=course.ends.get(piece.header.timeline))
         self._end = next((leg.end for leg in way.legs if leg.timeline == wal.timeline), None)
+        self._is_looking = self.is_behind = len(now) < len(ahead)
+        if self._is_looking:
+            return written
         if course.broken is not None:
             raise course.broken
         require_whole(vault, course.chain, stored_along(anchor, manifest, way))
@@ -147,3 +165,14 @@ class Follower:
     def _ahead(self, course: Course) -> list[StoredObject]:
         position, timeline = self._wal.position, self._wal.timeline
         return [obj for obj in course.chain.segments if obj.key.timeline != timeline or obj.key.last >= position]
+
+
+def _at_once(pieces: Sequence[StoredObject]) -> Sequence[StoredObject]:
+    """The first of them, one at least."""
+    count = size_bytes = 0
+    for piece in pieces[:_AT_ONCE_PIECES]:
+        size_bytes += piece.key.last - piece.key.first
+        if count and size_bytes > _AT_ONCE_BYTES:
+            break
+        count += 1
+    return pieces[:count]

@@ -98,7 +98,8 @@ def _late(dataset: PostgresDataset, proven: Proven, now: datetime) -> str | None
 
 def _silence(proven: Proven, now: datetime) -> str | None:
     if proven.state == "stopped":
-        return f"the prover was stopped at {proven.now:%Y-%m-%d %H:%M:%S} UTC"
+        trouble = "" if proven.trouble is None else f", in trouble: {proven.trouble.code}: {proven.trouble.found}"
+        return f"nobody follows any more: the prover was stopped at {proven.now:%Y-%m-%d %H:%M:%S} UTC{trouble}"
     if now - proven.now <= SILENT_AFTER:
         return None
     return f"the prover has been silent since {proven.now:%Y-%m-%d %H:%M:%S} UTC: is `dr-assets prove` running?"

@@ -35,7 +35,7 @@ from dr_assets.vault.vault import Vault
 log = logging.getLogger(__name__)
 Job = Literal["build", "books", "deep"]
 GetErasures = Callable[[], Erasures | None]
-_BACKOFF_BEGIN_S, _BACKOFF_END_S = 5.0, 900.0
+_BACKOFF_END_S: Final = 900.0
 _VERDICTS_APART_S: Final = 10.0
 # A deep pass that failed may have failed of a vault that was away: not for hours.
 _DEEP_AGAIN_S: Final = 900.0
@@ -49,6 +49,7 @@ class ProverOptions:
 
     `restartpoint_every_s`: how often the server writes out what it holds, so that the WAL behind it can go.
     `look_every_s`: how often the whole way on is asked for. `judged_after_s`: how long it only follows at first.
+    `again_after_s`: how soon a new beginning is tried after a failure; twice that after the next one, and so on.
     """
 
     poll_s: float = 0.5
@@ -56,6 +57,7 @@ class ProverOptions:
     restartpoint_every_s: float = 60.0
     look_every_s: float = 15.0
     judged_after_s: float = 0.0
+    again_after_s: float = 5.0
     once: bool = False
 
 
@@ -95,7 +97,7 @@ class Prover:
         self._stop = threading.Event()
         judged_s = time.monotonic() + self._options.judged_after_s
         self._due_s: dict[Job, float] = {"build": 0.0, "books": judged_s, "deep": judged_s}
-        self._backoff_s = _BACKOFF_BEGIN_S
+        self._backoff_s = self._options.again_after_s
         self._event: str | None = "started"
         self._has_left = False
         self._said_s = self._pointed_s = float("-inf")
@@ -110,17 +112,22 @@ class Prover:
     def run(self, stop: threading.Event) -> Proven:
         """Follow until `stop`, or, with `once`, until the books and a deep pass were done; nothing is left on the disk.
 
-        Failures are published, on record and tried again; what a prover can't go on with at all is raised.
+        Returns where it stood then; what is published and sealed last says that nobody follows any more. Failures are
+        published, on record and tried again; what a prover can't go on with at all is raised.
         """
         self._stop = stop
         try:
             while not stop.is_set() and not self._is_done():
                 self._turn()
-                stop.wait(self._options.poll_s)
+                stop.wait(0.0 if self._is_behind() else self._options.poll_s)
         finally:
             stop.set()
+            stood = self._proven
             self._end()
-        return self._proven
+        return stood
+
+    def _is_behind(self) -> bool:
+        return self._current is not None and self._current.follower.is_behind
 
     def _turn(self) -> None:
         """One look at everything."""
@@ -213,21 +220,22 @@ class Prover:
         for retired in self._retired:  # no job uses it any more
             retired.close()
         self._retired.clear()
-        now_s, sandbox = time.monotonic(), self._current
-        if now_s >= self._due_s["build"]:
+        now_s, sandbox, replayed = time.monotonic(), self._current, self._proven.replayed
+        can_judge = sandbox is not None and replayed is not None
+        # What has waited longest: a job that takes longer than its interval would keep the others off for good.
+        jobs: tuple[Job, ...] = ("books", "deep", "build") if can_judge else ("build",)
+        job = min(jobs, key=self._due_s.__getitem__)
+        if now_s < self._due_s[job]:
+            return
+        if sandbox is None or replayed is None or job == "build":
             self._make_room()
             self._job = ("build", self._pool.submit(self._build))
-        elif sandbox is not None and (replayed := self._proven.replayed) is not None:
-            # What has waited longest: books that take longer than their interval would keep deep passes off for good.
-            is_books = self._due_s["books"] <= self._due_s["deep"]
-            if now_s < self._due_s["books" if is_books else "deep"]:
-                return
-            if is_books:
-                self._due_s["books"] = now_s + self._rules.reconcile_every.total_seconds()
-                self._job = ("books", self._pool.submit(self._judge.books, sandbox, replayed))
-            else:
-                self._due_s["deep"] = now_s + self._rules.deep_every.total_seconds()
-                self._job = ("deep", self._pool.submit(self._judge.deep, sandbox, replayed))
+        elif job == "books":
+            self._due_s["books"] = now_s + self._rules.reconcile_every.total_seconds()
+            self._job = ("books", self._pool.submit(self._judge.books, sandbox, replayed))
+        else:
+            self._due_s["deep"] = now_s + self._rules.deep_every.total_seconds()
+            self._job = ("deep", self._pool.submit(self._judge.deep, sandbox, replayed))
 
     def _build(self) -> Sandbox:
         """A new sandbox that has replayed everything that was stored as it was planned."""
@@ -278,11 +286,12 @@ class Prover:
                 self._due_s["deep"] = min(self._due_s["deep"], time.monotonic() + _DEEP_AGAIN_S)
             if books is not None:
                 self._take_books(books)
+                self._due_s["books"] = time.monotonic() + self._rules.reconcile_every.total_seconds()
 
     def _swap(self, sandbox: Sandbox) -> None:
         if self._current is not None:
             self._retired.append(self._current)
-        self._current, self._backoff_s = sandbox, _BACKOFF_BEGIN_S
+        self._current, self._backoff_s = sandbox, self._options.again_after_s
         if self._has_left:
             self._has_left, self._due_s["books"] = False, time.monotonic()
         self._moved = (0, time.monotonic())
@@ -379,8 +388,7 @@ class Prover:
         for sandbox in (*self._retired, *([self._current] if self._current else [])):
             sandbox.close()
         self._current, self._event = None, "stopped"
-        if not self._options.once:
-            self._proven = replace(self._proven, state="stopped")
+        self._proven = replace(self._proven, state="stopped")
         self._publish()
 
 
