@@ -14,7 +14,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from securesystemslib.dsse import Envelope
 
 from dr_assets.estate.errors import VaultError
 from dr_assets.vault.format import canonical
@@ -109,7 +108,7 @@ def parse_leaf(leaf: bytes, trust: Trust | None) -> Statement:
 
 def seal_envelope(payload: bytes, payload_type: str, signer: Signer) -> bytes:
     """Canonical JSON of a DSSE envelope with one signature; `keyid` is the signer's id."""
-    message = Envelope(payload, payload_type, {}).pae()
+    message = _signed_over(payload, payload_type)
     signature = base64.b64encode(signer.sign_raw(message)).decode("ascii")
     # As `canonical.encode` writes it; nothing in here wants escaping, and this is what a million leaves wait for.
     encoded = base64.b64encode(payload).decode("ascii")
@@ -138,11 +137,19 @@ def open_envelope(data: bytes, payload_type: str, trust: Trust | None, *, limit_
     if body["payloadType"] != payload_type or not isinstance(signer_id, str):
         raise malformed("a DSSE envelope of another type")
     if trust is not None:
-        _verify(Envelope(payload, payload_type, {}).pae(), signature, trust.public_keys.get(signer_id), signer_id)
+        _verify(_signed_over(payload, payload_type), signature, trust.public_keys.get(signer_id), signer_id)
     return payload
 
 
 _FIELDS: Final = {"payload", "payloadType", "signatures"}
+
+
+def _signed_over(payload: bytes, payload_type: str) -> bytes:
+    """What DSSE signs: payload and type, each with its length."""
+    # It brings every key service's SDK along, which no other start of a command should pay for.
+    from securesystemslib.dsse import Envelope  # noqa: PLC0415 - see above
+
+    return Envelope(payload, payload_type, {}).pae()
 
 
 def _verify(message: bytes, signature: bytes, public_key: bytes | None, signer_id: str) -> None:
