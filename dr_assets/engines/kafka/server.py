@@ -1,4 +1,4 @@
-"""A throwaway Apache Kafka: one node that is broker and controller (KRaft), on loopback.
+"""A throwaway Apache Kafka: one node that is broker and controller (KRaft), or a broker that joins one, on loopback.
 
 What belongs here: one node's life (format, start, ready, stop, crash, restart on the same data), its doors and users,
 running its own tools. What stays out: topics and records, and production: its secrets lie in a file of its own.
@@ -90,9 +90,10 @@ class KafkaServer(Life):
 
     `protocols` are the doors wanted beside PLAINTEXT; `users` (name -> password) may come through the SASL ones by
     PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. With an SSL door clients must believe the certificate in `ca_file`.
-    `settings` replace single broker settings. Doors and cluster id stay the same over restarts, also for a new
-    KafkaServer around the same `data_dir`; that may come out elsewhere than asked for (see placement), and `notes`
-    says why.
+    `settings` replace single broker settings. With `joins` it is a broker only, number `node_id` of the cluster whose
+    controller that node is; that one has to have been started, and runs for as long as leaders are to be chosen. Doors
+    and cluster id stay the same over restarts, also for a new KafkaServer around the same `data_dir`; that may come out
+    elsewhere than asked for (see placement), and `notes` says why.
     """
 
     stop_grace_s = 60.0
@@ -108,6 +109,8 @@ class KafkaServer(Life):
         settings: Mapping[str, Setting] | None = None,
         heap_mib: int = 512,
         jvm_options: Sequence[str] = JVM_QUICK,
+        joins: "KafkaServer | None" = None,
+        node_id: int = 1,
     ) -> None:
         self.user = engine_user()
         place = engine_home(data_dir.parent, self.user)
@@ -117,7 +120,9 @@ class KafkaServer(Life):
         self.notes = [note for note in (place.why, self.jars.note) if note]
         self.name = name or data_dir.name
         self.users = dict(users or {})
-        self.settings: dict[str, Setting] = {**_DEFAULTS, **(settings or {})}
+        self.joins = joins
+        role: dict[str, Setting] = {} if joins is None else {"process.roles": "broker"}
+        self.settings: dict[str, Setting] = {**_DEFAULTS, **role, "node.id": node_id, **(settings or {})}
         self.protocols: tuple[Protocol, ...] = ("PLAINTEXT", *(one for one in protocols if one != "PLAINTEXT"))
         self.ca_file = self.run_dir / "ca.pem" if any("SSL" in one for one in self.protocols) else None
         self.log_path = self.run_dir / "kafka.log"
@@ -257,9 +262,7 @@ class KafkaServer(Life):
         """Make the node's log folder, with every user's SCRAM credentials: so they are there from its first moment."""
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         give(self.data_dir, self.user)
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        while cluster_id.startswith("-"):  # its own command line would take that for an option
-            cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        cluster_id = _new_cluster_id() if self.joins is None else self.joins.cluster_id
         credentials = [
             f"{mechanism}=[name={user},password={password}]"
             for user, password in self.users.items()
@@ -268,16 +271,18 @@ class KafkaServer(Life):
         ]
         self.run_tool(
             "kafka.tools.StorageTool",
-            *("format", "--standalone", "--cluster-id", cluster_id, "--config", self.run_dir / "server.properties"),
+            *("format", "--cluster-id", cluster_id, "--config", self.run_dir / "server.properties"),
+            *(("--standalone",) if self.joins is None else ()),
             *(argument for one in credentials for argument in ("--add-scram", one)),
         )
 
     def _properties(self) -> str:
         """The node's settings; the doors' come last, so that `settings` cannot take them away from us."""
         doors = {**{str(one): one for one in self.protocols}, _CONTROLLER: "PLAINTEXT"}
+        own = [door for door in doors if self.joins is None or door != _CONTROLLER]
         ours: dict[str, Setting] = {
-            "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{self.ports[_CONTROLLER]}",
-            "listeners": ",".join(f"{door}://{LOOPBACK}:{self.ports[door]}" for door in doors),
+            "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{(self.joins or self).ports[_CONTROLLER]}",
+            "listeners": ",".join(f"{door}://{LOOPBACK}:{self.ports[door]}" for door in own),
             "advertised.listeners": ",".join(f"{one}://{self.address(one)}" for one in self.protocols),
             "listener.security.protocol.map": ",".join(f"{door}:{kind}" for door, kind in doors.items()),
             "log.dirs": str(self.data_dir),
@@ -345,6 +350,13 @@ class KafkaServer(Life):
     def _environment(self) -> dict[str, str]:
         """Nothing of ours: environments hold secrets."""
         return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": str(self.run_dir)}
+
+
+def _new_cluster_id() -> str:
+    while True:
+        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        if not cluster_id.startswith("-"):  # its own command line would take that for an option
+            return cluster_id
 
 
 def _pick_ports(protocols: Iterable[Protocol]) -> dict[str, int]:
