@@ -112,7 +112,7 @@ def show_point(point: EstatePoint, console: Console | None = None) -> None:
         for note in one.notes:
             say(f"{one.dataset}: {shown(note)}")
     for one in point.apart():
-        say(f"{one.dataset} stands {one.skew_ms} ms from the moment: its orphans are listed after a restore")
+        say(f"{one.told}: its orphans are listed after a restore")
 
 
 def _position(one: StorePoint) -> str:

@@ -157,7 +157,7 @@ def judge_consistent(point: EstatePoint) -> Judgement:
 def _apart(one: StorePoint) -> str:
     if one.clock_ahead_ms:
         return f"the clock of {one.dataset} is at least {one.clock_ahead_ms} ms ahead of the vault's"
-    return f"{one.dataset} stands {one.skew_ms} ms from the moment"
+    return one.told
 
 
 def judge_orphans(restored: Fact | None) -> Judgement:

@@ -81,6 +81,12 @@ class StorePoint:
     beyond: Mapping[str, Json] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """How far from the moment it stands, in words."""
+        side = "before" if self.skew_ms < 0 else "after"
+        return f"{self.dataset} stands {abs(self.skew_ms) / 1000:.1f} s {side} the moment"
+
     def to_json(self) -> dict[str, Json]:
         """For facts and `--json`."""
         return {

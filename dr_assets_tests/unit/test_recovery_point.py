@@ -90,7 +90,7 @@ def test_documents_that_lag_are_yellow_and_money_or_clocks_that_differ_red() -> 
     agreed = point(("ledger", "postgres", 0, 0), ("kyc", "bucket", -2000, 0))
     assert (agreed.is_consistent, agreed.skew_ms, judge_consistent(agreed).passed) == (True, -2000, True)
     late = judge_consistent(point(("ledger", "postgres", 0, 0), ("kyc", "bucket", -2001, 0)))
-    assert (late.passed, late.is_warning) == (False, True)
+    assert (late.passed, late.is_warning, late.reason) == (False, True, "kyc stands 2.0 s before the moment")
     for apart in (("events", "kafka", -5000, 0), ("events", "kafka", 0, 2001)):
         verdict = judge_consistent(point(("ledger", "postgres", 0, 0), apart))
         assert (verdict.passed, verdict.is_warning) == (False, False)
