@@ -4,7 +4,7 @@ What belongs here: where outsiders' knowledge is found, and what of the declarat
 it (reconciliation/providers, reconciliation/streams). Folders and files by the names of their variables.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -92,9 +92,12 @@ def reconcile_of(document: Document, declared: ReconcileDeclaration) -> Reconcil
 
 
 def reconcile_findings(
-    document: Document, declared: ReconcileDeclaration | None, topics: Collection[str]
+    document: Document, declared: ReconcileDeclaration | None, vault: str, topics: Mapping[str, Collection[str]]
 ) -> Iterator[Finding]:
-    """Feeds that nobody could tell apart or read, and topics that no dataset of the estate (`topics`) protects."""
+    """Feeds that nobody could tell apart or read, and topics that a restore test of the database could not read.
+
+    `topics` are the estate's, with the vaults that each lies in; a restore test reads the database's `vault` alone.
+    """
     if declared is None:
         return
     for index, feed in enumerate(declared.providers):
@@ -114,4 +117,10 @@ def reconcile_findings(
     if declared.topics is not None and declared.topics not in topics:
         known = ", ".join(sorted(topics)) or "none"
         reason = f"no dataset of topics is called `{declared.topics}` (there are: {known})"
+        yield document.finding("policy.topics", reason, "reconcile", "topics")
+    elif declared.topics is not None and vault not in topics[declared.topics]:
+        reason = (
+            f"`{declared.topics}` lies in vault {', '.join(topics[declared.topics])}, and a restore test of this"
+            f" database reads its own vault {vault} alone: capture or replicate the topics into {vault}"
+        )
         yield document.finding("policy.topics", reason, "reconcile", "topics")

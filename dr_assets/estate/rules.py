@@ -73,8 +73,10 @@ def judge(defs_dir: Path, documents: list[Document]) -> tuple[Estate | None, lis
         if isinstance(dataset, BucketDeclaration) and estate is not None:
             findings += bucket_places(place, dataset, estate)
         if isinstance(dataset, PostgresDeclaration):
-            topics = [one.dataset for _, one in datasets if isinstance(one, TopicsDeclaration)]
-            findings += reconcile_findings(place, dataset.reconcile, topics)
+            topics = {
+                one.dataset: (one.vault, *one.replicas) for _, one in datasets if isinstance(one, TopicsDeclaration)
+            }
+            findings += reconcile_findings(place, dataset.reconcile, dataset.vault, topics)
     findings += _unique(datasets)
     if findings or estate is None:
         return None, findings

@@ -104,6 +104,24 @@ def test_what_nobody_could_read_is_refused(tmp_path: Path, stanza: str, code: st
     assert findings[0].line == _LEDGER.count("\n") + 1
 
 
+def test_topics_of_another_vault_are_refused_when_they_are_declared(tmp_path: Path) -> None:
+    """A restore test reads one vault: topics that lie elsewhere would be missing in it; a replica in it will do."""
+    stanza = "  reconcile: {topics: game_events}\n"
+    other = (
+        "    other:\n      location: {provider: aws, region: mil, jurisdiction: FR}\n      bucket: vault-b\n"
+        "      endpoint_env: B_ENDPOINT\n      access_key_env: B_ACCESS\n      secret_key_env: B_SECRET\n"
+    )
+    _declare(tmp_path, stanza)
+    (tmp_path / "estate" / "defs.yaml").write_text(_ESTATE.replace("  keys:", other + "  keys:"))
+    (tmp_path / "events" / "defs.yaml").write_text(_TOPICS + "  vault: other\n")
+    (finding,) = check_estate(tmp_path)
+    assert (finding.code, finding.line) == ("policy.topics", _LEDGER.count("\n") + 1)
+    assert "lies in vault other" in finding.reason
+    assert "primary alone" in finding.reason
+    (tmp_path / "events" / "defs.yaml").write_text(_TOPICS + "  vault: other\n  replicas: [primary]\n")
+    assert check_estate(tmp_path) == []
+
+
 def test_asking_fewer_is_a_weaker_promise(tmp_path: Path) -> None:
     """Whoever drops a provider from the declaration needs what every weakening needs."""
     before = promises_of(_load(tmp_path, f"  reconcile: {{providers: [{_CARDS}], topics: game_events}}\n"))
