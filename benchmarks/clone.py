@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -23,20 +23,27 @@ from typing import Any, Final
 
 import psycopg
 
-from benchmarks.figures import RESULTS, concluded, teller, write
+from benchmarks.figures import Tell, concluded, teller, unwind_on_signals, write
 from benchmarks.postgres.ours import DATASET, Ours
 from benchmarks.postgres.primary import SETTINGS, SIMPLE_UPDATE, Primary, Scale, load
 from benchmarks.postgres.rig import Rig
 from benchmarks.postgres.rows import Floor, Row, row
-from benchmarks.postgres.running import Process
+from benchmarks.postgres.running import Process, ToolError
+from benchmarks.prover import PROVER_RESULTS, redraw
 from dr_assets.engines.placement import engine_user, give
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
-from dr_assets.proving.clone_shelf import CLONES_DIR_ENV
+from dr_assets.engines.waiting import wait_until
+from dr_assets.estate.declarations import load_estate
+from dr_assets.proving.attempt import WORK_DIR_ENV
+from dr_assets.proving.clone_shelf import CLONES_DIR_ENV, CloneShelf
+from dr_assets.proving.prover.points import Proven, latest_proven
+from dr_assets.vault.connect import open_vault
 
 QUERYABLE: Final = Floor("ours", at_most=30.0)
-_RESULTS: Final = RESULTS / "prover.json"
+_GONE_WITHIN_S: Final = 120.0
+_STOPPED_WITHIN_S: Final = 600.0
 _ASK: Final = "SELECT count(*), max(mtime) FROM public.pgbench_history"
 
 
@@ -44,7 +51,8 @@ class Cloning(Ours):
     """Our command line, with clones."""
 
     def _environment(self) -> dict[str, str]:
-        return {**super()._environment(), CLONES_DIR_ENV: str(self._rig.folder / "clones")}
+        folder = self._rig.folder
+        return {**super()._environment(), CLONES_DIR_ENV: str(folder / "clones"), WORK_DIR_ENV: str(folder / "work")}
 
     def snapshot(self, *, incremental: bool) -> float:
         """A base backup; seconds."""
@@ -67,24 +75,60 @@ class Cloning(Ours):
             )  # it takes no --defs
             process.finished()
 
-    def proving(self) -> Process:
-        """`dr-assets prove`, running."""
-        return Process(self._command("prove", DATASET), env=self._environment())
+    @contextmanager
+    def none_left(self) -> Iterator[None]:
+        """Whatever ends the block: a clone's own process would hold it up for hours."""
+        shelf = CloneShelf.of(self._environment())
+        try:
+            yield
+        finally:
+            for record in shelf.records():
+                shelf.ask_to_end(record.clone_id)
+            wait_until(
+                lambda: all(not shelf.has_keeper(record.clone_id) for record in shelf.records()),
+                timeout_s=_GONE_WITHIN_S, what="the clones' end",
+            )  # fmt: skip
+
+    @contextmanager
+    def proving(self, tell: Tell) -> Iterator[None]:
+        """`dr-assets prove` beside, once it follows and has looked at everything; it has to last."""
+        with Process(self._command("prove", DATASET), env=self._environment()) as process:
+            try:
+                self._wait(lambda: (now := self._proven()) is not None and now.deep is not None, process, "proven", 1.0)
+                tell(f"beside it {self._proven()}")
+                yield
+                if not process.alive:
+                    raise ToolError(f"the prover ended: {process.said()[-3000:]}")
+            finally:
+                if process.alive:
+                    process.stop(timeout_s=_STOPPED_WITHIN_S)  # not before its job is done
+            tell(f"beside it {self._proven()}")
+
+    def _proven(self) -> Proven | None:
+        env = self._environment()
+        vault = open_vault(load_estate(self._folder / "defs"), "primary", env, signing=False)
+        return latest_proven(vault, DATASET)
 
 
 def main() -> int:
     """Parse, live, clone, write; 1 when the floor was missed."""
     options = _parser().parse_args()
+    if options.render:
+        redraw(options.output)
+        return 0
+    unwind_on_signals()
     tell = teller()
     with tempfile.TemporaryDirectory(prefix="dr-assets-bench-", dir="/var/tmp") as folder, ExitStack() as stack:
         Path(folder).chmod(0o711)
         rig = _rig(Path(folder), Scale(options.scale, options.transfers), tell, stack)
         rows = _measured(rig, options, tell)
     write(options.output, rows)
+    if options.output == PROVER_RESULTS:
+        redraw(options.output)
     return concluded(tell, options.output, [asdict(each) for each in rows])
 
 
-def _rig(folder: Path, scale: Scale, tell: Callable[[str], None], stack: ExitStack) -> Rig:
+def _rig(folder: Path, scale: Scale, tell: Tell, stack: ExitStack) -> Rig:
     mine = folder / "tools"
     mine.mkdir(mode=0o700)
     give(mine, engine_user())
@@ -100,12 +144,12 @@ def _rig(folder: Path, scale: Scale, tell: Callable[[str], None], stack: ExitSta
     return Rig(folder, mine, primary, region, tell)
 
 
-def _measured(rig: Rig, options: argparse.Namespace, tell: Callable[[str], None]) -> list[Row]:
+def _measured(rig: Rig, options: argparse.Namespace, tell: Tell) -> list[Row]:
     ours = Cloning(rig, "clone", declared={"snapshot": {"every": "24h", "incremental_every": "1h"}})
     ours.prepare()
     size_gb = rig.primary.size_bytes / 1e9
     rng = random.Random(options.seed)  # noqa: S311 - moments, no secrets
-    with ours.capture() as capture:
+    with ours.none_left(), ours.capture() as capture:
         ours.wait_stored(rig.primary.flushed, capture)
         tell(f"{size_gb:.2f} GB; a full in {ours.snapshot(incremental=False):.1f} s")
         hours = [_hour(rig, ours, options, tell, last=hour == options.hours) for hour in range(1, options.hours + 1)]
@@ -115,8 +159,7 @@ def _measured(rig: Rig, options: argparse.Namespace, tell: Callable[[str], None]
         ours.roll_up()
         with ExitStack() as stack:
             if options.prover:
-                stack.enter_context(ours.proving())
-                time.sleep(20)
+                stack.enter_context(ours.proving(tell))
             moments = [
                 begin + (end - begin) * rng.random() for begin, end in (rng.choice(hours) for _ in range(options.runs))
             ]
@@ -125,9 +168,7 @@ def _measured(rig: Rig, options: argparse.Namespace, tell: Callable[[str], None]
     return _rows(taken, size_gb, options)
 
 
-def _hour(
-    rig: Rig, ours: Cloning, options: argparse.Namespace, tell: Callable[[str], None], *, last: bool
-) -> tuple[datetime, datetime]:
+def _hour(rig: Rig, ours: Cloning, options: argparse.Namespace, tell: Tell, *, last: bool) -> tuple[datetime, datetime]:
     """Load, then an incremental (not behind the last hour); the source's clock at its begin and end."""
     begin, from_lsn = _clock(rig), rig.primary.flushed
     while rig.primary.flushed < from_lsn + options.hour_mb * 1_000_000:
@@ -145,7 +186,7 @@ def _clock(rig: Rig) -> datetime:
     return found.astimezone(UTC)
 
 
-def _cloned(rig: Rig, ours: Cloning, at: datetime, tell: Callable[[str], None]) -> tuple[float, dict[str, Any]]:
+def _cloned(rig: Rig, ours: Cloning, at: datetime, tell: Tell) -> tuple[float, dict[str, Any]]:
     """One clone, asked and compared with what the source says of that moment."""
     with ours.clone(at) as (ready_s, said):
         asked_s = time.monotonic()
@@ -196,7 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transfers", type=int, default=Scale().transfers, help="the ledger's transfers")
     parser.add_argument("--seed", type=int, default=7, help="of the moments")
     parser.add_argument("--prover", action="store_true", help="with `dr-assets prove` running beside")
-    parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--output", type=Path, default=PROVER_RESULTS)
+    parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
     return parser
 
 
