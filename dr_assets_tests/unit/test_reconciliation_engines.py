@@ -1,12 +1,14 @@
 """Every check means the same on both engines: the same relations, the same breaks, row by row."""
 
 import random
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from dr_assets.estate.errors import SourceError
 from dr_assets.reconciliation.checks import CheckResult, all_checks
 from dr_assets.reconciliation.contract import Contract
 from dr_assets.reconciliation.engine.dialect import to_spark
@@ -120,3 +122,24 @@ def test_every_check_gives_the_same_breaks_on_both_engines(tmp_path: Path) -> No
 def test_where_the_same_words_mean_different_things_they_are_changed(duckdb: str, spark: str) -> None:
     """Sums and wide numbers stay exact beyond 64 bits, and a NULL is sorted last."""
     assert to_spark(duckdb) == spark
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # as above
+@pytest.mark.xdist_group("spark")
+def test_what_spark_cannot_compute_is_an_error_of_ours(tmp_path: Path) -> None:
+    """As DuckDB's: no traceback of a Java runtime, no text of a row in the message; also of what is computed late."""
+    for sql in ("SELECT CAST(name AS BIGINT) AS n FROM people", "SELECT 9223372036854775807 + id AS n FROM people"):
+        with pytest.raises(SourceError) as caught:
+            _computed(sql, tmp_path)
+        assert caught.value.code == "reconciliation.engine"
+        assert "Jane" not in str(caught.value)
+        assert re.search(r"CAST_INVALID_INPUT|ARITHMETIC_OVERFLOW", caught.value.found)
+
+
+def _computed(sql: str, folder: Path) -> None:
+    with spark_engine(folder, settings=_SMALL) as engine:
+        engine.load("people", pa.table({"name": ["Jane Doe"], "id": [1]}))
+        engine.keep("numbers", sql)
+        engine.rows("SELECT n FROM numbers")

@@ -4,6 +4,7 @@ What belongs here: the port over a Spark session. What stays out: the statements
 the session against it and names a `workdir` that its executors can read.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import DrError, PolicyError, SourceError
 from dr_assets.reconciliation.engine.dialect import to_spark
 from dr_assets.reconciliation.engine.port import no_query
 from dr_assets.reconciliation.externals import Source, paths_of
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _SMALL_BYTES: Final = 1 << 20
+_QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
+_CONDITION: Final = re.compile(r"\[[A-Z][A-Z0-9_.]+\][^\n]*")
 
 
 class Spark:
@@ -88,9 +91,10 @@ def spark_engine(
     """An engine over a session of the caller's, or over one of its own in this machine that ends with it.
 
     What is extracted lies in a folder under `workdir` meanwhile; `settings` are Spark's, for a session of its own.
-    Raises PolicyError (`reconciliation.spark`) where Spark isn't installed.
+    Raises PolicyError (`reconciliation.spark`) where Spark isn't installed; what Spark itself raises becomes
+    SourceError (`reconciliation.engine`), or PolicyError (`reconciliation.memory`), as DuckDB's does.
     """
-    with tempfile.TemporaryDirectory(prefix="reconcile-", dir=workdir) as folder:
+    with tempfile.TemporaryDirectory(prefix="reconcile-", dir=workdir) as folder, _in_our_words():
         if session is not None:
             yield Spark(session, Path(folder))
             return
@@ -99,6 +103,34 @@ def spark_engine(
             yield Spark(own, Path(folder))
         finally:
             own.stop()
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"pyspark", "py4j"}:
+            raise
+        raise _told(error) from None
+
+
+def _told(error: Exception) -> DrError:
+    """Only the sentence that begins with Spark's own condition: all else may hold a row."""
+    said = str(error)
+    if "OutOfMemoryError" in said:
+        return PolicyError(
+            "reconciliation.memory",
+            "the ledger's checks do not fit the memory of Spark's driver or executors",
+            "raise `memory`, or the cluster's own settings",
+        )
+    condition = _CONDITION.search(said)
+    return SourceError(
+        "reconciliation.engine",
+        f"Spark cannot compute this ({type(error).__name__}): "
+        + (_QUOTED.sub("'…'", condition[0]) if condition else "it names no condition"),
+        "an amount beyond 64 bits, or a contract's expression that fails on a row: Spark's own log says which",
+    )
 
 
 def _local_session(folder: str, memory: str, threads: int, further: Mapping[str, str]) -> "SparkSession":
