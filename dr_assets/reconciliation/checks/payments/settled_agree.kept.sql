@@ -1,5 +1,5 @@
 -- Every reference on which ledger and provider don't agree row by row, with what both say of it in all and a verdict.
--- Most references are one line and one payment of one amount: those are told by hashes, and only what is left is added up.
+-- Most references are one line and one payment of one amount: a join tells those, and only what is left is added up.
 WITH special AS (
     -- Lines that follow another line or pay a customer out: few. Who knows their reference decides where they count.
     SELECT file, line, reference, original_reference, kind, currency, gross_minor, booked_us FROM provider_lines
@@ -34,23 +34,45 @@ WITH special AS (
     LEFT JOIN of_withdrawals AS paid_back ON paid_back.reference = s.original_reference
     WHERE own.reference IS NOT NULL OR original.reference IS NOT NULL
        OR (payout.reference IS NULL AND paid_back.reference IS NULL)
-), doubtful AS (
-    -- A reference is beyond doubt with one row on each side, equal (two equal numbers cancel out) and near in time.
-    SELECT hash(reference) AS hashed
-    FROM (
-        SELECT reference, hash(currency, CAST(gross_minor AS BIGINT)) AS amount, booked_us AS at_us, 1 AS side FROM provider_lines
-        WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
-        UNION ALL
-        SELECT reference, hash(currency, CAST(gross_minor AS BIGINT)), booked_us, 1 FROM placed
-        UNION ALL
-        SELECT p.reference,
-               hash(p.currency, CAST(CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS BIGINT)),
-               p.created_us, -1
-        FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference WHERE p.state = 'posted'
-    ) AS both_sides
-    GROUP BY 1
-    HAVING count(*) <> 2 OR bit_xor(amount) <> 0 OR min(side) = max(side)
-        OR max(at_us) - min(at_us) > (SELECT date_window_us FROM settings)
+), settled AS NOT MATERIALIZED (
+    SELECT reference, currency, gross_minor AS minor, booked_us AS at_us, 1 AS one FROM provider_lines
+    WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
+    UNION ALL
+    SELECT reference, currency, gross_minor, booked_us, 1 FROM placed
+), posted AS NOT MATERIALIZED (
+    SELECT p.reference, p.currency, CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS minor,
+           p.created_us AS at_us, 1 AS one
+    FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference WHERE p.state = 'posted'
+), compared AS (
+    -- Every line beside every payment of its reference, and what is on one side only.
+    SELECT coalesce(s.reference, p.reference) AS reference, s.one AS line, p.one AS payment,
+           s.minor % 16381 AS line_bucket, p.minor % 16381 AS payment_bucket,
+           coalesce(s.currency = p.currency AND s.minor = p.minor
+                    AND abs(s.at_us - p.at_us) <= (SELECT date_window_us FROM settings), FALSE) AS agree
+    FROM settled s FULL OUTER JOIN posted p ON p.reference = s.reference
+), counted AS MATERIALIZED (
+    SELECT CASE WHEN agree THEN NULL ELSE hash(reference) END AS hashed, agree, line_bucket, payment_bucket,
+           count(line) AS lines, count(payment) AS payments
+    FROM compared GROUP BY 1, 2, 3, 4
+), crowded AS (
+    -- Where a reference is there twice the join has more rows than a side, and never fewer: nothing cancels out in a
+    -- bucket. One that is even on both sides holds no row that met two others.
+    SELECT bucket FROM (
+        SELECT line_bucket AS bucket, lines, 0 AS payments FROM counted
+        UNION ALL SELECT payment_bucket, 0, payments FROM counted
+        UNION ALL SELECT minor % 16381, -count(*), 0 FROM settled GROUP BY 1
+        UNION ALL SELECT minor % 16381, 0, -count(*) FROM posted GROUP BY 1
+    ) AS rows_of_buckets GROUP BY bucket HAVING sum(lines) <> 0 OR sum(payments) <> 0
+), doubtful AS MATERIALIZED (
+    -- A reference is beyond doubt with one row on each side, equal and near in time. References were compared as they
+    -- are: one that shares its hash with another is looked into with it, and agrees no sooner for that. One of which
+    -- all rows agree has them in one bucket: if they are more than two, that is a crowded one.
+    SELECT hashed FROM counted WHERE NOT agree
+    UNION
+    SELECT hash(reference)
+    FROM (SELECT reference, minor, 1 AS line FROM settled UNION ALL SELECT reference, minor, 0 FROM posted) AS every
+    SEMI JOIN crowded ON crowded.bucket = minor % 16381
+    GROUP BY 1 HAVING count(*) <> 2 OR sum(line) <> 1
 ), said AS (
     SELECT reference, 1 AS side, kind, file, line, currency, gross_minor AS minor, booked_us AS at_us,
            NULL AS account_id, NULL AS transfer_id

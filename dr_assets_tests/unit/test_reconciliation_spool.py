@@ -1,0 +1,74 @@
+"""Where a relation's rows lie while they are judged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.engine import spool as spooling
+from dr_assets.reconciliation.engine.duckdb import duckdb_engine
+from dr_assets.reconciliation.engine.spool import spool
+
+_ROWS = 20_000
+_SCHEMA = pa.schema(
+    [("reference", pa.string()), ("currency", pa.string()), ("minor", pa.int64()), ("hash", pa.binary())]
+)
+
+
+def _batches(count: int) -> Iterator[pa.RecordBatch]:
+    """So many batches of 1.3 MB, with NULLs, words beyond ASCII and numbers at the ends of 64 bits."""
+    for number in range(count):
+        at = range(number * _ROWS, (number + 1) * _ROWS)
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.array([None if i % 7 == 0 else f"zahlung-ä-{i}" for i in at]),
+                pa.array([None if i % 11 == 0 else "EUR" for i in at]),
+                pa.array([2**63 - 1 - i if i % 2 else -(2**63) + i for i in at], pa.int64()),
+                pa.array([i.to_bytes(16, "big") for i in at]),
+            ],
+            schema=_SCHEMA,
+        )
+
+
+def test_many_rows_lie_in_a_file_that_goes(tmp_path: Path) -> None:
+    """A long stream is a file in the working folder, with every value as it was; afterwards nothing lies there."""
+    expected = pa.Table.from_batches(list(_batches(20)))
+    with duckdb_engine(tmp_path, "256MB", 2) as engine:
+        assert engine.load("payments", pa.RecordBatchReader.from_batches(_SCHEMA, _batches(20))) == 20 * _ROWS
+        assert [path.name for path in tmp_path.rglob("*.parquet")] == ["payments.parquet"]
+        found = engine.rows("SELECT * FROM payments ORDER BY hash")
+        assert found.cast(_SCHEMA).equals(expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_few_rows_lie_in_no_file(tmp_path: Path) -> None:
+    """What fits beside the joins is never written to a disk."""
+    with duckdb_engine(tmp_path, "256MB", 2) as engine:
+        assert engine.load("payments", pa.RecordBatchReader.from_batches(_SCHEMA, _batches(1))) == _ROWS
+        assert list(tmp_path.rglob("*.parquet")) == []
+        assert engine.rows("SELECT count(*) AS n FROM payments").to_pylist() == [{"n": _ROWS}]
+
+
+def test_a_type_that_no_file_holds_is_loaded_all_the_same(tmp_path: Path) -> None:
+    """An interval, which a contract's text may name, stays one."""
+    spans = pa.array([pa.MonthDayNano([1, 2, 3000])] * 3, pa.month_day_nano_interval())
+    schema = pa.schema([("span", spans.type)])
+    reader = pa.RecordBatchReader.from_batches(schema, [pa.RecordBatch.from_arrays([spans], schema=schema)])
+    with duckdb_engine(tmp_path, "256MB", 2) as engine:
+        assert engine.load("payments", reader) == 3
+        found = engine.rows("SELECT span = INTERVAL '1 month 2 days 3 microseconds' AS same FROM payments")
+    assert found.column("same").to_pylist() == [True, True, True]
+
+
+def test_a_folder_without_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A full disk is the working folder's trouble: which relation, and what to do."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spooling.pq.ParquetWriter, "write_table", full)
+    with pytest.raises(PolicyError, match="payments: No space left on device") as caught:
+        spool(_batches(1), _SCHEMA, tmp_path / "payments.parquet")
+    assert caught.value.code == "reconciliation.memory"
