@@ -22,6 +22,10 @@ from dr_assets.proving.prover.in_place import InPlaceWal
 from dr_assets.proving.prover.judged import reconciled_trouble, replayed_trouble
 from dr_assets.proving.prover.points import Proven, latest_proven
 from dr_assets.proving.prover.prover import Prover, ProverOptions
+from dr_assets.stores.postgres.full_cut import Limits
+from dr_assets.stores.postgres.rollup_run import require_untroubled, roll_up
+from dr_assets.vault.format.keys import WAL
+from dr_assets.vault.full_segment import FULL
 from dr_assets.vault.storage import Version
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.vault import Vault
@@ -54,6 +58,7 @@ class Running:
     store: SharedStore
     thread: threading.Thread
     troubles: list[Proven] = field(default_factory=list)
+    told: list[Proven] = field(default_factory=list)
 
     def until(self, what: Callable[[Proven], object]) -> Proven:
         """Its first standing from now on that is as asked."""
@@ -81,8 +86,11 @@ class Running:
 
 
 @contextmanager
-def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Running]:
-    """A prover of `source` that runs beside the test; nothing is left of it on the disk. `RARELY`: it only follows."""
+def proving(source: Source, folder: Path, prove: Prove = RARELY, **options: float) -> Iterator[Running]:
+    """A prover of `source` that runs beside the test; nothing is left of it on the disk. `RARELY`: it only follows.
+
+    A machine that is short of time lets replay stand for a while: it counts as stalled late, where nobody waits for it.
+    """
     folder.mkdir(exist_ok=True)
     # A machine that is short of time makes points old: nothing here is about how old.
     source.dataset = replace(source.dataset, prove=prove, rpo=timedelta(hours=1))
@@ -93,12 +101,13 @@ def proving(source: Source, folder: Path, prove: Prove = RARELY) -> Iterator[Run
         store=store, estate=ESTATE, name="primary", keys=vault.keys, trust=vault.trust, signer=None,
         locks=vault.locks, clock=vault.clock,
     )  # fmt: skip
-    options = ProverOptions(
-        poll_s=0.05, look_every_s=0.5, stalled_after_s=5.0, judged_after_s=3600.0 if prove is RARELY else 0.0
-    )
+    usual = {"poll_s": 0.05, "look_every_s": 0.5, "stalled_after_s": 60.0, "again_after_s": 0.5}
+    judged_after_s = 3600.0 if prove is RARELY else 0.0
+    asked = ProverOptions(**{**usual, "judged_after_s": judged_after_s, **options})  # type: ignore[arg-type]
     with ground_of("ledger", {WORK_DIR_ENV: str(folder)}) as ground, ThreadPoolExecutor(1) as pool:
-        prover = Prover(seen, vault, source.dataset, ground, pool, erasures=lambda: None, options=options)
+        prover = Prover(seen, vault, source.dataset, ground, pool, erasures=lambda: None, options=asked)
         running = Running(prover, source, store, threading.Thread(target=prover.run, args=(own,)))
+        prover._listener = running.told.append
         _note_troubles(prover, running.troubles)
         running.thread.start()
         try:
@@ -204,7 +213,7 @@ def test_whatever_ends_a_sandbox_is_on_record_and_another_one_begins(
     plain: Source, engine_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is killed, a disk that keeps other bytes than were written: red, then green by a new sandbox."""
-    with proving(plain, engine_dir / "work") as running:
+    with proving(plain, engine_dir / "work", stalled_after_s=5.0) as running:
         running.replays()
         sandbox = running.prover._current
         assert sandbox is not None
@@ -235,15 +244,22 @@ def test_whatever_ends_a_sandbox_is_on_record_and_another_one_begins(
 def test_a_vault_that_is_away_is_waited_for_and_a_hole_in_it_is_left_by_the_next_base_backup(
     plain: Source, engine_dir: Path
 ) -> None:
-    """Away: said so, and nothing is lost. A piece that is gone, or damaged: red, until a restore leads around it."""
+    """Away: said so, and nothing is lost; it says how far it is while it catches up.
+
+    A piece that is gone, or damaged: red, until a restore leads around it.
+    """
     with proving(plain, engine_dir / "work") as running:
         running.replays()
         running.store.away = True
         running.fails("vault.unreachable")
+        begin, usual, plain.piece_bytes = plain.position or 0, plain.piece_bytes, 4 << 10
         write_some(plain)
+        end, plain.piece_bytes = plain.position or 0, usual
         running.store.away = False
         proven = running.replays()
         assert (proven.restarts, proven.failures) == (1, 0)
+        told = {proven.end_lsn for proven in running.told if begin < proven.end_lsn < end}
+        assert len(told) > 1, "some 480 pieces are more than are written at once"
 
         running.store.away = True
         running.fails("vault.unreachable")
@@ -297,6 +313,79 @@ def test_a_source_that_left_what_was_replayed_is_followed_by_a_new_sandbox(
         proven = running.replays(second)
         assert proven.replayed is not None
         assert proven.replayed.timeline == 2
+
+
+def test_a_chain_that_is_rolled_up_while_it_is_followed_is_followed_on(plain: Source, engine_dir: Path) -> None:
+    """Micro-segments give way to full ones, of what was replayed and of what was not: no failure, no new beginning."""
+    with proving(plain, engine_dir / "work") as running:
+        running.replays()
+        running.store.away = True
+        running.fails("vault.unreachable")
+        for _ in range(2):
+            write_some(plain)
+        require_untroubled(roll_up(plain.vault, "ledger", limits=Limits(size_bytes=1 << 20)))
+        fulls = [obj.key for obj in plain.vault.objects("ledger", FULL)]
+        replayed = running.prover.proven.replayed
+        assert replayed is not None
+        assert any(full.first <= replayed.lsn < full.last for full in fulls), "one goes over from what was replayed"
+        assert sum(full.first > replayed.lsn for full in fulls) > 1
+        for obj in list(plain.vault.objects("ledger", WAL)):
+            if any(full.first <= obj.key.first and obj.key.last <= full.last for full in fulls):
+                del plain.store.rows[str(obj.key)]
+        running.store.away = False
+        proven = running.replays()
+        assert (proven.restarts, proven.failures) == (1, 0)
+
+
+def test_a_prover_takes_no_more_disk_than_it_may(plain: Source, engine_dir: Path) -> None:
+    """A clone that doesn't fit is not begun, and said; a sandbox that grows over the bound goes, and that is red.
+
+    None is laid again until what the vault holds fits: then it goes on by itself.
+    """
+    work = engine_dir / "work"
+    with proving(plain, work, restartpoint_every_s=0.2) as running:
+        size_bytes = running.until(lambda proven: proven.size_bytes and proven.replayed).size_bytes
+    bound = size_bytes + size_bytes // 2
+    hourly = replace(RARELY, max_bytes=bound)
+    with proving(plain, work, hourly, restartpoint_every_s=0.2) as running:
+        proven = running.until(lambda proven: proven.deep)
+        assert proven.deep is not None
+        assert proven.deep.reason.startswith("prover.no_room")
+        assert running.replays().failures == 0
+
+        plain.sql(f"INSERT INTO t SELECT n, repeat('x', 900) FROM generate_series(1, {bound // 900}) n")  # noqa: S608 - a number
+        plain.feed()
+        running.fails("prover.no_room")
+        running.until(lambda _: not running.prover._current)
+        running.until(lambda proven: proven.unbegun and proven.unbegun.code == "prover.no_room")
+        assert [path.name for path in (work / "dr_assets-prover-ledger").iterdir()] == ["lock"]
+
+        plain.sql("TRUNCATE t")
+        plain.snapshot()
+        plain.beat()
+        plain.feed()
+        running.until(lambda proven: proven.restarts == 2 and proven.trouble is None)
+        running.replays()
+
+
+@pytest.mark.parametrize("major", [15, 18])
+def test_every_version_is_followed_and_looked_at(
+    make_source: Callable[..., Source], engine_dir: Path, major: int
+) -> None:
+    """As 17 is: WAL written in place is replayed, the books are read from the standby, the pages from a clone."""
+    source = make_source(major)
+    schema.create(source.dsn, players=5)
+    source.snapshot()
+    source.beat()
+    source.feed()
+    with proving(source, engine_dir / "work", replace(RARELY)) as running:
+        running.replays()
+        running.replays()
+        proven = running.until(lambda proven: proven.deep and proven.reconciled)
+        assert proven.deep is not None
+        assert proven.deep.ok, proven.deep.reason
+        assert {"pg_checksums", "pg_amcheck"} <= set(proven.deep.checks)
+        assert proven.failures == 0
 
 
 def test_a_prover_that_was_killed_leaves_nothing_to_the_next_and_two_never_share_a_folder(tmp_path: Path) -> None:
