@@ -47,6 +47,7 @@ _RECONCILE_ENV: Final = "DR_BENCH_PROVER_RECONCILE_S"
 _RESTART_ENV: Final = "DR_BENCH_PROVER_RESTART_S"
 _LOOK_S: Final = 0.5
 _RESTART_MIN_S: Final = 45.0
+_ASKED_SHARE: Final = 0.95
 _TOLD_EVERY_S: Final = 15.0
 _BEGUN_WITHIN_S: Final = 900.0
 _ENDED_WITHIN_S: Final = 180.0
@@ -184,7 +185,9 @@ def _rows(
         ),
         row("prove: the capture's lag p99 beside it", "s", [percentile(known("capture_s"), 0.99)],
             floor=Floor("ours", at_most=2.0), note=note),
-        row("prove: traffic beside it", "tps", [tps], note=note),
+        # Whatever is held beside less than was asked for shows nothing.
+        row("prove: traffic beside it", "tps", [tps],
+            floor=Floor("ours", at_least=_ASKED_SHARE * options.rate), note=note),
         row("prove: processor of prover and its servers", "cores", [cpu], note=note),
         row("prove: reconciliation", "s", [status["books_s"]], note=f"on the {status['books_place']}; {note}"),
         row("prove: deep pass", "s", [status["deep_s"]], note=note),
