@@ -18,6 +18,7 @@ Place = tuple[str | int, ...]
 DEEPEST: Final = 12
 # Keys that Dagster's component loader understands beside ours; it checks their contents itself.
 LOADER_KEYS: Final = frozenset({"type", "attributes", "requirements", "post_processing"})
+OUR_PACKAGE: Final = "dr_assets."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,30 @@ class _Reader:
 
 
 def read_documents(path: Path, text: str, ours: frozenset[str]) -> tuple[list[Document], list[Finding]]:
-    """Read a defs.yaml. Documents whose type isn't among `ours` are somebody else's components and left alone."""
+    """Read a defs.yaml. Documents whose type isn't among `ours` are somebody else's components and left alone.
+
+    What has no type, or one that only looks like ours, is refused: it would leave its dataset without protection.
+    """
     try:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         return [], [_syntax_finding(path, error)]
-    documents, findings = [], []
+    documents, findings, kinds = [], [], []
     for node in nodes:
         reader = _Reader(path)
         content = reader.value(node, ())
         kind = content.get("type") if isinstance(content, dict) else None
+        kinds.append(kind)
         if not isinstance(kind, str) or kind not in ours:
+            if isinstance(kind, str) and kind.startswith(OUR_PACKAGE):
+                told = f"no component is called `{kind}`; there are {', '.join(sorted(ours))}"
+                findings.append(Finding(path, reader.lines["type",], "policy.type", told))
             continue
         document = Document(path, kind, _attributes(content), reader.lines)
         documents.append(document)
         findings += reader.findings + _unknown_loader_keys(document, content) + _templates(document)
+    if not any(kinds):
+        findings.append(Finding(path, 1, "policy.type", "declares nothing: a component has a `type`"))
     return documents, findings
 
 

@@ -137,6 +137,8 @@ def test_the_designs_example_is_accepted_with_the_tiers_defaults(tmp_path: Path)
         ("  rpo: 30s\n", "  rpo: 30s\n  linger: 2s\n", 7, "policy.linger"),
         ("  rpo: 30s\n", '  rpo: 30s\n  exception: " "\n', 7, "policy.exception"),
         ("attributes:\n", "attributes: [\n", 4, "policy.yaml"),
+        ("ProtectedPostgres\n", "ProtectedPostgre\n", 1, "policy.type"),
+        ("type: ", "kind: ", 1, "policy.type"),
     ],
 )
 def test_each_refusal_names_file_and_line(
