@@ -18,11 +18,11 @@ from typing import Any, Final, Self
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.ports import LOOPBACK, free_port
 from dr_assets.engines.supervise import Child, start_child, tail
-from dr_assets.engines.waiting import wait_until
+from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 SETTING: Final = "DR_ASSETS_BAO"
-_ANSWER_TIMEOUT_S: Final = 5.0
+_ANSWER_TIMEOUT_S: Final = 60.0
 # What a capture needs: wrap, unwrap, an id of the key (hmac), sign, and the signing key's public half (read).
 ROLE_POLICY: Final = """
 path "transit/encrypt/dr-assets*" { capabilities = ["update"] }
@@ -70,7 +70,7 @@ class BaoServer:
         """Where it listens; in the open, which loopback allows."""
         return f"http://{LOOPBACK}:{self.port}"
 
-    def start(self, *, timeout_s: float = 60.0) -> None:
+    def start(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and mount the transit engine; raises EngineError `engine.did_not_start` with the log's tail."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         child = self.child = start_child(

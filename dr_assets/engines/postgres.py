@@ -24,7 +24,7 @@ from dr_assets.engines.placement import engine_home, engine_user, give, own_name
 from dr_assets.engines.ports import LOOPBACK, free_port, is_free
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, run_child, start_child, tail
-from dr_assets.engines.waiting import wait_until
+from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 Setting = str | int | float | bool
@@ -207,7 +207,7 @@ class PostgresServer:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def start(self, *, wait: bool = True, timeout_s: float = 60.0) -> None:
+    def start(self, *, wait: bool = True, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the server and, unless `wait` is False, wait until it accepts connections.
 
         A port that another process took meanwhile is picked anew, until a first start has fixed it. Raises
@@ -228,11 +228,11 @@ class PostgresServer:
                 self._port_given = True
                 return
 
-    def wait_bound(self, timeout_s: float = 60.0) -> None:
+    def wait_bound(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server has its port or socket; it may still recover and refuse everyone."""
         self._wait(bool, timeout_s)
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server accepts connections (a standby: read-only ones)."""
         self._wait(lambda status: status == "ready", timeout_s)
 
@@ -249,7 +249,7 @@ class PostgresServer:
             self.child = None
             self._release_shared_memory()
 
-    def promote(self, *, timeout_s: float = 60.0) -> None:
+    def promote(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
         """Make a standby the primary, on a new timeline; returns once it accepts writes.
 
         Raises EngineError `engine.tool_failed`.

@@ -28,7 +28,7 @@ from dr_assets.engines.ports import LOOPBACK, free_ports, is_free
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, start_child, tail
 from dr_assets.engines.throwaway_ca import make_certificates, write_authority
-from dr_assets.engines.waiting import wait_until
+from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -112,7 +112,7 @@ class SeaweedRegion:
         assert self.child is not None, "the region was not started"  # noqa: S101 - a bug of ours if it fails
         return self.child.pid
 
-    def start(self, *, timeout_s: float = 60.0) -> None:
+    def start(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the server and wait until it can store an object.
 
         Raises EngineError `engine.did_not_start` with the tail of the log.
@@ -132,7 +132,7 @@ class SeaweedRegion:
                 self._ports_fixed = True
                 return
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the volume server has joined the master and the S3 door answers."""
         child = self.child
         assert child is not None, "the region was not started"  # noqa: S101 - a bug of ours if it fails

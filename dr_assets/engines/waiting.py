@@ -2,8 +2,12 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from dr_assets.engines.errors import EngineError
+
+# A start takes seconds, and minutes on a machine that is short of everything: only what hangs should be given up.
+START_TIMEOUT_S: Final = 180.0
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str, every_s: float = 0.02) -> None:

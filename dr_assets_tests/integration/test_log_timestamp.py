@@ -73,7 +73,7 @@ class Authority:
 
 
 def _openssl(*args: str, cwd: Path) -> None:
-    subprocess.run(["openssl", *args], cwd=cwd, check=True, capture_output=True, timeout=60)  # noqa: S607 - from PATH
+    subprocess.run(["openssl", *args], cwd=cwd, check=True, capture_output=True, timeout=180)  # noqa: S607 - from PATH
 
 
 def _authority(folder: Path) -> Authority:

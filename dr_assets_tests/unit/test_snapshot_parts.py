@@ -50,7 +50,7 @@ def test_a_slow_store_slows_the_stream_instead_of_filling_the_memory(monkeypatch
     open_gate, put = threading.Event(), Vault.put
 
     def gated(self: Vault, *args: Any) -> Any:
-        open_gate.wait(60)
+        open_gate.wait(180)
         return put(self, *args)
 
     monkeypatch.setattr(Vault, "put", gated)

@@ -20,7 +20,7 @@ from dr_assets.engines.kafka.life import Life
 from dr_assets.engines.placement import RunAs, engine_home, engine_user, give, reachable_trees
 from dr_assets.engines.ports import LOOPBACK, free_port, is_free
 from dr_assets.engines.supervise import Child, start_child
-from dr_assets.engines.waiting import wait_until
+from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 SETTING: Final = "DR_ASSETS_NOIDA"
@@ -98,7 +98,7 @@ class NoidaServer(Life):
         """What a librdkafka client wants."""
         return {"bootstrap.servers": self.bootstrap, "security.protocol": "PLAINTEXT"}
 
-    def start(self, *, timeout_s: float = 60.0) -> None:
+    def start(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it listens; raises EngineError `engine.did_not_start` with the tail of the log."""
         assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
         self._prepare()

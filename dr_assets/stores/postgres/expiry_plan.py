@@ -304,10 +304,8 @@ class Planner:
     def _unlocked(self, stage: str, names: list[Name]) -> list[Doomed]:
         """Rows for those of which no version is locked; the others are counted, and none is chosen twice."""
         names = [name for name in names if hash(name.text) not in self._chosen]
-        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="locks") as pool:
-            untils = list(pool.map(self._locked_until, names))
         rows = []
-        for name, until in zip(names, untils, strict=True):
+        for name, until in zip(names, self._locked_untils(names), strict=True):
             if hash(name.text) in self._held:
                 self._plan.held += 1
             elif until is not None and until > self._plan.now:
@@ -319,6 +317,12 @@ class Planner:
                 ids = tuple(row.version_id for row in (*name.versions, *name.markers))
                 rows.append(Doomed(name.key, ids, stage, sum(row.size_bytes for row in name.versions)))
         return rows
+
+    def _locked_untils(self, names: list[Name]) -> list[datetime | None]:
+        if len(names) == 1:  # mostly it is one: a thread would take longer to start than to look
+            return [self._locked_until(names[0])]
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="locks") as pool:
+            return list(pool.map(self._locked_until, names))
 
     def _locked_until(self, name: Name) -> datetime | None:
         known = self._locked.get(hash(name.text))

@@ -94,13 +94,13 @@ class MemoryStore:
                 key for key in list(self.rows) if key.startswith(prefix) and key > start_after
             )  # threads put meanwhile
         for key in keys:
-            for row in reversed(self.rows.get(key, [])):
-                size_bytes, is_marker = len(row.data or b""), row.data is None
-                yield Version(key, row.version_id, size_bytes, row.modified_at, is_marker, row.storage_class)
+            yield from self.list_name(key)
 
     def list_name(self, key: str) -> Iterator[Version]:
         """As the port says."""
-        return (row for row in self.list_versions(key) if row.key == key)
+        for row in reversed(self.rows.get(key, [])):
+            size_bytes, is_marker = len(row.data or b""), row.data is None
+            yield Version(key, row.version_id, size_bytes, row.modified_at, is_marker, row.storage_class)
 
     def list_level(self, prefix: str) -> Level:
         """As the port says."""

@@ -9,9 +9,10 @@ never came by is no call of a clean run, and of those there may be a few only.
 """
 
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,7 @@ from dr_assets_tests.faults.store.faulty_store import READS, Call, Fault, Faulty
 
 _TRIES: Final = 4
 _CLEAN_RUNS: Final = 3
+_LOOKING: Final = threading.local()
 
 
 class Case(Protocol):
@@ -81,7 +83,7 @@ def sweep(
     """Every fault of every recorded call, in worlds of their own."""
     points = [(call, fault) for call in record(make_case) for fault in _faults_of(call)]
     done = Sweep([point for point in points if only(*point)])
-    with _remembering(), ThreadPoolExecutor(threads) as pool:
+    with _remembering(), _lookers_alone(), ThreadPoolExecutor(threads) as pool:
         for (call, fault), (hit, failure) in zip(
             done.points, pool.map(lambda point: _try(make_case, *point), done.points), strict=True
         ):
@@ -112,6 +114,39 @@ def _remembering() -> Iterator[None]:
         patched.setattr(segment, "derive_frame_key", lru_cache(maxsize=None)(segment.derive_frame_key))
         patched.setattr(Trust, "verify", verify_once)
         yield
+
+
+@contextmanager
+def _lookers_alone() -> Iterator[None]:
+    """Who looks at a world does so in its own thread; the jobs keep theirs.
+
+    Over a store in memory handing out work takes as long as the work, and a look has no turns that could be taken
+    differently.
+    """
+    hand_out = ThreadPoolExecutor.submit
+
+    def submit(self: ThreadPoolExecutor, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        if not getattr(_LOOKING, "alone", False):
+            return hand_out(self, call, *args, **named)
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*args, **named))
+        except BaseException as error:  # noqa: BLE001 - as a pool does: it is raised where the result is asked for
+            done.set_exception(error)
+        return done
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ThreadPoolExecutor, "submit", submit)
+        yield
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    _LOOKING.alone = True
+    try:
+        yield
+    finally:
+        _LOOKING.alone = False
 
 
 def _faults_of(call: Call) -> tuple[Fault, ...]:
@@ -166,9 +201,11 @@ def _one(case: Case, call: Call, fault: Fault) -> bool:
         assert not store.fired.is_set() or fault not in {"killed_before", "killed_after"}, "it outlived its death"
     if not store.fired.is_set():
         return False
-    case.check_after_fault(fault)
+    with _alone():
+        case.check_after_fault(fault)
     case.run(case.store)
-    case.check_complete()
+    with _alone():
+        case.check_complete()
     return True
 
 
