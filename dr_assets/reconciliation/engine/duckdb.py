@@ -23,11 +23,11 @@ _SMALL_BYTES: Final = 16 << 20
 
 
 class DuckDb:
-    """The default engine. What doesn't fit `memory_limit` is spilled."""
+    """The default engine. What doesn't fit `memory_limit` is spilled; without a `folder` every relation is a table."""
 
     name: Final = "duckdb"
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path | None = None) -> None:
         self._database = database
         self._folder = folder
 
@@ -42,11 +42,12 @@ class DuckDb:
                 return int(own.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])  # noqa: S608 - a name of ours
         rows: pa.Table | pa.RecordBatchReader | None = source
         batches: Iterator[pa.RecordBatch] = iter(())
-        if isinstance(source, pa.RecordBatchReader) and can_spool(source.schema):
+        folder = self._folder
+        if folder is not None and isinstance(source, pa.RecordBatchReader) and can_spool(source.schema):
             rows, batches = begun(source, _SMALL_BYTES)
         with self._database.cursor() as own:
-            if rows is None:
-                path = self._folder / f"{relation}.parquet"
+            if folder is not None and rows is None:
+                path = folder / f"{relation}.parquet"
                 count = spool(batches, source.schema, path)
                 self._view(own, relation, [path])
                 return count
