@@ -11,7 +11,7 @@ import pytest
 from dr_assets.estate.errors import SourceError
 from dr_assets.reconciliation.checks import CheckResult, all_checks
 from dr_assets.reconciliation.contract import Contract
-from dr_assets.reconciliation.engine.dialect import to_spark
+from dr_assets.reconciliation.engine.dialect import once_for_spark, to_spark
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.engine.spark import spark_engine
@@ -122,6 +122,16 @@ def test_every_check_gives_the_same_breaks_on_both_engines(tmp_path: Path) -> No
 def test_where_the_same_words_mean_different_things_they_are_changed(duckdb: str, spark: str) -> None:
     """Sums and wide numbers stay exact beyond 64 bits, and a NULL is sorted last."""
     assert to_spark(duckdb) == spark
+
+
+def test_what_is_said_to_be_materialized_is_computed_once_by_spark_too() -> None:
+    """It is a statement of its own, with what it reads; the others read it by its name."""
+    first, statement = once_for_spark(
+        "WITH a AS (SELECT 1 AS x), b AS MATERIALIZED (SELECT x FROM a), c AS NOT MATERIALIZED (SELECT x FROM b)"
+        " SELECT x FROM c"
+    )
+    assert first == {"b": "WITH a AS (SELECT 1 AS x) SELECT x FROM a"}
+    assert statement == "WITH a AS (SELECT 1 AS x), c AS (SELECT x FROM b) SELECT x FROM c"
 
 
 @pytest.mark.integration

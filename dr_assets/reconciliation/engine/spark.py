@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dr_assets.estate.errors import DrError, PolicyError, SourceError
-from dr_assets.reconciliation.engine.dialect import to_spark
+from dr_assets.reconciliation.engine.dialect import once_for_spark, to_spark
 from dr_assets.reconciliation.engine.port import no_query
+from dr_assets.reconciliation.engine.spool import spool
 from dr_assets.reconciliation.externals import Source, paths_of
 
 if TYPE_CHECKING:
@@ -42,10 +42,13 @@ class Spark:
         if isinstance(source, pa.Table) and source.nbytes < _SMALL_BYTES:
             self._session.createDataFrame(source).createOrReplaceTempView(relation)
             return int(source.num_rows)
-        paths = paths_of(source)
-        if paths is None:
-            paths = [self._folder / f"{relation}.parquet"]
-            _write(source, paths[0])
+        if isinstance(source, pa.RecordBatchReader | pa.Table):
+            path = self._folder / f"{relation}.parquet"
+            reader = source.to_reader() if isinstance(source, pa.Table) else source
+            spool(reader, reader.schema, path, "zstd")
+            paths = [path]
+        else:
+            paths = paths_of(source) or []
         frame = self._session.read.parquet(*(str(path) for path in paths))
         frame.createOrReplaceTempView(relation)
         return frame.count()
@@ -60,23 +63,18 @@ class Spark:
             raise no_query(view, error) from None
 
     def keep(self, relation: str, sql: str) -> None:
-        """A frame that is computed once, by the first who reads it."""
-        if relation in self._kept:
-            self._kept.pop(relation).unpersist()
-        frame = self._session.sql(to_spark(sql)).persist()
-        frame.createOrReplaceTempView(relation)
-        self._kept[relation] = frame
+        """A frame that is computed once, by the first who reads it; so is what the statement says MATERIALIZED of."""
+        first, statement = once_for_spark(sql)
+        for name, query in (first | {relation: statement}).items():
+            if name in self._kept:
+                self._kept.pop(name).unpersist()
+            frame = self._session.sql(query).persist()
+            frame.createOrReplaceTempView(name)
+            self._kept[name] = frame
 
     def rows(self, sql: str) -> pa.Table:
         """The rows, collected as Arrow."""
         return self._session.sql(to_spark(sql)).toArrow()
-
-
-def _write(source: pa.RecordBatchReader | pa.Table, path: Path) -> None:
-    reader = source.to_reader() if isinstance(source, pa.Table) else source
-    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
 
 
 @contextmanager
