@@ -19,6 +19,7 @@ from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, bucket_of, estate_of, vault_of
+from dr_assets.cli.options import AccessKeyOption, AsOfOption, SecretKeyOption, VaultOption
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
 from dr_assets.estate.errors import PolicyError
@@ -43,6 +44,26 @@ WorkOption = Annotated[
     Path | None,
     typer.Option("--work", help=f"folder for the index; below {WORK_DIR_ENV} by default. Losing it costs time only"),
 ]
+
+IntoOption = Annotated[str | None, typer.Option("--into", help="the bucket to restore into, in the store below")]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint-env", help="variable with the target's address; the source's by default")
+]
+ToOption = Annotated[str, typer.Option("--to", help="latest, or a time with zone up to the recovery point")]
+PrefixOption = Annotated[str, typer.Option("--prefix", help="only names that begin so")]
+PersonOption = Annotated[
+    bool, typer.Option("--person", help="only one person's documents; who, is read from standard input")
+]
+SubjectOption = Annotated[str | None, typer.Option("--subject", help="the same, by subject id")]
+VersionsOption = Annotated[
+    Literal["current", "all"], typer.Option("--versions", help="`all`: every version and delete marker, in order")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="into a bucket that holds something already")]
+LimitOption = Annotated[str | None, typer.Option("--limit", help="at most so much a second, e.g. 20MiB")]
+ErasuresOption = Annotated[
+    Path | None, typer.Option("--erasures", help="a list that `dr-assets erasure list --out` saved, as well")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")]
 
 
 @app.command("copy")
@@ -92,7 +113,7 @@ def _take_copy(estate: Estate, declared: BucketDataset, work: Path | None, *, fu
 @app.command("status")
 def status_command(
     dataset: DatasetArgument,
-    vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
+    vault: VaultOption = None,
     defs: DefsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,30 +133,22 @@ def status_command(
 @app.command("restore")
 def restore_command(
     dataset: DatasetArgument,
-    into: Annotated[str | None, typer.Option("--into", help="the bucket to restore into, in the store below")] = None,
-    endpoint_env: Annotated[
-        str | None, typer.Option("--endpoint-env", help="variable with the target's address; the source's by default")
-    ] = None,
-    access_key_env: Annotated[str | None, typer.Option("--access-key-env", help="variable with its access key")] = None,
-    secret_key_env: Annotated[str | None, typer.Option("--secret-key-env", help="variable with its secret key")] = None,
-    to: Annotated[str, typer.Option("--to", help="latest, or a time with zone up to the recovery point")] = "latest",
-    prefix: Annotated[str, typer.Option("--prefix", help="only names that begin so")] = "",
-    person: Annotated[
-        bool, typer.Option("--person", help="only one person's documents; who, is read from standard input")
-    ] = False,
-    subject: Annotated[str | None, typer.Option("--subject", help="the same, by subject id")] = None,
-    versions: Annotated[
-        Literal["current", "all"], typer.Option("--versions", help="`all`: every version and delete marker, in order")
-    ] = "current",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="into a bucket that holds something already")] = False,
-    limit: Annotated[str | None, typer.Option("--limit", help="at most so much a second, e.g. 20MiB")] = None,
-    vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")] = None,
+    into: IntoOption = None,
+    endpoint_env: EndpointOption = None,
+    access_key_env: AccessKeyOption = None,
+    secret_key_env: SecretKeyOption = None,
+    to: ToOption = "latest",
+    prefix: PrefixOption = "",
+    person: PersonOption = False,
+    subject: SubjectOption = None,
+    versions: VersionsOption = "current",
+    overwrite: OverwriteOption = False,
+    limit: LimitOption = None,
+    vault: VaultOption = None,
+    as_of: AsOfOption = None,
     from_bundle: BundleOption = None,
-    erasures: Annotated[
-        Path | None, typer.Option("--erasures", help="a list that `dr-assets erasure list --out` saved, as well")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and touch nothing")] = False,
+    erasures: ErasuresOption = None,
+    dry_run: DryRunOption = False,
     work: WorkOption = None,
     defs: DefsOption = None,
     as_json: JsonOption = False,
@@ -182,7 +195,7 @@ def verify_command(
     source: Annotated[
         bool, typer.Option("--source", help="compare counts and bytes with the source's listing of now, too")
     ] = False,
-    vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
+    vault: VaultOption = None,
     work: WorkOption = None,
     defs: DefsOption = None,
     as_json: JsonOption = False,

@@ -6,6 +6,7 @@ What belongs here: options, tables, JSON. What stays out: showing what is captur
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,11 @@ from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
 from dr_assets.cli.context import DatasetArgument, DefsOption, JsonOption, estate_of, topics_of, vault_of
+from dr_assets.cli.options import AsOfOption, ErasuresOption, OfTheCopyOption, VaultOption
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import parse_moment
 from dr_assets.estate.errors import PolicyError
-from dr_assets.estate.model import TopicsDataset
+from dr_assets.estate.model import Estate, TopicsDataset
 from dr_assets.proving.erasures import Bringing, record_blanked, topic_eraser
 from dr_assets.stores.kafka.access import connect_target
 from dr_assets.stores.kafka.compare import Comparison, compare
@@ -29,12 +31,14 @@ from dr_assets.stores.kafka.restore_export import ExportSource, export_source
 from dr_assets.stores.kafka.restore_plan import Cut, Limits, Options, RestorePlan, Wish, plan_restore
 from dr_assets.stores.kafka.restore_record import record_restore
 from dr_assets.stores.kafka.restore_rules import create_rules, register_subjects, rules_for
+from dr_assets.stores.kafka.restore_source import Pinned
 from dr_assets.stores.kafka.restore_state import RestoreState
 from dr_assets.stores.kafka.wire import Cluster
 
 # A broker that restarts, or another that takes over, is waited for: a restore is run when things are bad.
 _PATIENCE_S = 180.0
 _DIFFERENT = 1
+_LIMITS = Limits()
 
 IntoOption = Annotated[str, typer.Option("--into", metavar="HOST:PORT,…", help="the cluster to restore into")]
 ToOption = Annotated[str, typer.Option("--to", help="latest, a time with zone, or offsets:TOPIC/PARTITION=OFFSET,…")]
@@ -45,14 +49,31 @@ PrefixOption = Annotated[str, typer.Option("--prefix", help="what all topics' na
 PlainOption = Annotated[
     bool, typer.Option("--plaintext", help="the target has neither TLS nor SASL; else it is spoken to as the source is")
 ]
-AsOfOption = Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")]
-ErasuresOption = Annotated[
-    Path | None, typer.Option("--erasures", help="a list that `erasure list --out` saved: for where no region answers")
+AllStoredOption = Annotated[bool, typer.Option("--all-stored", help="also what the source had let go of by then")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="print what would be done and touch nothing")]
+MethodOption = Annotated[
+    Wish, typer.Option("--method", help="identical: the same offsets or nothing; mapped: offsets anew, with a map")
 ]
-OfTheCopyOption = Annotated[
-    bool, typer.Option("--erasures-of-the-copy", help="no region answers: whoever was erased since the copy comes back")
+AppendOption = Annotated[bool, typer.Option("--append", help="write behind what topics of the target hold")]
+AllOfThenOption = Annotated[
+    bool, typer.Option("--all-stored", help="also what the source itself had let go of by then")
 ]
-VaultOption = Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")]
+HoldOption = Annotated[
+    bool, typer.Option("--hold-retention", help="topics delete nothing yet, whatever their settings say")
+]
+GroupOption = Annotated[list[str] | None, typer.Option("--group", help="only these groups; all by default")]
+NoGroupsOption = Annotated[bool, typer.Option("--no-groups", help="leave groups alone")]
+AclsOption = Annotated[bool, typer.Option("--with-acls", help="make the captured access rules as well")]
+RegistryOption = Annotated[
+    str | None, typer.Option("--registry-env", help="the variable with a registry's URL: register schemas there")
+]
+ReplicationOption = Annotated[int | None, typer.Option("--replication", min=1, help="replicas of new topics")]
+PadOption = Annotated[int, typer.Option("--pad-limit", help="padded offsets beyond which a map is used")]
+HoleOption = Annotated[int, typer.Option("--hole-limit", help="holes of a partition beyond which a map is used")]
+ThrottleOption = Annotated[float | None, typer.Option("--throttle", help="at most so many MB a second")]
+StateOption = Annotated[Path | None, typer.Option("--state", help="the file by which a killed restore goes on")]
+VerifyOption = Annotated[bool, typer.Option("--verify/--no-verify", help="compare the target with the vault")]
+RecordOption = Annotated[bool, typer.Option("--record", help="seal the result and its offset maps into the vault")]
 
 
 def restore(
@@ -61,36 +82,22 @@ def restore(
     to: ToOption = "latest",
     topic: TopicOption = None,
     prefix: PrefixOption = "",
-    plan_only: Annotated[bool, typer.Option("--plan", help="print what would be done and touch nothing")] = False,
-    method: Annotated[
-        Wish, typer.Option("--method", help="identical: the same offsets or nothing; mapped: offsets anew, with a map")
-    ] = "auto",
-    append: Annotated[bool, typer.Option("--append", help="write behind what topics of the target hold")] = False,
-    all_stored: Annotated[
-        bool, typer.Option("--all-stored", help="also what the source itself had let go of by then")
-    ] = False,
-    hold: Annotated[
-        bool, typer.Option("--hold-retention", help="topics delete nothing yet, whatever their settings say")
-    ] = False,
-    group: Annotated[list[str] | None, typer.Option("--group", help="only these groups; all by default")] = None,
-    no_groups: Annotated[bool, typer.Option("--no-groups", help="leave groups alone")] = False,
-    with_acls: Annotated[bool, typer.Option("--with-acls", help="make the captured access rules as well")] = False,
-    registry_env: Annotated[
-        str | None, typer.Option("--registry-env", help="the variable with a registry's URL: register schemas there")
-    ] = None,
-    replication: Annotated[int | None, typer.Option("--replication", min=1, help="replicas of new topics")] = None,
-    pad_limit: Annotated[
-        int, typer.Option("--pad-limit", help="padded offsets beyond which a map is used")
-    ] = Limits().pad_offsets,
-    hole_limit: Annotated[
-        int, typer.Option("--hole-limit", help="holes of a partition beyond which a map is used")
-    ] = Limits().holes,
-    throttle: Annotated[float | None, typer.Option("--throttle", help="at most so many MB a second")] = None,
-    state: Annotated[Path | None, typer.Option("--state", help="the file by which a killed restore goes on")] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="compare the target with the vault")] = True,
-    record: Annotated[
-        bool, typer.Option("--record", help="seal the result and its offset maps into the vault")
-    ] = False,
+    plan_only: PlanOption = False,
+    method: MethodOption = "auto",
+    append: AppendOption = False,
+    all_stored: AllOfThenOption = False,
+    hold: HoldOption = False,
+    group: GroupOption = None,
+    no_groups: NoGroupsOption = False,
+    with_acls: AclsOption = False,
+    registry_env: RegistryOption = None,
+    replication: ReplicationOption = None,
+    pad_limit: PadOption = _LIMITS.pad_offsets,
+    hole_limit: HoleOption = _LIMITS.holes,
+    throttle: ThrottleOption = None,
+    state: StateOption = None,
+    verify: VerifyOption = True,
+    record: RecordOption = False,
     plaintext: PlainOption = False,
     vault: VaultOption = None,
     as_of: AsOfOption = None,
@@ -101,56 +108,79 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Restore topics into a cluster, with the offsets they had where it can be; run again after a kill, it goes on."""
-    estate = estate_of(defs)
-    declared = topics_of(estate, dataset)
-    cut = Cut.parse(to)
-    opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
-    moment = parse_moment(as_of) if as_of else None
-    bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
-    eraser = topic_eraser(estate, declared, opened, os.environ, bringing)
     path = state or Path(f"dr-assets-restore-{dataset}.json")
     begun = None if plan_only else RestoreState.load(path)
-    source = export_source(
-        opened, dataset, cut, as_of=moment, all_stored=all_stored, eraser=eraser, pinned=begun.pinned if begun else None
-    )
+    stored = _stored(
+        _Read(dataset, to, vault, as_of, from_bundle, all_stored, defs),
+        Bringing(from_bundle is not None, erasures, erasures_of_the_copy), pinned=begun.pinned if begun else None,
+    )  # fmt: skip
     options = Options(
         mapping=_mapping(topic, prefix), prefix=prefix, wish=method, append=append,
         limits=Limits(pad_limit, hole_limit), replication=replication,
         groups=() if no_groups else tuple(group) if group else None, held=hold,
     )  # fmt: skip
-    with _target(declared, into, plaintext=plaintext) as cluster:
-        plan = plan_restore(
-            source, cluster, options, ends=begun.ends if begun else source.ends, ours=begun.behind if begun else None
-        )
+    ends, ours = (begun.ends, begun.behind) if begun else (stored.source.ends, None)
+    with _target(stored.declared, into, plaintext=plaintext) as cluster:
+        plan = plan_restore(stored.source, cluster, options, ends=ends, ours=ours)
         if plan_only:
             _show_plan(plan, as_json=as_json)
             return
-        compared: list[Comparison] = []
-
-        def check(done: Restored) -> None:
-            compared.append(_compared(source, cluster, plan, done))
-            if not compared[0].is_equal:
-                _show_restored(done, compared[0], as_json=as_json)
-                typer.echo("the topics keep the settings for loading: nothing is deleted or compacted", err=True)
-                raise typer.Exit(_DIFFERENT)
-
-        restored = _carried_out(plan, cluster, path, throttle, check if verify else None)
-        if with_acls:
-            made = create_rules(cluster, rules_for(source.acls, plan.names))
-            restored.notes.append(f"{made} access rules made")
-        if registry_env:
-            made = register_subjects(_url(registry_env), source.subjects)
-            restored.notes.append(f"{made} versions of schemas registered")
-        found = compared[0] if compared else None
-    if eraser is not None:
-        done = eraser.blanked
-        restored.notes.append(
-            f"{done.records} records of {len(done.people)} erased people came back without what they said"
-        )
+        restored, found = _brought(stored.source, cluster, plan, path, throttle, verify=verify, as_json=as_json)
+        _make_beside(cluster, stored.source, restored, registry_env, with_acls=with_acls)
+    _tell_blanked(stored, restored)
     if record:
-        record_blanked(vault_of(estate, vault or declared.vault, signing=True), dataset, eraser, purpose="restore")
-        record_restore(vault_of(estate, vault or declared.vault, signing=True), dataset, restored, found)
+        _seal(stored, restored, found)
     _show_restored(restored, found, as_json=as_json)
+
+
+def _brought(
+    source: ExportSource,
+    cluster: Cluster,
+    plan: RestorePlan,
+    state: Path,
+    throttle: float | None,
+    *,
+    verify: bool,
+    as_json: bool,
+) -> tuple[Restored, Comparison | None]:
+    """Carried out, and held to the vault if that is wanted: a difference is shown, and the topics stay as they lie."""
+    compared: list[Comparison] = []
+
+    def check(done: Restored) -> None:
+        compared.append(_compared(source, cluster, plan, done))
+        if not compared[0].is_equal:
+            _show_restored(done, compared[0], as_json=as_json)
+            typer.echo("the topics keep the settings for loading: nothing is deleted or compacted", err=True)
+            raise typer.Exit(_DIFFERENT)
+
+    restored = _carried_out(plan, cluster, state, throttle, check if verify else None)
+    return restored, compared[0] if compared else None
+
+
+def _make_beside(
+    cluster: Cluster, source: ExportSource, restored: Restored, registry_env: str | None, *, with_acls: bool
+) -> None:
+    if with_acls:
+        made = create_rules(cluster, rules_for(source.acls, restored.plan.names))
+        restored.notes.append(f"{made} access rules made")
+    if registry_env:
+        made = register_subjects(_url(registry_env), source.subjects)
+        restored.notes.append(f"{made} versions of schemas registered")
+
+
+def _tell_blanked(stored: "_Stored", restored: Restored) -> None:
+    if stored.source.eraser is None:
+        return
+    done = stored.source.eraser.blanked
+    restored.notes.append(
+        f"{done.records} records of {len(done.people)} erased people came back without what they said"
+    )
+
+
+def _seal(stored: "_Stored", restored: Restored, found: Comparison | None) -> None:
+    dataset, eraser = stored.declared.name, stored.source.eraser
+    record_blanked(vault_of(stored.estate, stored.vault_name, signing=True), dataset, eraser, purpose="restore")
+    record_restore(vault_of(stored.estate, stored.vault_name, signing=True), dataset, restored, found)
 
 
 def compare_command(
@@ -159,9 +189,7 @@ def compare_command(
     to: ToOption = "latest",
     topic: TopicOption = None,
     prefix: PrefixOption = "",
-    all_stored: Annotated[
-        bool, typer.Option("--all-stored", help="also what the source had let go of by then")
-    ] = False,
+    all_stored: AllStoredOption = False,
     plaintext: PlainOption = False,
     vault: VaultOption = None,
     as_of: AsOfOption = None,
@@ -170,18 +198,15 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Hold a cluster's topics to the vault: records, offsets, times, headers, groups; exit 1 if anything differs."""
-    estate = estate_of(defs)
-    declared = topics_of(estate, dataset)
-    opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
-    moment = parse_moment(as_of) if as_of else None
-    eraser = topic_eraser(estate, declared, opened, os.environ, Bringing(from_bundle is not None, accept_copy=True))
-    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored, eraser=eraser)
+    read = _Read(dataset, to, vault, as_of, from_bundle, all_stored, defs)
+    stored = _stored(read, Bringing(from_bundle is not None, accept_copy=True))
+    source = stored.source
     options = Options(mapping=_mapping(topic, prefix), prefix=prefix)
     names = {
         name: target for name, each in source.topics.items()
         if (options.mapping or not each.is_gone) and (target := options.target_of(name))
     }  # fmt: skip
-    with _target(declared, into, plaintext=plaintext) as cluster:
+    with _target(stored.declared, into, plaintext=plaintext) as cluster:
         found = compare(source, cluster, names, ends=source.ends)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
@@ -201,9 +226,7 @@ def to_parquet_command(
     uncommitted: Annotated[
         bool, typer.Option("--read-uncommitted", help="also records of aborted and unfinished transactions")
     ] = False,
-    all_stored: Annotated[
-        bool, typer.Option("--all-stored", help="also what the source had let go of by then")
-    ] = False,
+    all_stored: AllStoredOption = False,
     vault: VaultOption = None,
     as_of: AsOfOption = None,
     from_bundle: BundleOption = None,
@@ -213,12 +236,8 @@ def to_parquet_command(
     """Write stored records as one Parquet file: topic, partition, offset, timestamp, key, value, headers."""
     from dr_assets.stores.kafka.parquet import offset_ranges, to_parquet  # noqa: PLC0415 - pyarrow takes its time
 
-    estate = estate_of(defs)
-    declared = topics_of(estate, dataset)
-    opened = vault_or_bundle(estate, vault or declared.vault, from_bundle)
-    moment = parse_moment(as_of) if as_of else None
-    eraser = topic_eraser(estate, declared, opened, os.environ, Bringing(from_bundle is not None))
-    source = export_source(opened, dataset, Cut.parse(to), as_of=moment, all_stored=all_stored, eraser=eraser)
+    read = _Read(dataset, to, vault, as_of, from_bundle, all_stored, defs)
+    source = _stored(read, Bringing(from_bundle is not None)).source
     ranges = dict(offset_ranges(source, tuple(topic or ()), source.ends))
     times = tuple(round(parse_moment(each).timestamp() * 1000) if each else None for each in (begin, until))
     written = to_parquet(source, out, ranges, read_committed=not uncommitted, times=(times[0], times[1]))
@@ -233,6 +252,43 @@ def to_parquet_command(
         return
     left_out = f", {written.left_out} of aborted or unfinished transactions left out" if written.left_out else ""
     typer.echo(f"{out}: {written.records} records, {written.size_bytes / 1e6:.1f} MB{left_out}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What all verbs here are asked of what is stored, as the options say it."""
+
+    dataset: str
+    to: str
+    vault: str | None
+    as_of: str | None
+    from_bundle: Path | None
+    all_stored: bool
+    defs: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Stored topics: whose they are, which vault holds them, and they themselves, erased people blanked."""
+
+    estate: Estate
+    declared: TopicsDataset
+    vault_name: str
+    source: ExportSource
+
+
+def _stored(read: _Read, bringing: Bringing, *, pinned: Pinned | None = None) -> _Stored:
+    estate = estate_of(read.defs)
+    declared = topics_of(estate, read.dataset)
+    cut = Cut.parse(read.to)
+    name = read.vault or declared.vault
+    opened = vault_or_bundle(estate, name, read.from_bundle)
+    moment = parse_moment(read.as_of) if read.as_of else None
+    eraser = topic_eraser(estate, declared, opened, os.environ, bringing)
+    source = export_source(
+        opened, declared.name, cut, as_of=moment, all_stored=read.all_stored, eraser=eraser, pinned=pinned
+    )
+    return _Stored(estate, declared, name, source)
 
 
 def _mapping(topics: list[str] | None, prefix: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ import csv
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import typer
 from rich.console import Console
@@ -39,6 +40,7 @@ from dr_assets.recovery.outbox_replay import Progress, Replayed, replay_outbox
 from dr_assets.stores.kafka.access import connect, connect_target
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.stores.postgres.dsn import require_safe_transport
+from dr_assets.vault.vault import Vault
 
 app = typer.Typer(help="Replay what a ledger's outbox never published, and prove it.", no_args_is_help=True)
 
@@ -62,21 +64,74 @@ PlainOption = Annotated[
 PlanOption = Annotated[Path, typer.Option("--plan", exists=True, dir_okay=False, help="the file that `plan` wrote")]
 YesOption = Annotated[bool, typer.Option("--yes", help="do it: without this nothing is written anywhere")]
 Format = Literal["table", "csv", "json"]
+OutOption = Annotated[Path | None, typer.Option("--out", help="save the plan to this new file, for `replay`")]
+FormatOption = Annotated[Format, typer.Option("--format", help="how the list is shown")]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="believe that what is marked as published before this time is there")
+]
+PartitionerOption = Annotated[str, typer.Option("--partitioner", help="the application's: murmur2 or crc32")]
+ContractOption = Annotated[str | None, typer.Option("--contract", help="the restore test's by default")]
+KeyHeaderOption = Annotated[str | None, typer.Option("--key-header", help="the header of the idempotency key")]
+KeyJsonOption = Annotated[str | None, typer.Option("--key-json", help="or its path in the value: a.b")]
+KeyIsKeyOption = Annotated[bool, typer.Option("--key-is-key", help="or the record's own key is it")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """A ledger and the topics it publishes to, as the options of every verb here say them."""
+
+    estate: Estate
+    ledger: PostgresDataset
+    topics: str | None
+    into: str | None
+    plaintext: bool
+    ledger_env: str | None = None
+
+    @classmethod
+    def of(
+        cls, dataset: str, defs: Path | None, topics: str | None, into: str | None, plaintext: bool,
+        ledger_env: str | None = None,
+    ) -> Self:  # fmt: skip
+        """From the options themselves."""
+        estate = estate_of(defs)
+        return cls(estate, postgres_of(estate, dataset), topics, into, plaintext, ledger_env)
+
+    def dsn(self) -> str:
+        """The ledger's connection string: the variable that was named, else the declared one."""
+        dsn = dsn_in(self.ledger_env) if self.ledger_env else dsn_of(self.ledger)
+        require_safe_transport(dsn)
+        return dsn
+
+    def cluster(self) -> Cluster:
+        """The cluster that was named, spoken to as is declared of the topics, else their own."""
+        name = self.topics or (self.ledger.reconcile.topics if self.ledger.reconcile else None)
+        if name is None:
+            raise PolicyError(
+                "outbox.no_topics",
+                f"nothing says where {self.ledger.name} publishes its outbox",
+                "declare `reconcile: {topics: …}`, or give --topics",
+            )
+        declared = topics_of(self.estate, name)
+        if self.into is None:
+            return connect(declared, os.environ, patience_s=_PATIENCE_S)
+        return connect_target(declared, self.into, os.environ, plaintext=self.plaintext, patience_s=_PATIENCE_S)
+
+    def sealing(self) -> Vault:
+        """The ledger's vault, to put on record what was done."""
+        return vault_of(self.estate, self.ledger.vault, signing=True)
 
 
 @app.command()
 def plan(
     dataset: DatasetArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="save the plan to this new file, for `replay`")] = None,
-    form: Annotated[Format, typer.Option("--format", help="how the list is shown")] = "table",
-    since: Annotated[
-        str | None, typer.Option("--since", help="believe that what is marked as published before this time is there")
-    ] = None,
-    partitioner: Annotated[str, typer.Option("--partitioner", help="the application's: murmur2 or crc32")] = "murmur2",
-    contract: Annotated[str | None, typer.Option("--contract", help="the restore test's by default")] = None,
-    key_header: Annotated[str | None, typer.Option("--key-header", help="the header of the idempotency key")] = None,
-    key_json: Annotated[str | None, typer.Option("--key-json", help="or its path in the value: a.b")] = None,
-    key_is_key: Annotated[bool, typer.Option("--key-is-key", help="or the record's own key is it")] = False,
+    out: OutOption = None,
+    form: FormatOption = "table",
+    since: SinceOption = None,
+    partitioner: PartitionerOption = "murmur2",
+    contract: ContractOption = None,
+    key_header: KeyHeaderOption = None,
+    key_json: KeyJsonOption = None,
+    key_is_key: KeyIsKeyOption = False,
     ledger_env: LedgerOption = None,
     into: IntoOption = None,
     topics: TopicsOption = None,
@@ -84,14 +139,13 @@ def plan(
     defs: DefsOption = None,
 ) -> None:
     """List what the topics lack of a ledger's outbox, in the order of replay; nothing is written to either."""
-    estate = estate_of(defs)
-    ledger = postgres_of(estate, dataset)
-    header = key_header or (None if key_json or key_is_key else _declared_header(ledger))
+    sides = _Sides.of(dataset, defs, topics, into, plaintext, ledger_env)
+    header = key_header or (None if key_json or key_is_key else _declared_header(sides.ledger))
     rules = StreamRules(header, key_json, key_is_key)
-    moment, dsn = parse_moment(since) if since else None, _dsn(ledger, ledger_env)
-    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+    moment, dsn = parse_moment(since) if since else None, sides.dsn()
+    with sides.cluster() as cluster:
         found = plan_outbox(
-            dsn, contract or ledger.restore_test.contract, cluster, dataset=dataset, rules=rules,
+            dsn, contract or sides.ledger.restore_test.contract, cluster, dataset=dataset, rules=rules,
             partitioner=partitioner, since=moment,
         )  # fmt: skip
     if out is not None:
@@ -113,17 +167,16 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Send what a plan lists and its topics lack, then prove it; run again after a kill, it goes on."""
-    estate = estate_of(defs)
-    ledger = postgres_of(estate, dataset)
+    sides = _Sides.of(dataset, defs, topics, into, plaintext, ledger_env)
     planned = _planned(path, dataset)
     if not yes:
         raise _not_without_yes(f"{len(planned.entries)} events would be sent to {len(planned.counts)} topics")
-    dsn = _dsn(ledger, ledger_env)
-    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+    dsn = sides.dsn()
+    with sides.cluster() as cluster:
         done = replay_outbox(planned, dsn, cluster, progress=_progress(as_json=as_json))
         proof = prove_outbox(planned, cluster)
     if record:
-        record_replay(vault_of(estate, ledger.vault, signing=True), planned, proof, done)
+        record_replay(sides.sealing(), planned, proof, done)
     _show_proof(proof, done, as_json=as_json)
 
 
@@ -139,13 +192,12 @@ def prove(
     as_json: JsonOption = False,
 ) -> None:
     """Read topics and groups back: each event of a plan once, and before its consumers; exit 1 if it is not so."""
-    estate = estate_of(defs)
-    ledger = postgres_of(estate, dataset)
+    sides = _Sides.of(dataset, defs, topics, into, plaintext)
     planned = _planned(path, dataset)
-    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+    with sides.cluster() as cluster:
         proof = prove_outbox(planned, cluster)
     if record:
-        record_replay(vault_of(estate, ledger.vault, signing=True), planned, proof)
+        record_replay(sides.sealing(), planned, proof)
     _show_proof(proof, None, as_json=as_json)
 
 
@@ -161,13 +213,12 @@ def mark(
     defs: DefsOption = None,
 ) -> None:
     """Tell the ledger that what its topics hold is out, before the application's relay starts again."""
-    estate = estate_of(defs)
-    ledger = postgres_of(estate, dataset)
+    sides = _Sides.of(dataset, defs, topics, into, plaintext, ledger_env)
     planned = _planned(path, dataset)
     if not yes:
         raise _not_without_yes("events that the topics hold would be marked in the ledger")
-    dsn = _dsn(ledger, ledger_env)
-    with _cluster(estate, ledger, topics, into, plaintext=plaintext) as cluster:
+    dsn = sides.dsn()
+    with sides.cluster() as cluster:
         count = mark_outbox(planned, dsn, cluster)
     typer.echo(f"{count} events are marked as published")
 
@@ -181,28 +232,6 @@ def _planned(path: Path, dataset: str) -> OutboxPlan:
 
 def _declared_header(ledger: PostgresDataset) -> str | None:
     return ledger.reconcile.idempotency_header if ledger.reconcile else StreamRules().header
-
-
-def _dsn(ledger: PostgresDataset, name: str | None) -> str:
-    dsn = dsn_in(name) if name else dsn_of(ledger)
-    require_safe_transport(dsn)
-    return dsn
-
-
-def _cluster(
-    estate: Estate, ledger: PostgresDataset, topics: str | None, into: str | None, *, plaintext: bool
-) -> Cluster:
-    name = topics or (ledger.reconcile.topics if ledger.reconcile else None)
-    if name is None:
-        raise PolicyError(
-            "outbox.no_topics",
-            f"nothing says where {ledger.name} publishes its outbox",
-            "declare `reconcile: {topics: …}`, or give --topics",
-        )
-    declared = topics_of(estate, name)
-    if into is None:
-        return connect(declared, os.environ, patience_s=_PATIENCE_S)
-    return connect_target(declared, into, os.environ, plaintext=plaintext, patience_s=_PATIENCE_S)
 
 
 def _not_without_yes(what: str) -> PolicyError:

@@ -18,6 +18,14 @@ from rich.table import Table
 
 from dr_assets.cli.bundle import BundleOption, vault_or_bundle
 from dr_assets.cli.context import DefsOption, JsonOption, dataset_of, estate_of, postgres_of, vault_of
+from dr_assets.cli.options import (
+    AccessKeyOption,
+    AsOfOption,
+    ErasuresOption,
+    OfTheCopyOption,
+    SecretKeyOption,
+    VaultOption,
+)
 from dr_assets.cli.recovery_point import ApartOption, OnlyOption, StrictOption
 from dr_assets.cli.shown import shown
 from dr_assets.cli.times import iso, parse_moment
@@ -39,116 +47,49 @@ from dr_assets.vault.storage import ThawTier
 from dr_assets.vault.vault import Vault
 from dr_assets.vault.witness import Witness, check_witness
 
-
-def restore(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="a dataset that the estate declares; or say --estate")
-    ] = None,
-    into: Annotated[
-        str | None,
-        typer.Option(
-            "--into", help="an empty or absent folder; for topics HOST:PORT of a cluster, for a bucket its name"
-        ),
-    ] = None,
-    to: Annotated[
-        str,
-        typer.Option("--to", help="latest, a time with zone; of a database immediate, lsn:…, xid:… or name:…, too"),
-    ] = "latest",
-    vault: Annotated[str | None, typer.Option("--vault", help="which vault; the dataset's own by default")] = None,
-    level: Annotated[Level, typer.Option("--level", help="how deeply a restored database is checked")] = "standard",
-    timeline: Annotated[
-        int | None,
-        typer.Option("--timeline", min=1, help="another timeline than the source's newest, to its stored end"),
-    ] = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="use the vault as it was at this time")] = None,
-    witness: Annotated[
-        Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
-    ] = None,
-    from_bundle: BundleOption = None,
-    erasures: Annotated[
-        Path | None,
-        typer.Option("--erasures", help="a list that `erasure list --out` saved: for where no region answers"),
-    ] = None,
-    erasures_of_the_copy: Annotated[
-        bool,
-        typer.Option("--erasures-of-the-copy", help="no region answers: whoever was erased since the copy comes back"),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "--plan", help="print the plan and touch nothing")] = False,
-    thaw: Annotated[
-        bool, typer.Option("--thaw", help="ask the store to bring back what lies cold; run again when it is there")
-    ] = False,
-    whole_estate: Annotated[
-        bool, typer.Option("--estate", help="all datasets, to one moment: `latest-consistent` or a time")
-    ] = False,
-    only: OnlyOption = None,
-    strict: StrictOption = False,
-    apart: ApartOption = None,
-    topics_into: Annotated[
-        list[str] | None,
-        typer.Option("--topics-into", metavar="[DATASET=]HOST:PORT", help="with --estate: the cluster for topics"),
-    ] = None,
-    bucket_into: Annotated[
-        list[str] | None,
-        typer.Option("--bucket-into", metavar="[DATASET=]BUCKET", help="with --estate: the bucket for documents"),
-    ] = None,
-    endpoint_env: Annotated[
-        str | None, typer.Option("--endpoint-env", help="variable with the address of the target bucket's store")
-    ] = None,
-    access_key_env: Annotated[str | None, typer.Option("--access-key-env", help="variable with its access key")] = None,
-    secret_key_env: Annotated[str | None, typer.Option("--secret-key-env", help="variable with its secret key")] = None,
-    plaintext: Annotated[bool, typer.Option("--plaintext", help="the target cluster has neither TLS nor SASL")] = False,
-    defs: DefsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing."""
-    if whole_estate == (dataset is not None):
-        raise PolicyError(
-            "cli.what_to_restore", "name one dataset, or say --estate for all of them", "see `dr-assets status`"
-        )
-    if dataset is None:
-        from dr_assets.cli.estate_restore import Wish, restore_estate  # noqa: PLC0415 - one dataset needs none of it
-
-        restore_estate(
-            Wish(
-                into=into, to=to, vault=vault, level=level, plan_only=dry_run, only=only, strict=strict, apart=apart,
-                topics_into=topics_into or [], bucket_into=bucket_into or [], endpoint_env=endpoint_env,
-                access_key_env=access_key_env, secret_key_env=secret_key_env, plaintext=plaintext,
-                bringing=Bringing(from_bundle is not None, erasures, erasures_of_the_copy),
-            ),
-            defs, from_bundle, as_json=as_json,
-        )  # fmt: skip
-        return
-    match dataset_of(estate_of(defs), dataset):
-        case TopicsDataset():
-            _require_a_database(timeline=timeline, witness=witness, thaw=thaw)
-            from dr_assets.cli.kafka_restore import restore as restore_topics  # noqa: PLC0415 - only topics need Kafka
-
-            restore_topics(
-                dataset, _into(into), to=to, plan_only=dry_run, plaintext=plaintext, vault=vault, as_of=as_of,
-                from_bundle=from_bundle, erasures=erasures, erasures_of_the_copy=erasures_of_the_copy, defs=defs,
-                as_json=as_json,
-            )  # fmt: skip
-        case BucketDataset():
-            _require_a_database(timeline=timeline, witness=witness, thaw=thaw)
-            from dr_assets.cli.bucket import restore_command  # noqa: PLC0415 - only documents need it
-
-            restore_command(
-                dataset, into, endpoint_env=endpoint_env, access_key_env=access_key_env,
-                secret_key_env=secret_key_env, to=to, vault=vault, as_of=as_of, from_bundle=from_bundle,
-                erasures=erasures, dry_run=dry_run, defs=defs, as_json=as_json,
-            )  # fmt: skip
-        case _:
-            bringing = Bringing(from_bundle is not None, erasures, erasures_of_the_copy)
-            where = None if into is None else Path(into)
-            asked = _Asked(where, to, vault, level, timeline, as_of, witness, from_bundle, bringing, dry_run, thaw)
-            _restore_database(dataset, asked, defs, as_json=as_json)
+DatasetOption = Annotated[
+    str | None, typer.Argument(metavar="[DATASET]", help="a dataset that the estate declares; or say --estate")
+]
+IntoOption = Annotated[
+    str | None,
+    typer.Option("--into", help="an empty or absent folder; for topics HOST:PORT of a cluster, for a bucket its name"),
+]
+TargetOption = Annotated[
+    str, typer.Option("--to", help="latest, a time with zone; of a database immediate, lsn:…, xid:… or name:…, too")
+]
+LevelOption = Annotated[Level, typer.Option("--level", help="how deeply a restored database is checked")]
+TimelineOption = Annotated[
+    int | None, typer.Option("--timeline", min=1, help="another timeline than the source's newest, to its stored end")
+]
+WitnessOption = Annotated[
+    Path | None, typer.Option("--witness", help="refuse a vault older than this file of known positions")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", "--plan", help="print the plan and touch nothing")]
+ThawOption = Annotated[
+    bool, typer.Option("--thaw", help="ask the store to bring back what lies cold; run again when it is there")
+]
+EstateOption = Annotated[
+    bool, typer.Option("--estate", help="all datasets, to one moment: `latest-consistent` or a time")
+]
+TopicsIntoOption = Annotated[
+    list[str] | None,
+    typer.Option("--topics-into", metavar="[DATASET=]HOST:PORT", help="with --estate: the cluster for topics"),
+]
+BucketIntoOption = Annotated[
+    list[str] | None,
+    typer.Option("--bucket-into", metavar="[DATASET=]BUCKET", help="with --estate: the bucket for documents"),
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint-env", help="variable with the address of the target bucket's store")
+]
+PlainOption = Annotated[bool, typer.Option("--plaintext", help="the target cluster has neither TLS nor SASL")]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What was asked of a database's restore, as the options say it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for, as the options say it; which of it is heeded depends on the kind of dataset."""
 
-    into: Path | None
+    into: str | None
     to: str
     vault: str | None
     level: Level
@@ -156,9 +97,109 @@ class _Asked:
     as_of: str | None
     witness: Path | None
     from_bundle: Path | None
-    bringing: Bringing
+    erasures: Path | None
+    erasures_of_the_copy: bool
     dry_run: bool
     thaw: bool
+    only: list[str] | None
+    strict: bool
+    apart: list[str] | None
+    topics_into: list[str] | None
+    bucket_into: list[str] | None
+    endpoint_env: str | None
+    access_key_env: str | None
+    secret_key_env: str | None
+    plaintext: bool
+    defs: Path | None
+    as_json: bool
+
+    @property
+    def bringing(self) -> Bringing:
+        """How erasures are come by."""
+        return Bringing(self.from_bundle is not None, self.erasures, self.erasures_of_the_copy)
+
+
+def restore(
+    dataset: DatasetOption = None,
+    into: IntoOption = None,
+    to: TargetOption = "latest",
+    vault: VaultOption = None,
+    level: LevelOption = "standard",
+    timeline: TimelineOption = None,
+    as_of: AsOfOption = None,
+    witness: WitnessOption = None,
+    from_bundle: BundleOption = None,
+    erasures: ErasuresOption = None,
+    erasures_of_the_copy: OfTheCopyOption = False,
+    dry_run: DryRunOption = False,
+    thaw: ThawOption = False,
+    whole_estate: EstateOption = False,
+    only: OnlyOption = None,
+    strict: StrictOption = False,
+    apart: ApartOption = None,
+    topics_into: TopicsIntoOption = None,
+    bucket_into: BucketIntoOption = None,
+    endpoint_env: EndpointOption = None,
+    access_key_env: AccessKeyOption = None,
+    secret_key_env: SecretKeyOption = None,
+    plaintext: PlainOption = False,
+    defs: DefsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore to a target, prove that it was reached, and leave a stopped, promoted cluster; or leave nothing."""
+    asked = Asked(
+        into=into, to=to, vault=vault, level=level, timeline=timeline, as_of=as_of, witness=witness,
+        from_bundle=from_bundle, erasures=erasures, erasures_of_the_copy=erasures_of_the_copy, dry_run=dry_run,
+        thaw=thaw, only=only, strict=strict, apart=apart, topics_into=topics_into, bucket_into=bucket_into,
+        endpoint_env=endpoint_env, access_key_env=access_key_env, secret_key_env=secret_key_env, plaintext=plaintext,
+        defs=defs, as_json=as_json,
+    )  # fmt: skip
+    if whole_estate == (dataset is not None):
+        raise PolicyError(
+            "cli.what_to_restore", "name one dataset, or say --estate for all of them", "see `dr-assets status`"
+        )
+    if dataset is None:
+        _restore_estate(asked)
+    else:
+        _restore_one(dataset, asked)
+
+
+def _restore_estate(asked: Asked) -> None:
+    from dr_assets.cli.estate_restore import Wish, restore_estate  # noqa: PLC0415 - one dataset needs none of it
+
+    wish = Wish(
+        into=asked.into, to=asked.to, vault=asked.vault, level=asked.level, plan_only=asked.dry_run, only=asked.only,
+        strict=asked.strict, apart=asked.apart, topics_into=asked.topics_into or [],
+        bucket_into=asked.bucket_into or [], endpoint_env=asked.endpoint_env, access_key_env=asked.access_key_env,
+        secret_key_env=asked.secret_key_env, plaintext=asked.plaintext, bringing=asked.bringing,
+    )  # fmt: skip
+    restore_estate(wish, asked.defs, asked.from_bundle, as_json=asked.as_json)
+
+
+def _restore_one(dataset: str, asked: Asked) -> None:
+    """By its kind; topics and documents have verbs with more options of their own."""
+    match dataset_of(estate_of(asked.defs), dataset):
+        case TopicsDataset():
+            _require_a_database(timeline=asked.timeline, witness=asked.witness, thaw=asked.thaw)
+            from dr_assets.cli.kafka_restore import restore as restore_topics  # noqa: PLC0415 - only topics need Kafka
+
+            restore_topics(
+                dataset, _into(asked.into), to=asked.to, plan_only=asked.dry_run, plaintext=asked.plaintext,
+                vault=asked.vault, as_of=asked.as_of, from_bundle=asked.from_bundle, erasures=asked.erasures,
+                erasures_of_the_copy=asked.erasures_of_the_copy, defs=asked.defs, as_json=asked.as_json,
+            )  # fmt: skip
+        case BucketDataset():
+            _require_a_database(timeline=asked.timeline, witness=asked.witness, thaw=asked.thaw)
+            from dr_assets.cli.bucket import restore_command  # noqa: PLC0415 - only documents need it
+
+            restore_command(
+                dataset, asked.into, endpoint_env=asked.endpoint_env, access_key_env=asked.access_key_env,
+                secret_key_env=asked.secret_key_env, to=asked.to, vault=asked.vault, as_of=asked.as_of,
+                from_bundle=asked.from_bundle, erasures=asked.erasures, dry_run=asked.dry_run, defs=asked.defs,
+                as_json=asked.as_json,
+            )  # fmt: skip
+        case _:
+            _restore_database(dataset, asked)
 
 
 def _require_a_database(**options: object) -> None:
@@ -175,14 +216,14 @@ def _into(into: str | None) -> str:
     return into
 
 
-def _restore_database(dataset: str, asked: _Asked, defs: Path | None, *, as_json: bool) -> None:
+def _restore_database(dataset: str, asked: Asked) -> None:
     target = Target.parse(asked.to)
     moment = parse_moment(asked.as_of) if asked.as_of else None
-    into, dry_run = asked.into, asked.dry_run
+    into, dry_run, as_json = None if asked.into is None else Path(asked.into), asked.dry_run, asked.as_json
     if into is None and not dry_run:
         raise PolicyError("cli.into_missing", "there is no folder to restore into", "add --into DIR, or --dry-run")
     keep_freed_memory()  # before anything begins a thread
-    estate = estate_of(defs)
+    estate = estate_of(asked.defs)
     declared = postgres_of(estate, dataset)
     opened = vault_or_bundle(estate, asked.vault or declared.vault, asked.from_bundle)
     if asked.witness:
