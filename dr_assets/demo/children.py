@@ -3,19 +3,23 @@
 What belongs here: their command lines and when they count as ready. What stays out: engines (embedded.py).
 """
 
+import json
+import socket
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dr_assets.demo.embedded import EmbeddedEstate
+from dr_assets.engines.ports import LOOPBACK, free_port
 from dr_assets.engines.supervise import Child, start_child
 from dr_assets.estate.errors import SourceError
 
 ROOT = Path(__file__).parents[2]
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S = 300.0
 _MATERIALIZE_TIMEOUT_S = 600.0
 
 
@@ -36,17 +40,33 @@ class Children:
         args = ["-m", "dr_assets.cli", "capture", dataset, "--report", "--metrics-port", str(metrics_port)]
         return self._python(f"capture-{dataset}", args)
 
+    def code_server(self) -> Child:
+        """What has loaded the definitions, once, for `daemon` and `webserver`, which are to be started after it.
+
+        Without it each of them loads its own, and the daemon a new one every minute: a run that it launches between
+        two of them on a machine that is short of time has no server to start in, and fails.
+        """
+        port, name = free_port(), "dr_assets"
+        args = ["-m", "dagster", "api", "grpc", "-m", "dr_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
+        # Runs that it starts are of this very Python, whatever `dagster` is on PATH.
+        args += ["--location-name", name, "--use-python-environment-entry-point"]
+        child = self._python("code-server", args, minds_people=True)
+        _wait_until_ready(lambda: _listens(port), f"{LOOPBACK}:{port}", child)
+        server = {"grpc_server": {"host": LOOPBACK, "port": port, "location_name": name}}
+        self._served.write_text(json.dumps({"load_from": [server]}))  # which is YAML, too
+        return child
+
     def webserver(self, *, port: int) -> Child:
         """The Dagster UI on loopback: it has no login, so nothing else may reach it."""
-        workspace = str(ROOT / "workspace.yaml")
-        args = ["-m", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
+        args = ["-m", "dagster_webserver", "-w", str(self._workspace), "-h", LOOPBACK, "-p", str(port)]
         child = self._python("webserver", args, minds_people=True)
-        _wait_for_page(f"http://127.0.0.1:{port}/server_info", child)
+        url = f"http://{LOOPBACK}:{port}/server_info"
+        _wait_until_ready(lambda: _has_page(url), url, child)
         return child
 
     def daemon(self) -> Child:
         """Sensors, schedules, queues and freshness."""
-        args = ["-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")]
+        args = ["-m", "dagster._daemon", "run", "-w", str(self._workspace)]
         return self._python("daemon", args, minds_people=True)
 
     def materialize(self, selection: str) -> float:
@@ -62,21 +82,44 @@ class Children:
             )
         return time.monotonic() - begin
 
+    @property
+    def _workspace(self) -> Path:
+        """Where Dagster's processes find the code server, or what they load themselves where there is none."""
+        return self._served if self._served.is_file() else ROOT / "workspace.yaml"
+
+    @property
+    def _served(self) -> Path:
+        return self.estate.home / "dagster_home" / "workspace.yaml"
+
     def _python(self, name: str, args: list[str], *, minds_people: bool = False) -> Child:
         log_path, env = self.estate.logs / f"{name}.log", self.estate.child_env(minds_people=minds_people)
         return start_child([sys.executable, *args], cwd=ROOT, env=env, log_path=log_path)
 
 
-def _wait_for_page(url: str, child: Child) -> None:
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _has_page(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - always http on loopback
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+def _wait_until_ready(answers: Callable[[], bool], where: str, child: Child) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while time.monotonic() < deadline and child.alive:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - always http on loopback
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
+        if answers():
+            return
+        time.sleep(0.3)
     raise SourceError(
         "demo.not_ready",
-        f"{child.name} did not answer at {url}; its log ends:\n{child.log_tail(15)}",
+        f"{child.name} did not answer at {where}; its log ends:\n{child.log_tail(15)}",
         f"the whole log is {child.log_path}",
     )

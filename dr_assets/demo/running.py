@@ -41,6 +41,7 @@ def keep_running(home: Path, console: Console, *, rate_per_s: float, port: int) 
             step.says = f"{children.materialize('key:ledger/snapshot or key:kyc/bucket_copy'):.1f} s"
         with steps.step("start Dagster's daemon and UI"):
             ui_port = port or free_port()
+            running.append(stack.enter_context(children.code_server()))
             running.append(stack.enter_context(children.daemon()))
             running.append(stack.enter_context(children.webserver(port=ui_port)))
         _say_where(console, estate, ui_port, metrics_ports)

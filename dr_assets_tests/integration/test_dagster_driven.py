@@ -91,7 +91,7 @@ def estate(
         yield running
 
 
-def wait_for(what: str, look: Callable[[], Found | None], timeout_s: float = 400.0) -> Found:
+def wait_for(what: str, look: Callable[[], Found | None], timeout_s: float = 600.0) -> Found:
     """The first thing `look` finds; fails with what was waited for."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -171,7 +171,7 @@ def test_an_outage_is_noticed_proven_told_and_over(estate: EmbeddedEstate, sink:
         judged = {name: passed for name, passed in driven.verdicts().items() if name != "backpressure"}
         assert judged == dict.fromkeys(("verified", "locked", "contiguous", "coverage"), True)
         _second_capture_is_refused(children)
-        with children.daemon():
+        with children.code_server(), children.daemon():
             wait_for("a green RPO", driven.green)
             wait_for("the due drill", lambda: driven.due_drills() == ["SUCCESS"])
             killed_at = datetime.now(UTC)
