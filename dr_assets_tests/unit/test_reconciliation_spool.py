@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dr_assets.estate.errors import PolicyError
-from dr_assets.reconciliation.engine import spool as spooling
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.spool import spool
 
@@ -68,7 +68,7 @@ def test_a_folder_without_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spooling.pq.ParquetWriter, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(PolicyError, match="payments: No space left on device") as caught:
         spool(_batches(1), _SCHEMA, tmp_path / "payments.parquet")
     assert caught.value.code == "reconciliation.memory"
