@@ -285,8 +285,7 @@ class Prover:
             if not deep.ok:
                 self._due_s["deep"] = min(self._due_s["deep"], time.monotonic() + _DEEP_AGAIN_S)
             if books is not None:
-                self._take_books(books)
-                self._due_s["books"] = time.monotonic() + self._rules.reconcile_every.total_seconds()
+                self._take_books(books)  # of the pass's begin: the next ones are due as if there were none of these
 
     def _swap(self, sandbox: Sandbox) -> None:
         if self._current is not None:
