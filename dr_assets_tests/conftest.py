@@ -152,7 +152,7 @@ def postgres_server(
 
 @pytest.fixture(scope="session")
 def session_postgres(
-    engines_dir: Path, postgres_programs: Callable[[int], Programs]
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], init_cluster: Callable[[PostgresServer], None]
 ) -> Iterator[Callable[[int], PostgresServer]]:
     """`session_postgres(17)`: one running server a session and major version; don't stop it, use `fresh_database`.
 
@@ -176,7 +176,7 @@ def session_postgres(
                     },
                 )
                 stack.enter_context(server)
-                server.init()
+                init_cluster(server)
                 server.start()
                 servers[major] = server
             return servers[major]

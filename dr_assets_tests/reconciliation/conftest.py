@@ -17,13 +17,15 @@ _TRANSFERS = 1500
 
 
 @pytest.fixture(scope="session")
-def sandbox_database(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Iterator[Callable[[], str]]:
+def sandbox_database(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], init_cluster: Callable[[PostgresServer], None]
+) -> Iterator[Callable[[], str]]:
     """`sandbox_database()`: the DSN of a new, empty database."""
     name = "dr_assets-sandbox-reconciliation"
     with PostgresServer(
         engines_dir / "reconciliation", postgres_programs(17), settings={"fsync": False}, name=name
     ) as server:
-        server.init()
+        init_cluster(server)
         server.start()
 
         def make() -> str:

@@ -247,13 +247,15 @@ class History:
 
 
 @pytest.fixture(scope="session")
-def history(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Iterator[History]:
+def history(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], init_cluster: Callable[[PostgresServer], None]
+) -> Iterator[History]:
     """One life of a Postgres 17 with two tablespaces; damage only clones of its store."""
     dataset = make_dataset()
     vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
     server = PostgresServer(engines_dir / "history", postgres_programs(17), settings={"fsync": False})
     with server:
-        server.init()
+        init_cluster(server)
         server.start()
         yield _live(Source(server, vault, dataset), engines_dir)
 
@@ -313,13 +315,16 @@ class LivedCasino:
 
 @pytest.fixture(scope="session")
 def lived_casino(
-    engines_dir: Path, postgres_programs: Callable[[int], Programs], tmp_path_factory: pytest.TempPathFactory
+    engines_dir: Path,
+    postgres_programs: Callable[[int], Programs],
+    init_cluster: Callable[[PostgresServer], None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> LivedCasino:
     """Its vault alone is left: the server was killed."""
     dataset = make_dataset()
     vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
     with PostgresServer(engines_dir / "casino", postgres_programs(17), settings={"fsync": False}) as server:
-        server.init()
+        init_cluster(server)
         server.start()
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             admin.execute('CREATE DATABASE "the casino"')
@@ -389,14 +394,16 @@ class Lives:
 
 
 @pytest.fixture(scope="session")
-def lives(engines_dir: Path, postgres_programs: Callable[[int], Programs]) -> Iterator[Lives]:
+def lives(
+    engines_dir: Path, postgres_programs: Callable[[int], Programs], init_cluster: Callable[[PostgresServer], None]
+) -> Iterator[Lives]:
     """Three servers of Postgres 17 on timelines 1, 2 and 3; they are gone."""
     dataset = make_dataset()
     vault = throwaway_vault(estate=ESTATE, rules={dataset.name: (dataset.retention, dataset.snapshot.every)})
     settings: dict[str, Setting] = {"fsync": False, "wal_keep_size": "256MB"}
     with ExitStack() as stack:
         server = stack.enter_context(PostgresServer(engines_dir / "life1", postgres_programs(17), settings=settings))
-        server.init()
+        init_cluster(server)
         server.start()
         yield _fail_over_twice(Source(server, vault, dataset), engines_dir, stack)
 
