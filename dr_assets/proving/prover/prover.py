@@ -37,6 +37,9 @@ Job = Literal["build", "books", "deep"]
 GetErasures = Callable[[], Erasures | None]
 _BACKOFF_END_S: Final = 900.0
 _VERDICTS_APART_S: Final = 10.0
+# A new sandbox takes over once what it lacks is stored and replayed in so little time, or after so many tries.
+_CAUGHT_UP_S: Final = 1.0
+_CATCH_UP_MAX: Final = 100
 # A deep pass that failed may have failed of a vault that was away: not for hours.
 _DEEP_AGAIN_S: Final = 900.0
 # The source lives on along another way: no restore leads to what was replayed on this one.
@@ -245,10 +248,25 @@ class Prover:
         sandbox.follower.look_every_s = self._options.look_every_s
         try:
             wait_replayed(sandbox, sandbox.end_lsn, self._stop.is_set, stalled_s=self._options.stalled_after_s)
+            if self._current is not None:
+                self._catch_up(sandbox)
         except BaseException:
             sandbox.close()
             raise
         return sandbox
+
+    def _catch_up(self, sandbox: Sandbox) -> None:
+        """What was stored while it was laid, or the replayed point would go back by that; errors are the follower's."""
+        for _ in range(_CATCH_UP_MAX):
+            begin_s = time.monotonic()
+            try:
+                sandbox.follower.pull()
+            except DrError:
+                return
+            wait_replayed(sandbox, sandbox.end_lsn, self._stop.is_set, stalled_s=self._options.stalled_after_s)
+            took_s = time.monotonic() - begin_s
+            if self._stop.is_set() or (not sandbox.follower.is_behind and took_s < _CAUGHT_UP_S):
+                return
 
     def _make_room(self) -> None:
         """Where two sandboxes don't fit, the old one goes first: nothing is published until the new one is there."""

@@ -157,7 +157,7 @@ def test_what_is_replayed_and_what_adds_up_are_two_points_and_each_moves(
         assert proven.deep.ok, proven.deep.reason
         assert {"pg_checksums", "pg_amcheck"} <= set(proven.deep.checks)
 
-        ledger.sql("CREATE TABLE noise AS SELECT n, repeat('z', 900) AS filler FROM generate_series(1, 40000) n")
+        ledger.sql("CREATE TABLE noise AS SELECT n, repeat('z', 900) AS filler FROM generate_series(1, 20000) n")
         running.replays()
         # The server writes on behind the heartbeat, when it vacuums say: that is replayed as well, in a moment.
         proven = running.until(lambda proven: proven.replayed is not None and proven.end_lsn <= proven.replayed.lsn)
