@@ -81,3 +81,14 @@ def test_no_break_hides_in_a_bucket(tmp_path: Path) -> None:
         ("posted_twice", "one-8"),
         ("settled_twice", "one-7"),
     ]
+
+
+def test_two_references_of_one_hash_do_not_pass_for_one(tmp_path: Path) -> None:
+    """A payment that no file has and a line that nobody posted, alike but for crafted references: both break."""
+    world = clean().payment("X", 900).line("Y", 900)
+    crafted = _changed(("hash(reference)", "hash(CASE WHEN reference = 'Y' THEN 'X' ELSE reference END)"))
+    breaks = _found(world, crafted, tmp_path).breaks.to_pylist()
+    assert sorted((row["reason"], row["reference"]) for row in breaks) == [
+        ("missing_at_provider", "X"),
+        ("payment_not_posted", "Y"),
+    ]
