@@ -8,13 +8,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.bucket_rig import Rig, peak_bytes
 from dr_assets.stores.bucket.copy import CopyProgress, copy
 from dr_assets.stores.bucket.plan import Wanted, plan_restore
 from dr_assets.stores.bucket.restore import RestoreProgress, restore
 from dr_assets.vault.subjects.erased import read_list
+
+_EVERY: Final = 50  # documents: telling of each took three quarters of the loop's time
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     if asked["what"] == "copy":
 
         def told(progress: CopyProgress) -> None:
-            if progress.phase == "copying":
+            if progress.phase == "copying" and progress.done % _EVERY == 0:
                 status.write_text(str(progress.done))
 
         result = copy(rig.site(), rig.bucket(rig.source_bucket), progress=told)
