@@ -10,26 +10,30 @@ vault and target are one throwaway store on this machine, so its requests bound 
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bucket_rig import Rig, peak_bytes
+from benchmarks.figures import RESULTS, concluded, draw, write
+from benchmarks.postgres.page import table
+from benchmarks.postgres.rows import Floor, Row
+from benchmarks.postgres.rows import row as row_of
 from dr_assets.engines.placement import shared_folder
 from dr_assets.engines.programs import find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.stores.bucket.listing import listing
 from dr_assets.stores.bucket.source import Place
 
-_RESULTS: Final = Path(__file__).parent / "results" / "bucket.json"
+_RESULTS: Final = RESULTS / "bucket.json"
+BEGIN: Final = "<!-- measured, buckets: begin (drawn by `python -m benchmarks.bucket --render`) -->"
+END: Final = "<!-- measured, buckets: end -->"
 _DOCUMENTS_A_PERSON: Final = 20
 _LARGE_BYTES: Final = 8 << 20
 
@@ -41,7 +45,19 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=64, help="documents of 8 MiB, in a bucket of their own")
     parser.add_argument("--listed", type=int, default=1_000_000)
     parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--note", default="", help="what has to be known of this run")
+    parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
     asked = parser.parse_args()
+    if not asked.render:
+        _run(asked)
+    rows = json.loads(asked.output.read_text())
+    if asked.output == _RESULTS:
+        draw(BEGIN, END, table(rows))
+    return concluded(_say, asked.output, rows)
+
+
+def _run(asked: argparse.Namespace) -> None:
+    """Measure, and write the rows."""
     folder = shared_folder("bench", Path.cwd() / f"bucket-{os.getpid()}")
     programs = find_programs("weed")
     try:
@@ -54,9 +70,47 @@ def main() -> int:
             said = _measure(one, two, folder, asked)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    asked.output.write_text(json.dumps(said, indent=2) + "\n")
     _say(json.dumps(said, indent=2))
-    return 0 if said["small"]["differences"] == said["large"]["differences"] == 0 else 1
+    write(asked.output, rows_of(said, asked.note))
+
+
+def rows_of(said: Mapping[str, Any], note: str = "") -> list[Row]:
+    """What was measured, as every benchmark tells it."""
+    found: list[Row] = []
+    versions = {"store": str(said["store"]).partition(" from ")[0]}
+
+    def add(what: str, unit: str, value: float, floor: Floor | None = None, why: str = "") -> None:
+        says = "; ".join(filter(None, (why, note)))
+        found.append(row_of(what, unit, [value], floor=floor, versions=versions, note=says))
+
+    for kind, size in (("small", "2 to 8 kB"), ("large", "8 MiB")):
+        each = said[kind]
+        what = f"{each['versions']:,} versions, documents of {size}"
+        kills = f"{each['kills']} kills on the way" if each["kills"] else ""
+        add(
+            f"{what}: differences after copy and restore", "names", each["differences"], Floor("ours", at_most=0), kills
+        )
+        for verb in ("copy", "restore"):
+            add(f"{what}: {verb}", "1/s", each[f"{verb}_objects_s"], why=kills)
+            add(f"{what}: {verb}, bytes", "MB/s", each[f"{verb}_mb_s"], why=kills)
+        add(f"{what}: peak memory of a process", "MB", each["peak_bytes"] / 1e6, _MEMORY)
+    listed = said["listed"]
+    what = f"{listed['rows']:,} versions listed"
+    for name, means in _LISTED.items():
+        add(f"{what}: {means}", "s", listed[name], why="the listing is made up, all behind it is real")
+    add(f"{what}: index on disk", "MB", listed["index_bytes"] / 1e6)
+    add(f"{what}: peak memory", "MB", listed["peak_bytes"] / 1e6, _MEMORY)
+    return found
+
+
+_MEMORY: Final = Floor("ours", at_most=512.0)
+_LISTED: Final = {
+    "full_s": "a full run, everything stored already",
+    "unchanged_s": "a run that finds nothing new",
+    "unchanged_with_lost_index_s": "the same, the index lost",
+    "plan_all_s": "a restore's plan of everything",
+    "plan_person_s": "a restore's plan of one person",
+}
 
 
 def _measure(one: SeaweedRegion, two: SeaweedRegion, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -70,8 +124,6 @@ def _measure(one: SeaweedRegion, two: SeaweedRegion, folder: Path, asked: argpar
     one.create_bucket("listed", object_lock=True)
     million = _child("benchmarks.bucket_million", {"rig": million_rig.to_json(), "count": asked.listed})
     return {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "store": one.programs.describe(),
         "small": small,
         "large": large,
