@@ -93,7 +93,7 @@ def rows_of(said: Mapping[str, Any], note: str = "") -> list[Row]:
         for verb in ("copy", "restore"):
             add(f"{what}: {verb}", "1/s", each[f"{verb}_objects_s"], why=kills)
             add(f"{what}: {verb}, bytes", "MB/s", each[f"{verb}_mb_s"], why=kills)
-        add(f"{what}: peak memory of a process", "MB", each["peak_bytes"] / 1e6, _MEMORY)
+        add(f"{what}: peak memory of a process", "MB", each["peak_bytes"] / 1e6)
     listed = said["listed"]
     what = f"{listed['rows']:,} versions listed"
     for name, means in _LISTED.items():
