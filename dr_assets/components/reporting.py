@@ -69,7 +69,12 @@ def report_wal_chain(instance: dg.DagsterInstance, report: CaptureReport) -> Non
 
 
 def report_backpressure(instance: dg.DagsterInstance, report: CaptureReport) -> None:
-    """Write the check `backpressure` when its verdict changed, or is a minute old: also while no point moves."""
+    """Write the check `backpressure` when its verdict changed, or is a minute old: also while no point moves.
+
+    Nothing before a capture that has begun this moment has looked at the source: that would be a false alarm.
+    """
+    if report.slot is None and report.slot_room is None and not report.spooled_bytes:
+        return
     key = backpressure_key(report.dataset)
     due = worth_writing(instance, {key: judge_backpressure(report)}, datetime.now(UTC))
     for verdict in due.values():

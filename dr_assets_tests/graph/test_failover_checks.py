@@ -6,11 +6,13 @@ import dagster as dg
 import pytest
 
 from dr_assets.components import lineage_sensor
+from dr_assets.components.evaluations import recorded_verdicts
 from dr_assets.components.failover_judgements import judge_backpressure, judge_durability
 from dr_assets.components.lineage_sensor import base_backup_needed, diverged_key, judge_lineage, timeline_key
 from dr_assets.components.postgres_checks import judge_chain
 from dr_assets.components.postgres_jobs import dataset_jobs
 from dr_assets.components.protected_postgres import ProtectedPostgres
+from dr_assets.components.reporting import backpressure_key, report_backpressure
 from dr_assets.components.rpo_sensor import durability_key, judge_from_vault, rpo_key
 from dr_assets.estate.errors import PolicyError
 from dr_assets.estate.model import PostgresDataset, ZeroLoss
@@ -282,3 +284,13 @@ def test_a_lost_or_absent_slot_is_red() -> None:
     for report in (lost, replace(REPORT, slot=None, slot_room=None)):
         verdict = judge_backpressure(report)
         assert (verdict.passed, verdict.is_warning) == (False, False)
+
+
+def test_a_capture_that_has_not_looked_at_its_source_yet_alarms_nobody() -> None:
+    """No verdict is written before the first look; a slot that went later is red at once."""
+    key = backpressure_key(REPORT.dataset)
+    with dg.DagsterInstance.ephemeral() as instance:
+        report_backpressure(instance, replace(REPORT, slot=None, slot_room=None))
+        assert recorded_verdicts(instance, [key]) == {}
+        report_backpressure(instance, replace(REPORT, slot=None))
+        assert not recorded_verdicts(instance, [key])[key].passed
