@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help=f"comma-separated pieces of: {', '.join(PIECES)}")
     parser.add_argument("--runs", type=int, default=3, help="how often the large figures are taken")
     parser.add_argument("--scale", type=float, default=1.0, help="a part of the 10M and 100M rows, a million at least")
-    parser.add_argument("--memory", default="1GB", help="what the engine may take before it spills")
+    parser.add_argument("--memory", default="1500MB", help="what the engine may take before it spills")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where both sides lie meanwhile")  # noqa: S108 - a disk
     parser.add_argument("--output", type=Path, default=_RESULTS)
     parser.add_argument("--reladiff", type=Path, default=_RELADIFF, help="the virtual environment with reladiff")
