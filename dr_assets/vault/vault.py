@@ -11,9 +11,11 @@ from typing import Final
 from dr_assets.estate.errors import PolicyError
 from dr_assets.vault.format.envelope import (
     FRAME_LIMIT_BYTES,
+    LENGTH_BYTES,
     SIGNATURE_DOMAIN,
     TRAILER_BYTES,
     first_frame,
+    frame_count,
     header_length,
     signed_message,
     split_head,
@@ -44,9 +46,8 @@ from dr_assets.vault.storage.write_once import Receipt, ensure_locked, put_locke
 
 WHOLE_READ_BYTES: Final = 256 * 1024  # below this one read of all is cheaper than two of parts
 HEAD_READ_BYTES: Final = 4 * 1024
-FIRST_READ_BYTES: Final = (
-    PREFIX_BYTES + HEADER_LIMIT_BYTES + 4 + FRAME_LIMIT_BYTES
-)  # header and first frame at their largest
+# Header and first frame at their largest.
+FIRST_READ_BYTES: Final = PREFIX_BYTES + HEADER_LIMIT_BYTES + LENGTH_BYTES + FRAME_LIMIT_BYTES
 
 __all__ = ["Receipt", "StoredObject", "Vault"]
 
@@ -266,7 +267,7 @@ class Vault:
         head = self.store.get_range(name, obj.version_id, 0, min(obj.size_bytes, FIRST_READ_BYTES))
         header, header_sha256, begin = self._of_ends(obj, head)
         key = unlock(header, self.keys.key_of, name=name).secret
-        where = first_frame(head, begin)
+        where = first_frame(head, begin, frame_count(header.size_bytes))
         return header, open_first_frame(
             head, where, header_sha256=header_sha256, size_bytes=header.size_bytes, key=key, name=name
         )

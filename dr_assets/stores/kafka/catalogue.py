@@ -119,10 +119,10 @@ class Catalogued:
         self._vault = vault
         self._rows = rows
         lacking = [obj for obj in objects if str(obj.key) not in rows]
-        self._headers: dict[ObjectKey, PackRow | Header | VaultError] = {}
+        self._own: dict[ObjectKey, PackRow | Header | VaultError] = {}
         read = self._read if len(lacking) <= _FEW else self._read_header
         with ThreadPoolExecutor(_READERS, thread_name_prefix="headers") as pool:
-            self._headers.update(zip((obj.key for obj in lacking), pool.map(read, lacking), strict=True))
+            self._own.update(zip((obj.key for obj in lacking), pool.map(read, lacking), strict=True))
 
     def _read(self, obj: StoredObject) -> PackRow | Header | VaultError:
         try:
@@ -150,7 +150,7 @@ class Catalogued:
         row = self._rows.get(str(obj.key))
         if row is not None:
             return row
-        header = self._headers[obj.key]
+        header = self._own[obj.key]
         if isinstance(header, VaultError):
             raise header
         return header
@@ -163,7 +163,7 @@ class Catalogued:
 
     def row(self, obj: StoredObject) -> PackRow:
         """What is said of one. Raises VaultError."""
-        known = self._rows.get(str(obj.key)) or self._headers.get(obj.key)
+        known = self._rows.get(str(obj.key)) or self._own.get(obj.key)
         return known if isinstance(known, PackRow) else self._read_row(obj)
 
 

@@ -20,6 +20,7 @@ TRAILER_BYTES: Final = 32 + 64
 SIGNATURE_DOMAIN: Final = b"dr_assets sealed object v1"
 
 _LENGTH: Final = struct.Struct(">I")
+LENGTH_BYTES: Final = _LENGTH.size  # before each frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,9 @@ def split_head(data: bytes) -> tuple[Header, bytes, int]:
     return parse_header(bytes(data[PREFIX_BYTES:end])), hashlib.sha256(data[:end]).digest(), end
 
 
-def first_frame(data: bytes, begin: int) -> tuple[int, int]:
-    """Where the first frame's ciphertext lies, from an object's first bytes; `begin` is where the frames begin."""
-    begin += _LENGTH.size
-    if len(data) < begin:
-        raise malformed("object: ends before its first frame")
-    (length,) = _LENGTH.unpack_from(data, begin - _LENGTH.size)
-    if length > FRAME_LIMIT_BYTES or len(data) < begin + length:
-        raise malformed(f"object: the first frame claims {length} bytes, more than there are or may be")
-    return begin, begin + length
+def first_frame(data: bytes, begin: int, count: int) -> tuple[int, int]:
+    """Where the first of `count` frames' ciphertext lies, from an object's first bytes; the frames begin at `begin`."""
+    return _frame(data, begin, len(data), 0, count)
 
 
 def split_trailer(data: bytes) -> Trailer:
@@ -107,17 +102,22 @@ def frame_count(size_bytes: int) -> int:
 def _split_frames(data: bytes, begin: int, end: int, count: int) -> tuple[tuple[int, int], ...]:
     frames: list[tuple[int, int]] = []
     for number in range(count):
-        if begin + _LENGTH.size > end:
-            raise malformed(f"object: ends before frame {number} of {count}")
-        (length,) = _LENGTH.unpack_from(data, begin)
-        begin += _LENGTH.size
-        if length > FRAME_LIMIT_BYTES or begin + length > end:
-            raise malformed(f"object: frame {number} of {count} claims {length} bytes, more than there are or may be")
-        frames.append((begin, begin + length))
-        begin += length
+        frames.append(_frame(data, begin, end, number, count))
+        begin = frames[-1][1]
     if begin != end:
         raise malformed(f"object: {end - begin} bytes too many after the last of {count} frames")
     return tuple(frames)
+
+
+def _frame(data: bytes, begin: int, end: int, number: int, count: int) -> tuple[int, int]:
+    """Where a frame's ciphertext lies whose length stands at `begin`; it has to end before `end`."""
+    if begin + LENGTH_BYTES > end:
+        raise malformed(f"object: ends before frame {number} of {count}")
+    (length,) = _LENGTH.unpack_from(data, begin)
+    begin += LENGTH_BYTES
+    if length > FRAME_LIMIT_BYTES or begin + length > end:
+        raise malformed(f"object: frame {number} of {count} claims {length} bytes, more than there are or may be")
+    return begin, begin + int(length)
 
 
 def signed_message(header_sha256: bytes, content_sha256: bytes) -> bytes:

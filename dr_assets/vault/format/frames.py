@@ -59,12 +59,10 @@ class _Opening:
     """One object's frames, each decrypted and decompressed by itself."""
 
     def __init__(self, data: bytes, header_sha256: bytes, size_bytes: int, key: bytes, name: str) -> None:
-        self._view, self._header_sha256, self._size_bytes, self._name = (
-            memoryview(data),
-            header_sha256,
-            size_bytes,
-            name,
-        )
+        self._view = memoryview(data)
+        self._header_sha256 = header_sha256
+        self._size_bytes = size_bytes
+        self._name = name
         self._cipher, self._decompressor = AESGCM(key), zstandard.ZstdDecompressor()
         self._count = frame_count(size_bytes)
 

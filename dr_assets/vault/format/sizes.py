@@ -7,7 +7,7 @@ Anybody who may write could put an object of terabytes under a fitting name. Siz
 
 from typing import Final
 
-from dr_assets.vault.format.envelope import FRAME_LIMIT_BYTES, TRAILER_BYTES, frame_count
+from dr_assets.vault.format.envelope import FRAME_LIMIT_BYTES, LENGTH_BYTES, TRAILER_BYTES, frame_count
 from dr_assets.vault.format.header import HEADER_LIMIT_BYTES, PREFIX_BYTES
 from dr_assets.vault.format.keys import BASE, KEYS, fact_stream
 
@@ -15,8 +15,6 @@ SEGMENT_LIMIT_BYTES: Final = 64 << 20
 MANIFEST_LIMIT_BYTES: Final = 256 << 20
 FACT_LIMIT_BYTES: Final = 16 << 20
 KEY_OBJECT_LIMIT_BYTES: Final = 64 << 10
-
-_LENGTH_BYTES: Final = 4  # before each frame
 
 
 def plaintext_limit(stream: str) -> int:
@@ -30,5 +28,5 @@ def stored_limit(stream: str) -> int:
     """The most bytes that one object of `stream` has in the store; more than that was never sealed by us."""
     if stream == KEYS:
         return KEY_OBJECT_LIMIT_BYTES
-    frames = frame_count(plaintext_limit(stream)) * (FRAME_LIMIT_BYTES + _LENGTH_BYTES)
+    frames = frame_count(plaintext_limit(stream)) * (FRAME_LIMIT_BYTES + LENGTH_BYTES)
     return PREFIX_BYTES + HEADER_LIMIT_BYTES + frames + TRAILER_BYTES
