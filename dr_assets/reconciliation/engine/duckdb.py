@@ -3,9 +3,8 @@
 What belongs here: the port over DuckDB. What stays out: the statements.
 """
 
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,12 +12,11 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from dr_assets.estate.errors import PolicyError, SourceError
-from dr_assets.reconciliation.engine.port import no_query
+from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.engine.port import no_query, not_computed
 from dr_assets.reconciliation.engine.spool import begun, can_spool, spool
 from dr_assets.reconciliation.externals import Source, paths_of
 
-_QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
 _SMALL_BYTES: Final = 16 << 20
 
 
@@ -36,30 +34,18 @@ class DuckDb:
 
         A table of many would take the memory that joins need, and be written out and read back whole for each.
         """
-        if not isinstance(source, pa.RecordBatchReader | pa.Table):
-            with self._database.cursor() as own:
-                self._view(own, relation, paths_of(source) or [])
-                return int(own.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])  # noqa: S608 - a name of ours
-        rows: pa.Table | pa.RecordBatchReader | None = source
-        batches: Iterator[pa.RecordBatch] = iter(())
-        folder = self._folder
-        if folder is not None and isinstance(source, pa.RecordBatchReader) and can_spool(source.schema):
-            rows, batches = begun(source, _SMALL_BYTES)
+        if isinstance(source, pa.RecordBatchReader) and self._folder is not None and can_spool(source.schema):
+            source = _table_or_file(source, self._folder / f"{relation}.parquet")
+        paths = paths_of(source)
         with self._database.cursor() as own:
-            if folder is not None and rows is None:
-                path = folder / f"{relation}.parquet"
-                count = spool(batches, source.schema, path)
-                self._view(own, relation, [path])
-                return count
-            own.register("arriving", rows)
-            own.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
-            own.unregister("arriving")
+            if paths is None:
+                own.register("arriving", source)
+                own.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
+                own.unregister("arriving")
+            else:
+                files = ", ".join(_literal(str(path)) for path in paths)
+                own.execute(f"CREATE VIEW {relation} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608 - quoted
             return int(own.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])  # noqa: S608 - as above
-
-    @staticmethod
-    def _view(own: duckdb.DuckDBPyConnection, relation: str, paths: Sequence[Path]) -> None:
-        files = ", ".join(_literal(str(path)) for path in paths)
-        own.execute(f"CREATE VIEW {relation} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608 - quoted
 
     def define(self, view: str, sql: str) -> None:
         """A view."""
@@ -75,6 +61,15 @@ class DuckDb:
     def rows(self, sql: str) -> pa.Table:
         """The rows as one Arrow table."""
         return self._database.sql(sql).to_arrow_table()
+
+
+def _table_or_file(stream: pa.RecordBatchReader, path: Path) -> pa.Table | Path:
+    """A stream's rows: a table if they are few, else in a file at `path`."""
+    table, batches = begun(stream, _SMALL_BYTES)
+    if table is None:
+        spool(batches, stream.schema, path)
+        return path
+    return table
 
 
 def _literal(text: str) -> str:
@@ -101,9 +96,5 @@ def duckdb_engine(workdir: Path | None, memory_limit: str, threads: int) -> Iter
                 "raise memory_limit, or name a workdir with more room to spill",
             ) from None
         except duckdb.Error as error:
-            said = _QUOTED.sub("'…'", (str(error).splitlines() or [""])[0])
-            raise SourceError(
-                "reconciliation.engine",
-                f"DuckDB cannot compute this ({type(error).__name__}): {said}",
-                "an amount beyond 64 bits, or a contract's expression that fails on a row: the message says which",
-            ) from None
+            said = (str(error).splitlines() or [""])[0]
+            raise not_computed("DuckDB", error, said, "the message says which") from None

@@ -1,15 +1,18 @@
 """The port: what a set engine has to do for the checks.
 
-What belongs here: the protocol, and the error that it promises. What stays out: how an engine does it. Every statement
-is written in DuckDB's dialect.
+What belongs here: the protocol, and the errors that every engine raises. What stays out: how an engine does it. Every
+statement is written in DuckDB's dialect.
 """
 
-from typing import Protocol
+import re
+from typing import Final, Protocol
 
 import pyarrow as pa
 
-from dr_assets.estate.errors import PolicyError
+from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.externals import Source
+
+_QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
 
 
 class Engine(Protocol):
@@ -43,4 +46,14 @@ def no_query(view: str, error: Exception) -> PolicyError:
         "reconciliation.sql",
         f"{view}: {str(error).splitlines()[0]}",
         "write DuckDB SQL over the columns that the relations give",
+    )
+
+
+def not_computed(engine: str, error: Exception, said: str, which: str) -> SourceError:
+    """What an engine raises while it computes; of what it `said` nothing that a row holds. `which`: where to look."""
+    harmless = _QUOTED.sub("'…'", said)
+    return SourceError(
+        "reconciliation.engine",
+        f"{engine} cannot compute this ({type(error).__name__}): {harmless}",
+        f"an amount beyond 64 bits, or a contract's expression that fails on a row: {which}",
     )

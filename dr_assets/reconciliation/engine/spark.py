@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from dr_assets.estate.errors import DrError, PolicyError, SourceError
+from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.reconciliation.engine.dialect import once_for_spark, to_spark
-from dr_assets.reconciliation.engine.port import no_query
+from dr_assets.reconciliation.engine.port import no_query, not_computed
 from dr_assets.reconciliation.engine.spool import spool
 from dr_assets.reconciliation.externals import Source, paths_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _SMALL_BYTES: Final = 1 << 20
-_QUOTED: Final = re.compile(r"'[^']*'")  # a row's own value
 _CONDITION: Final = re.compile(r"\[[A-Z][A-Z0-9_.]+\][^\n]*")
 
 
@@ -123,12 +122,8 @@ def _told(error: Exception) -> DrError:
             "raise `memory`, or the cluster's own settings",
         )
     condition = _CONDITION.search(said)
-    return SourceError(
-        "reconciliation.engine",
-        f"Spark cannot compute this ({type(error).__name__}): "
-        + (_QUOTED.sub("'…'", condition[0]) if condition else "it names no condition"),
-        "an amount beyond 64 bits, or a contract's expression that fails on a row: Spark's own log says which",
-    )
+    said = condition[0] if condition else "it names no condition"
+    return not_computed("Spark", error, said, "Spark's own log says which")
 
 
 def _local_session(folder: str, memory: str, threads: int, further: Mapping[str, str]) -> "SparkSession":

@@ -26,7 +26,6 @@ _COLUMNS: Final = (
     "action", "position", "what", "reference", "player", "account", "currency", "amount_minor", "at", "sources",
     "reason", "confidence", "rule", "idempotency_key", "behind", "detail",
 )  # fmt: skip
-_NUMBERS: Final = frozenset({"position", "amount_minor"})
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,11 @@ def csv_of(work_list: WorkList) -> bytes:
     writer = csv.writer(out, quoting=csv.QUOTE_MINIMAL)
     writer.writerow(_COLUMNS)
     for row in rows_of(work_list):
-        writer.writerow([_cell(name, row[name]) for name in _COLUMNS])
+        writer.writerow([_cell(row[name]) for name in _COLUMNS])
     return out.getvalue().encode()
 
 
-def _cell(name: str, value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
-    text = "; ".join(value) if isinstance(value, list) else str(value)
-    return text if name in _NUMBERS else harmless(text)
+    return harmless("; ".join(value) if isinstance(value, list) else str(value))
