@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bucket_rig import Rig, peak_bytes
-from benchmarks.figures import RESULTS, concluded, draw, write
+from benchmarks.figures import RESULTS, Tell, concluded, draw, teller, unwind_on_signals, write
 from benchmarks.postgres.page import table
 from benchmarks.postgres.rows import Floor, Row
 from benchmarks.postgres.rows import row as row_of
@@ -36,6 +36,14 @@ BEGIN: Final = "<!-- measured, buckets: begin (drawn by `python -m benchmarks.bu
 END: Final = "<!-- measured, buckets: end -->"
 _DOCUMENTS_A_PERSON: Final = 20
 _LARGE_BYTES: Final = 8 << 20
+_MEMORY: Final = Floor("ours", at_most=512.0)
+_LISTED: Final = {
+    "full_s": "a full run, everything stored already",
+    "unchanged_s": "a run that finds nothing new",
+    "unchanged_with_lost_index_s": "the same, the index lost",
+    "plan_all_s": "a restore's plan of everything",
+    "plan_person_s": "a restore's plan of one person",
+}
 
 
 def main() -> int:
@@ -48,15 +56,17 @@ def main() -> int:
     parser.add_argument("--note", default="", help="what has to be known of this run")
     parser.add_argument("--render", action="store_true", help="measure nothing, redraw the page from the results")
     asked = parser.parse_args()
+    unwind_on_signals()
+    tell = teller()
     if not asked.render:
-        _run(asked)
+        _run(asked, tell)
     rows = json.loads(asked.output.read_text())
     if asked.output == _RESULTS:
         draw(BEGIN, END, table(rows))
-    return concluded(_say, asked.output, rows)
+    return concluded(tell, asked.output, rows)
 
 
-def _run(asked: argparse.Namespace) -> None:
+def _run(asked: argparse.Namespace, tell: Tell) -> None:
     """Measure, and write the rows."""
     folder = shared_folder("bench", Path.cwd() / f"bucket-{os.getpid()}")
     programs = find_programs("weed")
@@ -67,10 +77,10 @@ def _run(asked: argparse.Namespace) -> None:
         ):
             one.start()
             two.start()
-            said = _measure(one, two, folder, asked)
+            said = _measure(one, two, folder, asked, tell)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _say(json.dumps(said, indent=2))
+    tell(json.dumps(said, indent=2))
     write(asked.output, rows_of(said, asked.note))
 
 
@@ -103,23 +113,15 @@ def rows_of(said: Mapping[str, Any], note: str = "") -> list[Row]:
     return found
 
 
-_MEMORY: Final = Floor("ours", at_most=512.0)
-_LISTED: Final = {
-    "full_s": "a full run, everything stored already",
-    "unchanged_s": "a run that finds nothing new",
-    "unchanged_with_lost_index_s": "the same, the index lost",
-    "plan_all_s": "a restore's plan of everything",
-    "plan_person_s": "a restore's plan of one person",
-}
-
-
-def _measure(one: SeaweedRegion, two: SeaweedRegion, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    one: SeaweedRegion, two: SeaweedRegion, folder: Path, asked: argparse.Namespace, tell: Tell
+) -> dict[str, Any]:
     rig = Rig.make(one, two, folder, "small")
-    _fill(one, "small", asked.objects, lambda rng: rng.randbytes(rng.randint(2_000, 8_000)))
-    small = _round(rig, one, "small", asked.objects, kills=(0.25, 0.6), restore_kill=0.4)
+    _fill(one, "small", asked.objects, lambda rng: rng.randbytes(rng.randint(2_000, 8_000)), tell)
+    small = _round(rig, one, "small", asked.objects, tell, kills=(0.25, 0.6), restore_kill=0.4)
     large_rig = Rig(**{**rig.to_json(), "source_bucket": "large", "folder": str(folder / "large")})
-    _fill(one, "large", asked.large, lambda rng: rng.randbytes(_LARGE_BYTES))
-    large = _round(large_rig, one, "large", asked.large, kills=(), restore_kill=None)
+    _fill(one, "large", asked.large, lambda rng: rng.randbytes(_LARGE_BYTES), tell)
+    large = _round(large_rig, one, "large", asked.large, tell, kills=(), restore_kill=None)
     million_rig = Rig(**{**rig.to_json(), "source_bucket": "listed", "folder": str(folder / "million")})
     one.create_bucket("listed", object_lock=True)
     million = _child("benchmarks.bucket_million", {"rig": million_rig.to_json(), "count": asked.listed})
@@ -131,7 +133,7 @@ def _measure(one: SeaweedRegion, two: SeaweedRegion, folder: Path, asked: argpar
     }
 
 
-def _fill(region: SeaweedRegion, bucket: str, count: int, content: Any) -> None:
+def _fill(region: SeaweedRegion, bucket: str, count: int, content: Any, tell: Tell) -> None:
     """Documents with metadata, every tenth with tags, every hundredth overwritten, every two hundredth deleted."""
     client = region.client(request_checksum_calculation="when_required", max_pool_connections=64)
     client.create_bucket(Bucket=bucket)
@@ -149,31 +151,37 @@ def _fill(region: SeaweedRegion, bucket: str, count: int, content: Any) -> None:
         if number % 200 == 1:
             client.delete_object(Bucket=bucket, Key=name)
 
-    begin_s = time.monotonic()
     with ThreadPoolExecutor(12) as pool:
         for done, _ in enumerate(pool.map(put, range(count)), start=1):
             if done % 10_000 == 0:
-                _say(f"{bucket}: {done} put in {time.monotonic() - begin_s:.0f} s")
+                tell(f"{bucket}: {done} put")
 
 
 def _round(
-    rig: Rig, region: SeaweedRegion, bucket: str, count: int, *, kills: tuple[float, ...], restore_kill: float | None
+    rig: Rig,
+    region: SeaweedRegion,
+    bucket: str,
+    count: int,
+    tell: Tell,
+    *,
+    kills: tuple[float, ...],
+    restore_kill: float | None,
 ) -> dict[str, Any]:
     """Copy with kills, restore with one, compare."""
     target = f"{bucket}-restored"
     client = region.client()
     client.create_bucket(Bucket=target)
     begin_s = time.monotonic()
-    peaks = [_killed(rig, "copy", int(share * count), target) for share in kills]
+    peaks = [_killed(rig, "copy", int(share * count), target, tell) for share in kills]
     last = _child("benchmarks.bucket_child", _asked(rig, "copy", target))
     copy_s = time.monotonic() - begin_s
-    _say(f"{bucket}: copied in {copy_s:.0f} s: {last}")
+    tell(f"{bucket}: copied in {copy_s:.0f} s: {last}")
     begin_s = time.monotonic()
     if restore_kill is not None:
-        peaks.append(_killed(rig, "restore", int(restore_kill * count), target))
+        peaks.append(_killed(rig, "restore", int(restore_kill * count), target, tell))
     back = _child("benchmarks.bucket_child", _asked(rig, "restore", target))
     restore_s = time.monotonic() - begin_s
-    _say(f"{bucket}: restored in {restore_s:.0f} s: {back}")
+    tell(f"{bucket}: restored in {restore_s:.0f} s: {back}")
     versions, size_bytes = last["held"]["versions"], last["held"]["size_bytes"]
     return _rounded(
         {
@@ -209,7 +217,7 @@ def _child(module: str, asked: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _killed(rig: Rig, what: str, after: int, target: str) -> int:
+def _killed(rig: Rig, what: str, after: int, target: str, tell: Tell) -> int:
     """Let it run until so many are done, then SIGKILL; its peak until then."""
     asked = _asked(rig, what, target)
     status = Path(asked["status"])
@@ -225,7 +233,7 @@ def _killed(rig: Rig, what: str, after: int, target: str) -> int:
     peak = peak_bytes(child.pid)
     child.kill()
     child.wait()
-    _say(f"{what}: killed after {_number(status)}")
+    tell(f"{what}: killed after {_number(status)}")
     return peak
 
 
@@ -265,10 +273,6 @@ def _belongs(place: Place, name: str) -> Any:
 
 def _rounded(said: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 2) if isinstance(value, float) else value for name, value in said.items()}
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - a benchmark's own output
 
 
 if __name__ == "__main__":
