@@ -1,7 +1,9 @@
 """Throwaway Postgres servers, for real."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -129,7 +131,7 @@ def test_a_standby_takes_over_and_the_old_primary_follows(
         new.start()
         with psycopg.connect(old.dsn(), autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
-            assert connection.execute("SELECT active FROM pg_replication_slots").fetchall() == [(True,)]
+            _until(connection, "SELECT bool_and(active) FROM pg_replication_slots", (True,))
         old.stop()
         new.promote()
         with psycopg.connect(new.dsn(), autocommit=True) as connection:
@@ -141,6 +143,9 @@ def test_a_standby_takes_over_and_the_old_primary_follows(
             connection.execute("SET synchronous_commit = remote_apply")
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             connection.execute("SELECT pg_reload_conf()")
+            # A reload is asked for, not done, when that call returns: until then no commit waits for anybody.
+            _until(connection, "SHOW synchronous_standby_names", ("*",))
+            _until(connection, "SELECT sync_state FROM pg_stat_replication", ("sync",))
             connection.execute("INSERT INTO newer VALUES (44)")
         with psycopg.connect(old.dsn(), autocommit=True) as connection:
             assert connection.execute("SELECT max(answer), pg_is_in_recovery() FROM newer").fetchone() == (44, True)
@@ -181,3 +186,13 @@ def test_two_servers_of_a_test_are_two_systems(postgres_server: Callable[..., Po
     told = [server.pg_controldata() for server in servers]
     assert len({said["Database system identifier"] for said in told}) == 2
     assert {said["Database cluster state"] for said in told} == {"shut down"}
+
+
+def _until(
+    connection: psycopg.Connection[tuple[object, ...]], statement: LiteralString, wanted: tuple[object, ...]
+) -> None:
+    """Wait until the statement's first row is the wanted one."""
+    deadline_s = time.monotonic() + 180
+    while (row := connection.execute(statement).fetchone()) != wanted:
+        assert time.monotonic() < deadline_s, f"{statement}: {row}"
+        time.sleep(0.02)
