@@ -45,8 +45,8 @@ def age_trouble(dataset: Dataset, point: StoredPoint | None, now: datetime) -> s
 
 
 def age_text(now: datetime, at: datetime) -> str:
-    """How old the newest recoverable commit is; what lies in the future by less than the skew is as new as can be."""
-    return f"the newest recoverable commit is {max((now - at).total_seconds(), 0.0):.1f} s old"
+    """How old a stored recovery point is; what lies in the future by less than the skew is as new as can be."""
+    return f"the recovery point is {max((now - at).total_seconds(), 0.0):.1f} s old"
 
 
 def ahead_of(now: datetime, at: datetime) -> str | None:
