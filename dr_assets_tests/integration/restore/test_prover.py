@@ -1,5 +1,7 @@
 """The resident prover over real servers and a vault in memory: what it follows and publishes, what turns it red."""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -365,6 +367,33 @@ def test_a_prover_takes_no_more_disk_than_it_may(plain: Source, engine_dir: Path
         plain.beat()
         plain.feed()
         running.until(lambda proven: proven.restarts == 2 and proven.trouble is None)
+        running.replays()
+
+
+def test_a_disk_that_is_full_is_red_and_left_by_a_new_sandbox_once_there_is_room(
+    plain: Source, engine_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece of which only half could be written is never called replayed; with room again, it begins anew."""
+    with proving(plain, engine_dir / "work") as running:
+        proven = running.replays()
+        assert proven.replayed is not None
+        reached = proven.replayed.lsn
+        lay = InPlaceWal._lay
+
+        def full(self: InPlaceWal, view: memoryview) -> None:
+            lay(self, view[: len(view) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(InPlaceWal, "_lay", full)
+        write_some(plain)
+        told = running.fails("prover.disk")
+        assert told.trouble is not None
+        assert "No space left" in told.trouble.found
+        assert told.replayed is not None
+        assert told.replayed.lsn <= plain.lsn() - (1 << 20), "2 MB were written, of which no piece was laid whole"
+        assert told.replayed.lsn >= reached
+        monkeypatch.setattr(InPlaceWal, "_lay", lay)
+        running.until(lambda proven: proven.restarts >= 2 and proven.trouble is None)
         running.replays()
 
 
