@@ -23,6 +23,7 @@ from dr_assets.engines.programs import Programs, find_programs
 from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.engines.softhsm import CONF_ENV, SoftHsm, find_module
 from dr_assets.estate.errors import PolicyError
+from dr_assets.vault.keys.pkcs11_token import token_at
 from dr_assets_tests.clusters import copy_cluster
 
 WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
@@ -244,6 +245,8 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory, requires: Callable[..., No
     hsm.make(*SOFTHSM_TOKENS)
     before = os.environ.get(CONF_ENV)
     os.environ[CONF_ENV] = str(hsm.conf)
+    for label in SOFTHSM_TOKENS:  # the process's own, which a busy machine may keep waiting for long
+        token_at(hsm.module, label, hsm.pin)._timeout_s = 180.0
     yield hsm
     if before is None:
         del os.environ[CONF_ENV]

@@ -4,25 +4,27 @@ What belongs here: finding the program, one server's life, a transit key and a r
 out: wrapping (vault/keys), and production: a dev server unseals itself, and forgets everything when it ends.
 """
 
+import http.client
 import importlib.util
 import json
 import os
 import secrets
 import shutil
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
 from dr_assets.engines.errors import EngineError
-from dr_assets.engines.ports import LOOPBACK, free_port
+from dr_assets.engines.ports import LOOPBACK, free_port, is_free
 from dr_assets.engines.supervise import Child, start_child, tail
 from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 SETTING: Final = "DR_ASSETS_BAO"
-_ANSWER_TIMEOUT_S: Final = 60.0
+_ANSWER_TIMEOUT_S: Final = 180.0
+_LOOK_TIMEOUT_S: Final = 5.0  # whoever else may have the port: then the next look is soon
+_BIND_ATTEMPTS: Final = 3
 # What a capture needs: wrap, unwrap, an id of the key (hmac), sign, and the signing key's public half (read).
 ROLE_POLICY: Final = """
 path "transit/encrypt/dr-assets*" { capabilities = ["update"] }
@@ -71,8 +73,24 @@ class BaoServer:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Start it and mount the transit engine; raises EngineError `engine.did_not_start` with the log's tail."""
+        """Start it and mount the transit engine; raises EngineError `engine.did_not_start` with the log's tail.
+
+        A port that another process took meanwhile is picked anew.
+        """
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for attempt in range(_BIND_ATTEMPTS):
+            try:
+                self._launch(timeout_s)
+            except EngineError:
+                self.kill()
+                if attempt == _BIND_ATTEMPTS - 1 or is_free(self.port):
+                    raise
+                self.port = free_port()
+            else:
+                break
+        self.call("POST", "sys/mounts/transit", {"type": "transit"})
+
+    def _launch(self, timeout_s: float) -> None:
         child = self.child = start_child(
             [self.program, "server", "-dev", "-dev-no-store-token", f"-dev-listen-address={LOOPBACK}:{self.port}"],
             cwd=self.run_dir,
@@ -86,7 +104,6 @@ class BaoServer:
             raise self._did_not_start(error.found) from None
         if not child.alive:
             raise self._did_not_start(f"it ended with return code {child.poll()}")
-        self.call("POST", "sys/mounts/transit", {"type": "transit"})
 
     def make_key(self, name: str, kind: str = "aes256-gcm96") -> None:
         """Make a transit key: `aes256-gcm96` wraps, `ed25519` signs. It can't be exported."""
@@ -103,7 +120,10 @@ class BaoServer:
         secret = self.call("POST", f"auth/approle/role/{name}/secret-id", {})
         return str(role["data"]["role_id"]), str(secret["data"]["secret_id"])
 
-    def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def call(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *,
+        timeout_s: float = _ANSWER_TIMEOUT_S,
+    ) -> Any:  # fmt: skip
         """One request with the root token; the answer's JSON, None if it has none."""
         request = urllib.request.Request(  # noqa: S310 - our own loopback address
             f"{self.address}/v1/{path}",
@@ -111,7 +131,7 @@ class BaoServer:
             method=method,
             headers={"X-Vault-Token": self.root_token, "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=_ANSWER_TIMEOUT_S) as answer:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - as above
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -129,8 +149,9 @@ class BaoServer:
 
     def _answers(self) -> bool:
         try:
-            return bool((self.call("GET", "sys/health") or {}).get("initialized"))
-        except (OSError, urllib.error.HTTPError):
+            said = self.call("GET", "sys/health", timeout_s=_LOOK_TIMEOUT_S)
+            return bool((said or {}).get("initialized"))
+        except (OSError, http.client.HTTPException, ValueError):
             return False
 
     def _did_not_start(self, found: str) -> EngineError:

@@ -65,7 +65,7 @@ class SoftHsm:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=60,
+                timeout=180,
             )
             if made.returncode != 0:
                 raise EngineError("engine.failed", f"no token {label}: {made.stderr.strip()}", "see SoftHSM2's manual")

@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from moto import mock_aws
 
-from dr_assets.engines.openbao import BaoServer
-from dr_assets.engines.ports import LOOPBACK, free_port
+from dr_assets.engines.openbao import BaoServer, find_bao
+from dr_assets.engines.ports import LOOPBACK
 from dr_assets.engines.softhsm import SoftHsm
 from dr_assets.estate.errors import DrError, PolicyError, VaultError
 from dr_assets.vault.keys.bao_client import BaoSession, Entry
@@ -79,7 +79,7 @@ def in_hsm(hsm: SoftHsm) -> Case:
     return Case(one, again, two, [absent], [no_key], one.renew, [hsm.pin])
 
 
-def in_kms(deaf_port: int) -> Case:
+def in_kms(deaf_port: int, shut_port: int) -> Case:
     """Keys in two regions of an AWS that moto plays; an endpoint where nobody listens, one that never answers."""
 
     def client_of(region: str, endpoint: str | None = None) -> "KMSClient":
@@ -93,7 +93,7 @@ def in_kms(deaf_port: int) -> Case:
 
     here, there = client_of("eu-central-1"), client_of("eu-west-1")
     keys = [client.create_key()["KeyMetadata"]["Arn"] for client in (here, there)]
-    nowhere = client_of("eu-central-1", f"http://{LOOPBACK}:{free_port()}")
+    nowhere = client_of("eu-central-1", f"http://{LOOPBACK}:{shut_port}")
     silent = client_of("eu-central-1", f"http://{LOOPBACK}:{deaf_port}")
     unknown = KmsKeyProvider(here, "alias/absent")
     return Case(
@@ -106,7 +106,7 @@ def in_kms(deaf_port: int) -> Case:
     )
 
 
-def in_openbao(server: BaoServer, other: BaoServer, silent: int) -> Case:
+def in_openbao(server: BaoServer, other: BaoServer, silent: int, shut_port: int) -> Case:
     """Two servers that hold a key of one name, entered by AppRole; a wrong pair, no server, a silent one."""
     for one in (server, other):
         one.make_key("dr-assets")
@@ -114,23 +114,23 @@ def in_openbao(server: BaoServer, other: BaoServer, silent: int) -> Case:
     entry = Entry(role_id=role_id, secret_id=secret_id)
     wrong = Entry(role_id=role_id, secret_id="do-not-print-bao")
 
-    def at(address: str, entry: Entry) -> OpenBaoKeyProvider:
-        return OpenBaoKeyProvider(BaoSession(address, entry, timeout_s=60.0), "dr-assets")
+    def at(address: str, entry: Entry, key: str = "dr-assets") -> OpenBaoKeyProvider:
+        return OpenBaoKeyProvider(BaoSession(address, entry, timeout_s=180.0), key)
 
     return Case(
         at(server.address, entry),
         at(server.address, entry),
         at(other.address, Entry(token=other.root_token)),
         [
-            at(f"http://{LOOPBACK}:{free_port()}", entry),
+            at(f"http://{LOOPBACK}:{shut_port}", entry),
             OpenBaoKeyProvider(BaoSession(f"http://{LOOPBACK}:{silent}", entry, timeout_s=0.3), "dr-assets"),
         ],
         [
             at(server.address, wrong),
             at(server.address, Entry(token="do-not-print-bao")),
-            OpenBaoKeyProvider(BaoSession(server.address, entry), "another-key"),
+            at(server.address, entry, "another-key"),
         ],
-        OpenBaoKeyProvider(BaoSession(server.address, Entry(token=server.root_token)), "dr-assets").renew,
+        at(server.address, Entry(token=server.root_token)).renew,
         [secret_id, server.root_token, "do-not-print-bao"],
     )
 
@@ -140,6 +140,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Each kind."""
     with ExitStack() as stack:
         deaf_port = stack.enter_context(closing(socket.create_server((LOOPBACK, 0)))).getsockname()[1]
+        shut = stack.enter_context(socket.socket())  # taken, so that nobody else begins to listen there
+        shut.bind((LOOPBACK, 0))
+        shut_port = shut.getsockname()[1]
         match request.param:
             case "memory":
                 yield in_memory()
@@ -149,10 +152,10 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
                 yield in_hsm(request.getfixturevalue("softhsm"))
             case "aws_kms":
                 stack.enter_context(mock_aws())
-                yield in_kms(deaf_port)
+                yield in_kms(deaf_port, shut_port)
             case _:
                 make = request.getfixturevalue("bao_server")
-                yield in_openbao(make(), make(), deaf_port)
+                yield in_openbao(make(), make(), deaf_port, shut_port)
 
 
 def test_the_contract(case: Case) -> None:
@@ -236,12 +239,25 @@ def unshown(case: Case, text: str) -> None:
     assert not [secret for secret in (*case.hidden, SECRET.hex()) if secret in text]
 
 
+def test_a_server_whose_port_was_taken_meanwhile_listens_on_another(
+    tmp_path: Path, requires: Callable[..., None]
+) -> None:
+    """Between picking a port and listening on it anybody may take it; who has it is not taken for the server."""
+    requires("bao")
+    with BaoServer(tmp_path / "bao", find_bao()) as server:
+        picked = server.port
+        with socket.create_server((LOOPBACK, picked)):
+            server.start()
+        assert server.port != picked
+        assert server.call("GET", "sys/health")["initialized"]
+
+
 def test_a_role_whose_token_is_over_enters_again(bao_server: Callable[[], BaoServer]) -> None:
     """A capture runs for months, an AppRole's token for minutes."""
     server = bao_server()
     server.make_key("dr-assets")
     role_id, secret_id = server.make_role()
-    session = BaoSession(server.address, Entry(role_id=role_id, secret_id=secret_id))
+    session = BaoSession(server.address, Entry(role_id=role_id, secret_id=secret_id), timeout_s=180.0)
     provider = OpenBaoKeyProvider(session, "dr-assets")
     wrapping = provider.wrap(SECRET, CONTEXT)
     accessors = server.call("LIST", "auth/token/accessors")["data"]["keys"]
@@ -286,16 +302,19 @@ def test_no_repr_shows_how_a_server_is_entered() -> None:
 
 def test_a_token_that_hangs_is_given_up(softhsm: SoftHsm) -> None:
     """A library without time-outs must not hold up a restore that has another provider."""
-    token = Token(softhsm.module, "three", softhsm.pin, timeout_s=0.2)
-    with pytest.raises(VaultError, match="unreachable") as caught:
-        token.run("hsm", lambda _: time.sleep(1))
+    token, ended = Token(softhsm.module, "three", softhsm.pin, timeout_s=0.2), threading.Event()
+    try:
+        with pytest.raises(VaultError, match="unreachable") as caught:
+            token.run("hsm", lambda _: ended.wait(600))
+    finally:
+        ended.set()
     assert softhsm.pin not in str(caught.value)
 
 
 def test_a_wrong_pin_is_the_operators_matter(softhsm: SoftHsm) -> None:
     """Told apart from a token that is away, and not shown."""
     with pytest.raises(PolicyError, match="PIN") as caught:
-        Token(softhsm.module, "four", "do-not-print").run("hsm", lambda _: None)
+        Token(softhsm.module, "four", "do-not-print", timeout_s=180.0).run("hsm", lambda _: None)
     assert caught.value.code == "keys.refused"
     assert "do-not-print" not in str(caught.value)
 

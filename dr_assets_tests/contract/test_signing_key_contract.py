@@ -49,7 +49,7 @@ def in_openbao(server: BaoServer) -> SigningKey:
     """A transit key of type ed25519, used by AppRole."""
     server.make_key("dr-assets-sign", "ed25519")
     role_id, secret_id = server.make_role()
-    session = BaoSession(server.address, Entry(role_id=role_id, secret_id=secret_id))
+    session = BaoSession(server.address, Entry(role_id=role_id, secret_id=secret_id), timeout_s=180.0)
     return OpenBaoSigningKey(session, "dr-assets-sign")
 
 
@@ -103,7 +103,7 @@ def test_a_key_of_another_kind_is_refused(bao_server: Callable[[], BaoServer]) -
     server = bao_server()
     server.make_key("dr-assets")
     with pytest.raises(PolicyError, match="ed25519"):
-        OpenBaoSigningKey(BaoSession(server.address, Entry(token=server.root_token)), "dr-assets")
+        OpenBaoSigningKey(BaoSession(server.address, Entry(token=server.root_token), timeout_s=180.0), "dr-assets")
     with mock_aws():
         client = kms_client("eu-central-1", access_key="AKIAEXAMPLE", secret_key="secret")
         other = client.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
