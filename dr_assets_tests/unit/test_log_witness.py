@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dr_assets.estate.errors import PolicyError, VaultError
-from dr_assets.vault.log import merkle
+from dr_assets.vault.log import merkle, witness_server
 from dr_assets.vault.log.checkpoint import Checkpoint, Signed
 from dr_assets.vault.log.cosignature import CosignatureSigner, cosigned_at
 from dr_assets.vault.log.note import Ed25519Signer, parse_note, sign_note, verify_note
@@ -29,6 +30,7 @@ ORIGIN = "dr-assets/casino/primary"
 AT = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 LOG = Ed25519Signer.of(ORIGIN, Ed25519PrivateKey.from_private_bytes(b"\1" * 32))
 WITNESS = CosignatureSigner.of("witness.example/w1", Ed25519PrivateKey.from_private_bytes(b"\2" * 32), lambda: AT)
+patient_ask = partial(ask_witness, patience_s=180.0)  # a machine that is busy takes its time
 Answered = tuple[int, str, bytes]
 
 
@@ -96,7 +98,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def _send(url: str, body: bytes, path: str = "/add-checkpoint", method: str = "POST") -> Answered:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=180)
     try:
         connection.request(method, path, body=body)
         answer = connection.getresponse()
@@ -190,11 +192,12 @@ def test_what_is_not_well_asked_is_refused(url: str, status: int, body: bytes) -
     assert _send(url, Tree().request(0, 5))[0] == 200
 
 
-def test_a_refusal_reaches_an_asker_that_is_still_sending(url: str) -> None:
+def test_a_refusal_reaches_an_asker_that_is_still_sending(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends too much, slowly, is not cut off: the whole of it can be sent, and the 413 read after it."""
+    monkeypatch.setattr(witness_server, "UNREAD_LIMIT_S", 180.0)
     host, _, port = url.removeprefix("http://").partition(":")
     length = 2 << 20
-    with socket.create_connection((host, int(port)), timeout=60) as sender:
+    with socket.create_connection((host, int(port)), timeout=180) as sender:
         sender.sendall(b"POST /add-checkpoint HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length)
         assert sender.recv(12) == b"HTTP/1.1 413"  # the answer is there before a byte of the body was sent
         for _ in range(length >> 16):
@@ -310,7 +313,7 @@ def test_the_client_keeps_cosignatures_once(url: str) -> None:
     tree, shelf = Tree(), Shelf()
     place = WitnessPlace("w1", url, WITNESS.verifier)
     for known, size in ((0, 4), (4, 9), (4, 9), (4, 30), (30, 30)):
-        assert ask_witness(place, tree.at(size), tree.proof, shelf, known=known).standing == "vouched"
+        assert patient_ask(place, tree.at(size), tree.proof, shelf, known=known).standing == "vouched"
     assert [proof.size for proof in shelf.proofs] == [4, 9, 30]
     held = cosignature_held(shelf, tree.at(30), place)
     assert held
@@ -324,7 +327,7 @@ def test_what_lies_on_the_shelf_is_not_believed_for_its_name(url: str) -> None:
     shelf.put(Proof(WITNESSED, 4, place.shelf_name, b"junk"))
     shelf.put(Proof(WITNESSED, 4, place.shelf_name, parse_note(tree.at(5).note).unverified[0].line().encode()))
     assert cosignature_held(shelf, tree.at(4), place) is None
-    assert ask_witness(place, tree.at(4), tree.proof, shelf).detail == "cosigned now"
+    assert patient_ask(place, tree.at(4), tree.proof, shelf).detail == "cosigned now"
     assert cosignature_held(shelf, tree.at(4), place)
 
 
@@ -332,47 +335,47 @@ def test_a_client_that_forgot_learns_the_size_from_the_conflict(url: str) -> Non
     """With nothing on the shelf the client asks from zero, is told 9, and proves from there."""
     tree = Tree()
     place = WitnessPlace("w1", url, WITNESS.verifier)
-    ask_witness(place, tree.at(9), tree.proof, Shelf())
+    patient_ask(place, tree.at(9), tree.proof, Shelf())
     shelf = Shelf()
-    assert ask_witness(place, tree.at(9), tree.proof, shelf).standing == "vouched"
-    assert ask_witness(place, tree.at(12), tree.proof, shelf, known=3).standing == "vouched"
+    assert patient_ask(place, tree.at(9), tree.proof, shelf).standing == "vouched"
+    assert patient_ask(place, tree.at(12), tree.proof, shelf, known=3).standing == "vouched"
     assert len(shelf.proofs) == 2
 
 
 def test_a_log_that_was_set_back_or_forked_is_told(url: str) -> None:
     """The witness knows more leaves, or others: the client says which, and keeps nothing."""
     place = WitnessPlace("w1", url, WITNESS.verifier)
-    ask_witness(place, Tree().at(20), Tree().proof, Shelf())
+    patient_ask(place, Tree().at(20), Tree().proof, Shelf())
     fork, shelf = Tree(fork_at=3), Shelf()
-    assert ask_witness(place, Tree().at(12), Tree().proof, shelf).standing == "rolled_back"
-    assert ask_witness(place, fork.at(20), fork.proof, shelf).standing == "forked"
-    assert ask_witness(place, fork.at(25), fork.proof, shelf).standing == "forked"
+    assert patient_ask(place, Tree().at(12), Tree().proof, shelf).standing == "rolled_back"
+    assert patient_ask(place, fork.at(20), fork.proof, shelf).standing == "forked"
+    assert patient_ask(place, fork.at(25), fork.proof, shelf).standing == "forked"
     assert not shelf.proofs
 
 
 def test_a_log_that_can_prove_nothing_is_not_blamed_on_the_witness(url: str) -> None:
     """What is damaged at home is raised: told as the witness's fault it would be a warning."""
     place, tree = WitnessPlace("w1", url, WITNESS.verifier), Tree()
-    ask_witness(place, tree.at(9), tree.proof, Shelf())
+    patient_ask(place, tree.at(9), tree.proof, Shelf())
 
     def damaged(old: int, new: int) -> list[bytes]:
         raise VaultError("log.damaged", f"no tiles from {old} to {new}", "restore them")
 
     with pytest.raises(VaultError, match=r"log\.damaged"):
-        ask_witness(place, tree.at(12), damaged, Shelf())
+        patient_ask(place, tree.at(12), damaged, Shelf())
 
 
 def test_a_witness_that_is_away_or_wrong_is_told_apart(url: str) -> None:
     """No answer is `away`; a stranger's cosignature or a witness that doesn't know the log is `misbehaving`."""
     tree, shelf = Tree(), Shelf()
     stranger = CosignatureSigner.of("witness.example/w1", Ed25519PrivateKey.generate(), lambda: AT)
-    away = ask_witness(WitnessPlace("w", "http://127.0.0.1:9", WITNESS.verifier), tree.at(5), tree.proof, shelf)
+    away = patient_ask(WitnessPlace("w", "http://127.0.0.1:9", WITNESS.verifier), tree.at(5), tree.proof, shelf)
     assert away.standing == "away"
-    wrong = ask_witness(WitnessPlace("w", url, stranger.verifier), tree.at(5), tree.proof, shelf)
+    wrong = patient_ask(WitnessPlace("w", url, stranger.verifier), tree.at(5), tree.proof, shelf)
     assert wrong.standing == "misbehaving"
-    unknown = ask_witness(WitnessPlace("w", url, WITNESS.verifier), tree.at(5, origin="x/y"), tree.proof, shelf)
+    unknown = patient_ask(WitnessPlace("w", url, WITNESS.verifier), tree.at(5, origin="x/y"), tree.proof, shelf)
     assert (unknown.standing, "verifier key" in unknown.detail) == ("misbehaving", True)
-    lost = ask_witness(WitnessPlace("w", f"{url}/elsewhere", WITNESS.verifier), tree.at(5), tree.proof, shelf)
+    lost = patient_ask(WitnessPlace("w", f"{url}/elsewhere", WITNESS.verifier), tree.at(5), tree.proof, shelf)
     assert lost.standing == "misbehaving"
     assert not shelf.proofs
 
@@ -413,7 +416,7 @@ def test_whatever_a_witness_answers_is_told_and_nothing_kept(status: int, body: 
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         place = WitnessPlace("w", f"http://127.0.0.1:{server.server_port}", WITNESS.verifier)
-        heard = ask_witness(place, Tree().at(5), Tree().proof, shelf)
+        heard = patient_ask(place, Tree().at(5), Tree().proof, shelf)
         server.shutdown()
         thread.join()
     assert heard.standing == standing, heard

@@ -5,9 +5,11 @@ outsider (witness_client.py, timestamp.py, anchor.py). It comes after a checkpoi
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +19,7 @@ from dr_assets.estate.transport import require_tls
 from dr_assets.vault.log.belief import AnchorBelief, Belief
 from dr_assets.vault.log.checkpoint import Signed, origin_of
 from dr_assets.vault.log.cosignature import CosignatureVerifier, cosigned_at
-from dr_assets.vault.log.outsider import Heard
+from dr_assets.vault.log.outsider import PATIENCE_S, Heard
 from dr_assets.vault.log.reader import LogReader, read_checkpoint
 from dr_assets.vault.log.shelf import TIMESTAMP, ProofShelf, VaultShelf
 from dr_assets.vault.log.witness_client import WitnessPlace, ask_witness, cosignature_held
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from dr_assets.vault.log.timestamp import StampPlace
 
 PATIENCE: Final = timedelta(seconds=15)
+# A witness may have to be asked twice, and the store in between.
+_ASKS_FIT: Final = 3
 # How many checkpoints back a quorum or a time stamp is looked for: an outage longer than that is red anyway.
 LOOK_BACK: Final = 64
 
@@ -126,8 +130,9 @@ def collect(outsiders: Outsiders, reader: LogReader, now: datetime, *, patience:
     What comes later than that is kept all the same. Never raises for an outsider; raises what the store raises.
     """
     shelf, signed = VaultShelf(reader.files), reader.signed
+    answer_s = max(PATIENCE_S, patience.total_seconds() / _ASKS_FIT)
     asks: dict[str, Callable[[], Heard]] = {
-        f"witness {place.name}": lambda place=place: ask_witness(place, signed, _proof_of(reader), shelf)  # type: ignore[misc]
+        f"witness {place.name}": partial(ask_witness, place, signed, _proof_of(reader), shelf, patience_s=answer_s)
         for place in outsiders.witnesses
     }
     if outsiders.stamps and _stamp_due(outsiders, reader, shelf, now):
@@ -178,9 +183,9 @@ def _all_at_once(asks: Mapping[str, Callable[[], Heard]], size: int, patience: t
     threads = {who: threading.Thread(target=ask, args=(who, one), name=who, daemon=True) for who, one in asks.items()}
     for thread in threads.values():
         thread.start()
-    deadline = datetime.now(UTC) + patience
+    deadline_s = time.monotonic() + patience.total_seconds()
     for thread in threads.values():
-        thread.join(max(0.0, (deadline - datetime.now(UTC)).total_seconds()))
+        thread.join(max(0.0, deadline_s - time.monotonic()))
     heard: list[Heard] = []
     for who in asks:
         outcome = told.get(who, Heard(who, "away", size, f"no answer within {patience.total_seconds():.0f} s"))

@@ -32,7 +32,7 @@ from dr_assets.vault.log.witness_client import WitnessPlace
 from dr_assets.vault.log.witness_server import WitnessServer
 from dr_assets.vault.log.witness_setup import WitnessFolder
 
-PATIENCE = timedelta(seconds=5)
+PATIENCE = timedelta(minutes=9)
 SOON = timedelta(milliseconds=300)
 
 
