@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dr_assets.components import delivery
 from dr_assets.components.alerts import deliver
 from dr_assets.components.delivery import channels_of
 from dr_assets.components.episodes import Condition, Episodes, fold
@@ -44,8 +45,9 @@ class Sink:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    """A running sink."""
+def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
+    """A running sink, given the time that a busy machine takes."""
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 180.0)
     made = Sink()
     yield made
     made.server.shutdown()

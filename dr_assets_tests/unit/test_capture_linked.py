@@ -12,7 +12,7 @@ from dr_assets.vault.throwaway import throwaway_vault
 from dr_assets.vault.vault import Vault
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_S = 30
+WAIT_S = 180
 
 
 def preparing(vault: Vault, first: int, size: int) -> Prepare:

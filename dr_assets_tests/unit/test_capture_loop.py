@@ -204,7 +204,7 @@ def test_what_was_received_before_a_final_error_is_stored_however_slow_the_vault
     """It may be the only copy: the patience is that of a put, not that of a stop, and the source's error stays."""
     vault = throwaway_vault()
     stream = ScriptedStream(1, lost())
-    with loop_over(vault, stream, stop_within_s=0.1, give_up_s=30) as loop:
+    with loop_over(vault, stream, stop_within_s=0.1, give_up_s=180) as loop:
         put = vault.store.put
 
         def slow(*args: Any) -> Any:

@@ -62,7 +62,9 @@ def test_a_bug_in_sealing_a_change_ends_the_capture() -> None:
     scripted._round = lambda: None
     scripted._drain_after = lambda error, _: ended.append(error)
     stop = threading.Event()
-    threading.Timer(5, stop.set).start()
+    late = threading.Timer(180, stop.set)
+    late.start()
     with pytest.raises(type(sealing.error or AssertionError())):
         loop.run(stop)
+    late.cancel()
     assert ended == [sealing.error]

@@ -64,7 +64,7 @@ def test_topics_are_known_only_when_each_partition_has_a_leader() -> None:
                 keeper.want()
                 assert cluster.asked.acquire(timeout=DEADLINE_S)
             assert not any(isinstance(each, Looked) for each in told)
-        wait(lambda: "bets" in (keeper.trouble or ""))
+        wait(lambda: "bets" in (keeper.trouble or "") and any(isinstance(each, Begun) for each in told))
         assert [each.row.partition for each in told if isinstance(each, Begun)] == [0]
         cluster.leaders = (1, 1)
         wait(lambda: any(isinstance(each, Looked) for each in told))

@@ -90,23 +90,31 @@ def test_a_library_that_hangs_while_it_starts_is_given_up(tmp_path: Path, monkey
     ended = threading.Event()
 
     def start(_who: str, _module: Path) -> Library:
-        ended.wait(5)
+        ended.wait(600)
         return Library()
 
     monkeypatch.setattr(pkcs11_token, "_library", start)
-    with pytest.raises(VaultError, match=r"keys\.unreachable"):
-        Token(tmp_path, "dr-assets", "0000", timeout_s=0.05).run("hsm", lambda _session: None)
-    ended.set()
+    try:
+        with pytest.raises(VaultError, match=r"keys\.unreachable"):
+            Token(tmp_path, "dr-assets", "0000", timeout_s=0.05).run("hsm", lambda _session: None)
+    finally:
+        ended.set()
 
 
 def test_a_token_that_hangs_gathers_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A capture asks every half minute for as long as the token is away: only the call that hangs may stay."""
     monkeypatch.setattr(pkcs11_token, "_library", lambda _who, _module: Library())
-    token, ended = Token(tmp_path, "dr-assets", "0000", timeout_s=0.05), threading.Event()
+    token, begun, ended = Token(tmp_path, "dr-assets", "0000", timeout_s=0.05), threading.Event(), threading.Event()
     before = set(threading.enumerate())
+
+    def hangs(_session: object) -> None:
+        begun.set()
+        ended.wait(600)
+
     try:
         with pytest.raises(VaultError, match=r"keys\.unreachable"):
-            token.run("hsm", lambda _session: ended.wait(30))
+            token.run("hsm", hangs)
+        assert begun.wait(180)  # given up before it began, it would not keep the next ones waiting yet
         hanging = set(threading.enumerate()) - before
         for _ in range(5):
             with pytest.raises(VaultError, match=r"keys\.unreachable"):

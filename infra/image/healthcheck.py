@@ -9,13 +9,14 @@ import sys
 import urllib.request
 
 LIMIT_S = 60.0
+ANSWER_S = 5.0
 
 
 def main() -> int:
     """0 when a capture reported within the last minute, 1 otherwise."""
     url = f"http://127.0.0.1:{os.environ.get('DR_METRICS_PORT', '9187')}/metrics"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             text = answer.read().decode()
     except OSError as error:
         print(f"{url} does not answer: {error}")

@@ -36,7 +36,7 @@ def checklog(tmp_path_factory: pytest.TempPathFactory, requires: Callable[..., N
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=500,  # the first time all of Go's own packages as well
     )
     if built.returncode:
         pytest.skip(f"go can't build the checker here (its modules, or a version): {built.stderr[-300:]}")
