@@ -22,10 +22,11 @@ PLACE = "casino/ledger/wal/7/00000001/"
 
 
 class Bench:
-    """A store with the means to do what only an enemy does."""
+    """A store with the means to do what only an enemy does, and to let time pass."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self.store = store
+    def __init__(self, store: ObjectStore | None = None) -> None:
+        self._ahead = timedelta(0)
+        self.store = store or MemoryStore(lambda: datetime.now(UTC) + self._ahead)
 
     def put(self, key: str, data: bytes, *, days: float = 15) -> Put:
         """As a vault does."""
@@ -40,6 +41,20 @@ class Bench:
         elif isinstance(self.store, S3Store) and data is not None:
             self.store.client.put_object(Bucket=self.store.bucket, Key=key, Body=data)
 
+    def lock_for_seconds(self, mode: Any) -> Lock:
+        """Over soon, but not before it was seen to hold: a store that takes its time gets some more."""
+        begin_s = time.monotonic()
+        self.put(name(9), b"how long does a put take?")
+        seconds = 6 + 20 * (time.monotonic() - begin_s)
+        return Lock(mode, datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=int(seconds)))
+
+    def outlast(self, lock: Lock) -> None:
+        """Until it is over; in memory the clock is turned."""
+        if isinstance(self.store, MemoryStore):
+            self._ahead = timedelta(minutes=1)
+        while self.store.now() <= lock.retain_until:
+            time.sleep(0.3)
+
 
 @pytest.fixture(
     params=[
@@ -50,7 +65,7 @@ class Bench:
 def bench(request: pytest.FixtureRequest) -> Bench:
     """An empty store of each kind."""
     if request.param == "memory":
-        return Bench(MemoryStore())
+        return Bench()
     region = request.getfixturevalue("region")
     bucket: Callable[..., str] = request.getfixturevalue("bucket")
     return Bench(S3Store(make_client(region.endpoint, region.access_key, region.secret_key), bucket()))
@@ -72,12 +87,6 @@ def digest(data: bytes) -> str:
 def lock(days: float = 15, mode: Any = "COMPLIANCE") -> Lock:
     """From now, in whole seconds."""
     return Lock(mode, (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0))
-
-
-def lock_for_seconds(bench: Bench, mode: Any) -> Lock:
-    """Over soon; a real store on a busy machine needs some of them until it was seen to hold."""
-    seconds = 3 if isinstance(bench.store, MemoryStore) else 6
-    return Lock(mode, datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds))
 
 
 def name(first: int, text: str = "") -> str:
@@ -114,7 +123,8 @@ def test_no_more_is_read_than_was_allowed(bench: Bench) -> None:
     bench.put(name(1), b"money" * 1000)
     assert code(lambda: bench.store.get(name(1), limit_bytes=4999)) == "vault.too_large"
     assert bench.store.get(name(1), limit_bytes=5000).data == b"money" * 1000
-    assert abs(bench.store.recent_now() - bench.store.now()) <= timedelta(seconds=2)
+    before, recent, after = bench.store.now(), bench.store.recent_now(), bench.store.now()
+    assert before - timedelta(seconds=2) <= recent <= after + timedelta(seconds=2)
 
 
 def test_what_is_not_there_is_told_apart(bench: Bench) -> None:
@@ -180,13 +190,12 @@ def test_a_locked_version_can_not_be_deleted(bench: Bench) -> None:
 
 def test_a_version_is_removed_once_its_lock_is_over_and_not_before(bench: Bench) -> None:
     """One version by its id, whatever lies on top; again is no error; a delete marker is removed the same way."""
-    soon = lock_for_seconds(bench, "COMPLIANCE")
+    soon = bench.lock_for_seconds("COMPLIANCE")
     put = bench.store.put(name(1), b"money", digest(b"money"), soon)
-    kept = bench.put(name(2), b"more")
     assert code(lambda: bench.store.delete_version(name(1), put.version_id)) == "vault.lock_refused"
+    kept = bench.put(name(2), b"more")
     bench.overwrite(name(1), None)
-    while bench.store.now() <= soon.retain_until:
-        time.sleep(0.3)
+    bench.outlast(soon)
     rows = {row.is_delete_marker: row.version_id for row in bench.store.list_name(name(1))}
     assert rows[False] == put.version_id
     bench.store.delete_version(name(1), rows[False])
@@ -200,7 +209,7 @@ def test_a_version_is_removed_once_its_lock_is_over_and_not_before(bench: Bench)
 
 def test_a_legal_hold_outlasts_every_lock(bench: Bench) -> None:
     """Held, a version stays though its lock is over; released, it goes; the head says which, and twice does no harm."""
-    soon = lock_for_seconds(bench, "GOVERNANCE")
+    soon = bench.lock_for_seconds("GOVERNANCE")
     put = bench.store.put(name(1), b"money", digest(b"money"), soon)
     other = bench.put(name(2), b"free")
     for _ in range(2):
@@ -209,8 +218,7 @@ def test_a_legal_hold_outlasts_every_lock(bench: Bench) -> None:
     assert held is not None
     assert free is not None
     assert (held.held, free.held, held.lock) == (True, False, soon)
-    while bench.store.now() <= soon.retain_until:
-        time.sleep(0.3)
+    bench.outlast(soon)
     assert code(lambda: bench.store.delete_version(name(1), put.version_id)) == "vault.lock_refused"
     assert bench.store.get(name(1), put.version_id).data == b"money"
     for _ in range(2):
