@@ -13,7 +13,7 @@ from dr_assets.engines.programs import Programs
 from dr_assets_tests.reconciliation.books import Books, open_books
 from dr_assets_tests.reconciliation.lived import SOON, live
 
-_TRANSFERS = 1500
+_TRANSFERS, _LONG_AGO = 1500, 750
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,12 @@ def books(sandbox_database: Callable[[], str], tmp_path_factory: pytest.TempPath
     """Books of every kind of thing that happens, most of it long enough ago to have to be explained."""
     acks = tmp_path_factory.mktemp("acks")
 
+    looks: list[tuple[float, int]] = []
+
     def old_enough(lived_s: float, acknowledged: int) -> bool:
-        return lived_s > SOON.total_seconds() * 1.75 and acknowledged > _TRANSFERS
+        looks.append((lived_s, acknowledged))
+        long_ago = max((count for at_s, count in looks if at_s < lived_s - SOON.total_seconds()), default=0)
+        return lived_s > SOON.total_seconds() * 1.75 and acknowledged > _TRANSFERS and long_ago > _LONG_AGO
 
     lived = live(sandbox_database(), acks, 1, "stripe", rate_per_s=150, until=old_enough)
     with open_books(lived) as opened:
