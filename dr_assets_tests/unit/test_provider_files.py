@@ -1,4 +1,5 @@
 import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -94,15 +95,19 @@ def test_any_csv_by_its_mapping() -> None:
     assert rows[1]["booked_us"] == us("2026-07-01T10:00:00")
 
 
-def test_amounts_are_exact() -> None:
-    """Ten thousand random amounts of every size and exponent are what decimal arithmetic says; nothing is rounded."""
+@pytest.mark.parametrize("digits", ["all", "needed"])
+def test_amounts_are_exact(digits: str) -> None:
+    """Ten thousand random amounts of every size and exponent are what decimal arithmetic says; nothing is rounded.
+
+    Whether a file writes all digits of the currency (`5.00`) or those that it needs (`5`).
+    """
     rng = random.Random(6)
     texts, exponents, expected = [], [], []
     for _ in range(10_000):
         exponent = rng.choice((0, 2, 3, 4))
         minor = rng.choice((-1, 1)) * rng.randint(0, 10 ** rng.randint(1, 18))
         text = f"{Decimal(minor).scaleb(-exponent):f}"
-        texts.append(text)
+        texts.append(text.rstrip("0").rstrip(".") if digits == "needed" and "." in text else text)
         exponents.append(exponent)
         expected.append(minor)
     assert minor_units(pa.array(texts), pa.array(exponents, pa.int8()), SUBJECT).to_pylist() == expected
@@ -133,6 +138,27 @@ def test_what_is_no_amount_is_refused_where_it_stands(text: str) -> None:
     with pytest.raises(SourceError, match=BAD_AMOUNTS[text]) as raised:
         minor_units(pa.array(["1.00", text, "2.00"]), pa.array([2, 2, 2], pa.int8()), SUBJECT)
     assert "f.csv, line 3, column gross" in raised.value.found
+
+
+def test_columns_of_short_texts_are_exact_or_refused() -> None:
+    """Digits, points and signs in any order: what decimal arithmetic says, or the first bad text is named."""
+    rng = random.Random(7)
+    taken = 0
+    for _ in range(6000):
+        exponents = [rng.choice((0, 1, 2)) for _ in range(2)]
+        texts = ["".join(rng.choices("03.-", (3, 3, 2, 2), k=rng.randint(1, 4))) for _ in exponents]
+        plain = [re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is not None for text in texts]
+        fits = [len(text.partition(".")[2]) <= exponent for text, exponent in zip(texts, exponents, strict=True)]
+        given = pa.array(["0", *texts]), pa.array([0, *exponents], pa.int8())
+        if all(plain) and all(fits):
+            minor = [int(Decimal(text).scaleb(exponent)) for text, exponent in zip(texts, exponents, strict=True)]
+            assert minor_units(*given, SUBJECT).to_pylist() == [0, *minor]
+            taken += 1
+        else:
+            bad = next(row for row, ok in enumerate(zip(plain, fits, strict=True)) if not all(ok))
+            with pytest.raises(SourceError, match=f"f.csv, line {bad + 3}, column gross"):
+                minor_units(*given, SUBJECT)
+    assert taken > 100
 
 
 def test_a_decimal_comma_has_no_points_beside_it() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_assets.reconciliation.providers.lines import Place, bytes_of
+from dr_assets.reconciliation.providers.lines import Place, bytes_and_ends, bytes_of
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _LONGEST: Final = 24
@@ -27,6 +27,8 @@ def minor_units(text: pa.Array, exponents: pa.Array, place: Place, decimal: str 
     """Int64 minor units. Raises SourceError (`reconciliation.file`) with the first text that is no such amount."""
     if not len(text):
         return pa.array([], pa.int64())
+    if (minor := _of_all_digits(text, exponents, decimal)) is not None:
+        return minor
     dotted = text
     if decimal == ",":
         _refuse_any(
@@ -39,6 +41,31 @@ def minor_units(text: pa.Array, exponents: pa.Array, place: Place, decimal: str 
         return _converted(dotted, exponents)
     except pa.ArrowInvalid:
         raise _first_bad(text, dotted, exponents, place) from None
+
+
+def _of_all_digits(text: pa.Array, exponents: pa.Array, decimal: str) -> pa.Array | None:
+    """Minor units where each text has exactly its currency's digits, as most files do: the texts without their points.
+
+    None for any other column: that one is converted, or refused, with more care.
+    """
+    if text.null_count or exponents.null_count:
+        return None
+    content, ends = bytes_and_ends(text)
+    digits = exponents.to_numpy()
+    has_point = digits > 0
+    is_point = content == ord(decimal)
+    points = np.flatnonzero(is_point)
+    if not np.array_equal(points, (ends[1:] - 1 - digits)[has_point]) or (points <= ends[:-1][has_point]).any():
+        return None
+    # A digit stands before each point. No letter anywhere: Arrow would take 0x1F for a number. The rest it judges.
+    if (content[points - 1] < ord("0")).any() or content.max(initial=0) > ord("9") or np.diff(ends).max() >= _LONGEST:
+        return None
+    ends[1:] -= np.cumsum(has_point, dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content.compress(~is_point))]
+    try:
+        return pa.Array.from_buffers(pa.string(), len(text), buffers).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
 
 
 def _converted(text: pa.Array, exponents: pa.Array) -> pa.Array:

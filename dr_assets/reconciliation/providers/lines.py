@@ -61,12 +61,17 @@ def broken(sent: Sent, why: str, hint: str = "nothing of it was used; fetch it f
 
 def bytes_of(text: pa.Array) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     """The bytes of all texts, one after the other."""
+    return bytes_and_ends(text)[0]
+
+
+def bytes_and_ends(text: pa.Array) -> "tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.int32]]]":
+    """The bytes of all texts, one after the other; 0, and where in them each text ends."""
     compact = pa.concat_arrays([text]) if text.offset else text
     _, offsets, data = compact.buffers()
     if data is None or not len(text):
-        return np.empty(0, np.uint8)
+        return np.empty(0, np.uint8), np.zeros(len(text) + 1, np.int32)
     ends = np.frombuffer(offsets, np.int32)[: len(text) + 1]
-    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]], ends - ends[0]
 
 
 def line_batch(provider: str, place: Place, columns: Mapping[str, Any]) -> pa.RecordBatch:
