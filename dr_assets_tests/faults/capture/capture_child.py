@@ -32,7 +32,7 @@ def main() -> None:
         fresh.write_text(text)
         os.replace(fresh, status)  # noqa: PTH105 - the atomic call itself
 
-    options = rig.CaptureOptions(**{"report_every_s": 0.05, "heartbeat_every_s": 0.2, **place.options})
+    options = rig.CaptureOptions(**{**rig.STEADY, "report_every_s": 0.05, "heartbeat_every_s": 0.2, **place.options})
     rig.Capture(place.vault(), place.dataset(), dsn, listener=tell, options=options).run(stop)
 
 

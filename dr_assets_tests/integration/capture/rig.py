@@ -28,6 +28,8 @@ from dr_assets.vault.vault import Vault
 
 SEED = b"capture-tests-signing-seed-32byt"
 SEGMENT_BYTES = 16 << 20
+# On a busy machine a server notices late that a slot's consumer has gone, and what was received is stored late.
+STEADY = {"patience_s": 180.0, "stop_within_s": 180.0}
 
 
 def make_dataset(name: str = "ledger", *, linger_ms: int = 100, slot: str | None = None) -> PostgresDataset:
@@ -115,7 +117,7 @@ class CaptureThread:
         self.reports: list[CaptureReport] = []
         self.stop_event = threading.Event()
         self.error: BaseException | None = None
-        options = {"report_every_s": 0.05, "heartbeat_every_s": 0.2, **options}
+        options = {**STEADY, "report_every_s": 0.05, "heartbeat_every_s": 0.2, **options}
         self.capture = Capture(
             vault,
             dataset,
@@ -196,6 +198,16 @@ def write_rows(dsn: str, rows: int, table: str = "load") -> int:
             (rows,),
         )
     return flushed(dsn)
+
+
+def drop_slot(dsn: str, slot: str) -> None:
+    """Once nobody uses it: a server notices a moment later that whoever did has gone."""
+    deadline = time.monotonic() + 180
+    dropped = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while not connection.execute(dropped, (slot,)).fetchall():
+            assert time.monotonic() < deadline, f"somebody still uses {slot}, or it is not there"
+            time.sleep(0.02)
 
 
 def chain_of(vault: Vault, dataset: PostgresDataset) -> Chain:

@@ -26,24 +26,24 @@ def test_a_server_that_says_nothing_is_given_up_and_one_with_nothing_to_say_is_n
     """Asked, an idle walsender answers and keeps its connection; one that stands still is lost, and gone on from."""
     assert source_stream.ASK_AFTER_S <= 10 < source_stream.SILENCE_LIMIT_S <= 30
     monkeypatch.setattr(source_stream, "ASK_AFTER_S", 0.4)
-    monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 4.0)
+    monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 12.0)
     server = postgres_server(settings={"fsync": False, "autovacuum": False})
     dsn, dataset = server.dsn(), rig.make_dataset()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn, heartbeat_every_s=3600) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
         pid = _sender_pid(dsn, dataset.slot)
-        time.sleep(5)  # longer than the limit, and nothing is written
+        time.sleep(13)  # longer than the limit, and nothing is written
         assert _sender_pid(dsn, dataset.slot) == pid
         assert all(report.state == "streaming" for report in capture.reports)
-        monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 1.0)
         os.kill(pid, signal.SIGSTOP)
         try:
+            monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 1.0)
             report = capture.wait(lambda report: report.state == "reconnecting", "the silence noticed")
         finally:
             os.kill(pid, signal.SIGCONT)
         assert report.trouble is not None
-        monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 4.0)
+        monkeypatch.setattr(source_stream, "SILENCE_LIMIT_S", 12.0)
         capture.wait_stored(rig.write_rows(dsn, 10))
     rig.assert_same_wal(vault, dataset, server.data_dir)
 

@@ -1,7 +1,6 @@
 import contextlib
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import source_stream
 from dr_assets.stores.postgres.capture_facts import latest_anchor
-from dr_assets.stores.postgres.heartbeat import read_heartbeat, verify_heartbeat
+from dr_assets.stores.postgres.heartbeat import Heartbeat, read_heartbeat, verify_heartbeat
 from dr_assets.stores.postgres.lsn import parse_lsn
 from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.vault.facts import facts, latest_fact
@@ -120,6 +119,7 @@ def test_the_source_is_told_only_what_the_vault_has_read_back(
         hold.clear()
         stored, target = capture.report.stored_lsn, rig.write_rows(dsn, 200)
         capture.wait(lambda report: report.received_lsn >= target, "all received")
+        _eventually(lambda: _sender(dsn, dataset.slot), lambda told: told[1] >= stored, "what was stored before")
         time.sleep(1.5)  # several status messages
         written, told, restart = _sender(dsn, dataset.slot)
         assert written == told < target
@@ -134,7 +134,7 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
     rig: ModuleType, postgres_server: Any, memory_vault: Any
 ) -> None:
     """With puts that stand still, in-flight bytes stop at the cap and the server still gets its replies."""
-    server = postgres_server(settings={"wal_sender_timeout": "6s", "fsync": False})
+    server = postgres_server(settings={"wal_sender_timeout": "15s", "fsync": False})
     dsn, dataset, cap = server.dsn(), rig.make_dataset(), 3 << 20
     vault = memory_vault(dataset)
     hold = rig.threading.Event()
@@ -149,9 +149,9 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
     with rig.CaptureThread(vault, dataset, dsn, in_flight_cap_bytes=cap, putters=1) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
         hold.clear()
-        target, pid = rig.write_rows(dsn, 60_000), _sender_pid(dsn, dataset.slot)
+        pid, target = _sender_pid(dsn, dataset.slot), rig.write_rows(dsn, 60_000)
         capture.wait(lambda report: report.received_lsn - report.stored_lsn >= cap, "the cap reached")
-        time.sleep(7)  # longer than wal_sender_timeout: silence would have cost the connection by now
+        time.sleep(16)  # longer than wal_sender_timeout: silence would have cost the connection by now
         most = max(report.received_lsn - report.stored_lsn for report in capture.reports)
         assert most <= cap + (2 << 20)
         assert most < target - capture.report.stored_lsn
@@ -163,8 +163,9 @@ def test_memory_is_bounded_and_a_slow_vault_never_costs_the_connection(
 
 
 def test_the_recovery_point_is_dated_by_the_sources_clock(
-    rig: ModuleType, postgres_17: Any, fresh_database: Any, memory_vault: Any, slots: Any
-) -> None:
+    rig: ModuleType, postgres_17: Any, fresh_database: Any, memory_vault: Any, slots: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Heartbeats of the source date what is stored: header, report, and the row itself, signed, tell one story."""
     dsn, dataset = fresh_database(), rig.make_dataset()
     slots(postgres_17, dataset.slot)
@@ -173,11 +174,14 @@ def test_the_recovery_point_is_dated_by_the_sources_clock(
         with psycopg.connect(dsn, autocommit=True) as connection:
             asked = connection.execute("SELECT clock_timestamp()").fetchone()
         assert asked is not None
-        report = capture.wait(
-            lambda report: report.recovery_point_at and report.recovery_point_at > asked[0], "a later heartbeat"
+        capture.wait(
+            lambda report: report.recovery_point_at and report.recovery_point_at > asked[0] and report.age_s < 10,
+            "a later heartbeat",
         )
-        assert report.age_s is not None
-        assert report.age_s < 10
+        # One that is written while the capture stops may be known too late for the last header, though not for the row.
+        monkeypatch.setattr(Heartbeat, "write", _held_back)
+        capture.wait(lambda report: "held back" in str(report.trouble), "the last heartbeat written")
+        capture.wait_stored(rig.write_rows(dsn, 1))
     point = stored_recovery_point(vault, dataset)
     assert point is not None
     assert (point.lsn, point.at) == (rig.chain_of(vault, dataset).end, capture.report.recovery_point_at)
@@ -185,24 +189,33 @@ def test_the_recovery_point_is_dated_by_the_sources_clock(
         row = read_heartbeat(connection, dataset.name)
     assert row is not None
     verify_heartbeat(row, vault.trust)
-    assert row.at >= point.at
+    assert row.at == point.at
     assert row.epoch == 1
 
 
 def test_an_idle_source_costs_a_segment_a_heartbeat_and_no_more(
-    rig: ModuleType, postgres_server: Any, memory_vault: Any
+    rig: ModuleType, postgres_server: Any, memory_vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written but heartbeats, and each fits in one piece."""
     server = postgres_server(settings={"fsync": False, "autovacuum": False})
     dsn, dataset = server.dsn(), rig.make_dataset(linger_ms=50)
     vault = memory_vault(dataset)
+    beats, write = list[int](), Heartbeat.write
+
+    def noted(heartbeat: Heartbeat, connection: Any) -> Any:
+        beat = write(heartbeat, connection)
+        beats.append(beat.lsn)
+        return beat
+
+    monkeypatch.setattr(Heartbeat, "write", noted)
     with rig.CaptureThread(vault, dataset, dsn, heartbeat_every_s=0.5) as capture:
         capture.wait_stored(rig.flushed(dsn))
-        before = capture.report
-        time.sleep(2)
-        after = capture.report
-    beats = (after.at - before.at) / timedelta(seconds=0.5)
-    assert after.segments_stored - before.segments_stored <= beats + 2
+        begun = len(beats)
+        _eventually(lambda: len(beats), lambda counted: counted > begun + 5, "five heartbeats more")
+        begin, end = beats[begun], beats[begun + 5]
+        capture.wait_stored(end)
+    ends = [segment.key.last for segment in rig.chain_of(vault, dataset).segments]
+    assert 1 <= sum(begin < last <= end for last in ends) <= 5 + 2
 
 
 def test_an_orderly_shutdown_loses_nothing_and_is_not_held_up(
@@ -218,8 +231,11 @@ def test_an_orderly_shutdown_loses_nothing_and_is_not_held_up(
         capture.wait_stored(rig.write_rows(dsn, 500))
         rig.write_rows(dsn, 500)
         server.stop("fast")
-        report = capture.wait(lambda report: report.state == "reconnecting", "the stream ended")
-        assert "the server ended the stream" in str(report.trouble)
+        # Left alone for a while only, so the word is looked for in all reports: the newest may be of the next attempt.
+        capture.wait(
+            lambda _: any("the server ended the stream" in str(report.trouble) for report in capture.reports),
+            "the stream ended",
+        )
         checkpoint = server.pg_controldata()["Latest checkpoint location"]
         capture.wait(lambda report: report.stored_lsn == report.received_lsn, "all stored")
         assert capture.report.stored_lsn > parse_lsn(checkpoint)
@@ -249,11 +265,16 @@ def test_heartbeats_don_t_wait_for_synchronous_standbys(
         capture.wait(lambda report: report.recovery_point_at is not None, "a heartbeat")
 
 
+def _held_back(*_: Any) -> Any:
+    raise psycopg.OperationalError("held back by the test")
+
+
 def _sender(dsn: str, slot: str) -> tuple[int, int, int]:
     """Write and flush position of the slot's walsender, and the slot's restart LSN, as the server knows them."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute(
-            "SELECT (write_lsn - '0/0')::bigint, (flush_lsn - '0/0')::bigint, (restart_lsn - '0/0')::bigint "
+            "SELECT (coalesce(write_lsn, '0/0') - '0/0')::bigint, (coalesce(flush_lsn, '0/0') - '0/0')::bigint, "
+            "(restart_lsn - '0/0')::bigint "
             "FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = %s",
             (slot,),
         ).fetchone()
