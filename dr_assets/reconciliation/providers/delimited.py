@@ -168,4 +168,6 @@ def plain(text: pa.Array, place: Place) -> pa.Array:
 
 def or_null(text: pa.Array) -> pa.Array:
     """NULL for an empty text."""
+    if pc.all(pc.greater(pc.binary_length(text), 0)).as_py():
+        return text
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)

@@ -69,12 +69,11 @@ def _lines(
     exponents = exponents_of(currency, place.of("currency"))
     kind = kinds_of(text["reporting_category"], categories, place.of("reporting_category"))
     own = or_null(plain(text[options.reference or "source_id"], place.of("source_id")))
-    reference = pc.coalesce(own, text["balance_transaction_id"])
-    batch = or_null(text.get("automatic_payout_id", pa.array([""] * len(reference))))
+    reference = pc.coalesce(own, text["balance_transaction_id"]) if own.null_count else own
     columns = {
         "reference": reference,
         "kind": kind,
-        "batch": pc.if_else(pc.equal(kind, "batch"), pc.coalesce(batch, reference), batch),
+        "batch": _batch(text, kind, reference),
         "currency": currency,
         **{f"{name}_minor": minor_units(text[name], exponents, place.of(name)) for name in ("gross", "fee", "net")},
         "booked_us": _moment(text, _CREATED, place, options.zone),
@@ -96,6 +95,13 @@ def _moment(text: dict[str, pa.Array], names: tuple[str, str], place: Place, zon
     if local in text:
         return microseconds(text[local], place.of(local), zone=zone)
     return pa.nulls(len(text["currency"]), pa.int64())
+
+
+def _batch(text: dict[str, pa.Array], kind: pa.Array, reference: pa.Array) -> pa.Array:
+    """The payout that a line is settled with; a payout without a number of its own goes by its reference."""
+    of = or_null(text["automatic_payout_id"]) if "automatic_payout_id" in text else pa.nulls(len(kind), pa.string())
+    itself = pc.equal(kind, "batch")
+    return pc.if_else(itself, pc.coalesce(of, reference), of) if pc.any(itself).as_py() else of
 
 
 def _original(text: dict[str, pa.Array], kind: pa.Array, reference: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_assets.estate.errors import PolicyError
+from dr_assets.reconciliation.providers.delimited import or_null
 from dr_assets.reconciliation.providers.lines import Place
 
 # What Adyen's TimeZone column holds, as offsets: an abbreviation says summer or winter time itself.
@@ -43,7 +44,7 @@ def microseconds(text: pa.Array, place: Place, *, zone: str = "UTC", form: str =
 
     `form` is `iso` or a strptime form. Raises SourceError (`reconciliation.file`) with the first text that is no date.
     """
-    given = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    given = or_null(text)
     try:
         return _moments(given, zone, form).cast(pa.int64())
     except pa.ArrowInvalid:
