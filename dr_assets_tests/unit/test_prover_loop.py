@@ -197,3 +197,24 @@ def test_a_server_that_is_not_consistent_yet_is_no_stalled_one() -> None:
     sandbox = Slow(still_reads=False)
     with pytest.raises(VaultError, match=r"prover\.stalled"):
         wait_replayed(sandbox, 100, lambda: False, stalled_s=0.1)
+
+
+def test_wal_that_came_just_now_is_not_called_stalled(vault: Vault, pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    """A vault was away for long, all that was known is replayed: its time runs from when there is more to replay."""
+    prover = Prover(
+        vault, vault, DATASET, Ground(tmp_path), pool, erasures=lambda: None,
+        options=ProverOptions(stalled_after_s=60.0),
+    )  # fmt: skip
+    sandbox: Any = SimpleNamespace(point=lambda: Point(100, 1, None, None), end_lsn=100)
+    prover._observe(sandbox)
+
+    def so_much_later() -> None:
+        prover._moved = (prover._moved[0], prover._moved[1] - 3600.0)
+
+    so_much_later()
+    sandbox.end_lsn = 200
+    prover._observe(sandbox)
+    assert prover.proven.end_lsn == 200
+    so_much_later()
+    with pytest.raises(VaultError, match=r"prover\.stalled"):
+        prover._observe(sandbox)

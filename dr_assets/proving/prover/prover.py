@@ -156,10 +156,12 @@ class Prover:
 
     def _observe(self, sandbox: Sandbox) -> None:
         point, end, now_s = sandbox.point(), sandbox.end_lsn, time.monotonic()
+        # What came since the last look was not waited for yet, however long ago that was: the vault may have been away.
+        had_replayed_all = point.lsn >= self._proven.end_lsn
         self._proven = replace(self._proven, end_lsn=end)
         if point.at is not None or self._proven.replayed is None:
             self._proven = replace(self._proven, replayed=point)
-        if point.lsn >= end or point.lsn > self._moved[0]:
+        if had_replayed_all or point.lsn >= end or point.lsn > self._moved[0]:
             self._moved = (point.lsn, now_s)
         elif now_s - self._moved[1] > self._options.stalled_after_s:
             raise stalled(point.lsn, end)
