@@ -7,6 +7,7 @@ Dagster or a store; those rooms' tests bring their own fixtures.
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from _pytest.nodeid import NodeId
 from psycopg import sql
 
+from dr_assets.engines import ports
 from dr_assets.engines.openbao import BaoServer, find_bao
 from dr_assets.engines.placement import shared_folder
 from dr_assets.engines.postgres import PostgresServer, Setting
@@ -29,12 +31,31 @@ from dr_assets_tests.clusters import copy_cluster
 WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
 
 
+def pytest_configure() -> None:
+    """Give each worker a share of the ports: a server that restarts must find its own free, whatever others start."""
+    workers, worker = (int(os.environ.get(f"PYTEST_XDIST_WORKER{of}", fallback).removeprefix("gw"))
+                       for of, fallback in (("_COUNT", "1"), ("", "gw0")))  # fmt: skip
+    share = (ports.HIGHEST - ports.LOWEST) // workers
+    ports.LOWEST += worker * share
+    ports.HIGHEST = ports.LOWEST + share
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let `xdist_group` group: xdist 3.8 writes the group behind an attribute that pytest 9.2 no longer reads."""
     for item in items:
         if named := getattr(item, "_nodeid", None):
             item._id = NodeId.parse(named)
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A command that a test runs in this process takes its signals: what comes later gets them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
