@@ -33,9 +33,8 @@ WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
 
 def pytest_configure() -> None:
     """Give each worker a share of the ports: a server that restarts must find its own free, whatever others start."""
-    workers, worker = (int(os.environ.get(f"PYTEST_XDIST_WORKER{of}", fallback).removeprefix("gw"))
-                       for of, fallback in (("_COUNT", "1"), ("", "gw0")))  # fmt: skip
-    share = (ports.HIGHEST - ports.LOWEST) // workers
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = (ports.HIGHEST - ports.LOWEST) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     ports.LOWEST += worker * share
     ports.HIGHEST = ports.LOWEST + share
 

@@ -12,6 +12,7 @@ LOOPBACK = "127.0.0.1"
 # and any connection on the machine could take one from that range meanwhile.
 LOWEST, HIGHEST = 10_240, 32_000
 _ATTEMPTS = 200
+_given: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -26,13 +27,17 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Pick `count` different free ports at random, so that parallel pickers seldom collide."""
+    """Pick `count` different free ports at random, so that parallel pickers seldom collide.
+
+    None is given twice by a process: a server of ours that is down for a moment finds its own free when it comes back.
+    """
     picked: set[int] = set()
     for _ in range(_ATTEMPTS * count):
         port = LOWEST + secrets.randbelow(HIGHEST - LOWEST)
-        if port not in picked and is_free(port):
+        if port not in picked and port not in _given and is_free(port):
             picked.add(port)
         if len(picked) == count:
+            _given.update(picked)
             return sorted(picked)
     raise RuntimeError(f"no {count} free loopback ports between {LOWEST} and {HIGHEST}")
 

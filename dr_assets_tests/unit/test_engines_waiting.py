@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from dr_assets.engines import ports
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.ports import HIGHEST, LOWEST, free_ports, is_free
 from dr_assets.engines.postgres import quoted
@@ -19,9 +20,16 @@ def test_waiting_ends_at_the_deadline() -> None:
 
 def test_ports_are_distinct_and_out_of_the_way_of_connections() -> None:
     """Picked ports differ, are free, and lie below the range outgoing connections are given."""
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
-    assert all(LOWEST <= port < HIGHEST < 32_768 for port in ports)
+    picked = free_ports(20)
+    assert len(set(picked)) == 20
+    assert all(LOWEST <= port < HIGHEST < 32_768 for port in picked)
+
+
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had one may be down for a moment, and comes back to it."""
+    monkeypatch.setattr(ports, "LOWEST", HIGHEST - 200)
+    monkeypatch.setattr(ports, "HIGHEST", HIGHEST)
+    assert not set(free_ports(60)) & set(free_ports(60))
 
 
 def test_a_bound_port_is_not_free() -> None:
