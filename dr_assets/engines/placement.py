@@ -151,11 +151,15 @@ def leftovers() -> list[Leftover]:
     home = _shared_root(create=False)
     if home is None:
         return []
-    return [
-        Leftover(path, label.read_text() if (label := path / _LABEL).exists() else "")
-        for path in sorted(home.iterdir())
-        if path.is_dir() and not path.is_symlink()
-    ]
+    return [Leftover(path, _label(path)) for path in sorted(home.iterdir()) if path.is_dir() and not path.is_symlink()]
+
+
+def _label(place: Path) -> str:
+    """What it stands in for; nothing where none was written yet, or another process removes the place just now."""
+    try:
+        return (place / _LABEL).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def remove(leftover: Leftover) -> None:

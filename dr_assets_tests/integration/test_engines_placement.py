@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,27 @@ def test_clean_up_takes_the_places_of_its_own_folder_only(tmp_path: Path, monkey
     assert other.exists()
     remove_below(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_are_listed_while_others_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of ours may make or remove a place just now: whoever lists them never trips over it."""
+    monkeypatch.setattr("dr_assets.engines.placement.SHARED", tmp_path)
+    kept, done = shared_folder("home", tmp_path / "kept"), threading.Event()
+    (label,) = shared_folder("home", tmp_path / "brief").iterdir()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            label.unlink()
+            label.write_text("made again")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(2000):
+            assert kept in {leftover.path for leftover in leftovers()}
+    finally:
+        done.set()
+        other.join()
 
 
 def test_rights_are_judged_by_owner_then_group_then_others(tmp_path: Path) -> None:
