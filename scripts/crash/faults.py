@@ -66,7 +66,7 @@ def _primary(stage: Stage) -> Crash:
     status = stage.capture.status
     stage.scene.server.kill()
     done = Crash([datetime.now(UTC)], [status])
-    stage.traffic.wait(60)
+    stage.traffic.wait(180)
     return done
 
 
@@ -79,7 +79,7 @@ def _primary_and_capture(stage: Stage) -> Crash:
         kill()
     done = Crash([datetime.now(UTC)], [status])
     stage.traffic.terminate()
-    stage.traffic.wait(60)
+    stage.traffic.wait(180)
     return done
 
 
@@ -91,7 +91,7 @@ def _store(stage: Stage) -> Crash:
     stage.scene.region.start()
     stage.goes_on("after the store is back")
     stage.traffic.terminate()
-    stage.traffic.wait(60)
+    stage.traffic.wait(180)
     return Crash([at], [status])
 
 
@@ -192,6 +192,6 @@ def settle(stage: Stage) -> None:
     elif stage.kind.spool:
         emptying = CaptureProcess(stage.scene, stage.kind)
         try:
-            emptying.process.wait(90)
+            emptying.process.wait(180)
         finally:
             emptying.end()

@@ -56,7 +56,7 @@ class CaptureProcess:
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Until a report is as wanted."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 180
         while not ((status := self.status) and wanted(status)):
             if self.process.poll() is not None:
                 raise RuntimeError(f"the capture ended with {self.process.returncode} before {what}: {self.said()}")
@@ -76,13 +76,13 @@ class CaptureProcess:
     def kill(self) -> None:
         """SIGKILL."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(180)
 
     def end(self) -> None:
         """Stop it in order if it still runs."""
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(120)
+        self.process.wait(180)
         self._log.close()
 
 
@@ -102,7 +102,7 @@ def traffic(scene: Scene, ack_dir: Path, seed: int, *, reconnect: bool) -> Itera
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(60)
+        process.wait(180)
 
 
 def acknowledged_bytes(ack_dir: Path) -> int:

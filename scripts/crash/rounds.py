@@ -79,6 +79,8 @@ def _begin(scene: Scene, number: int, kind: Kind) -> CaptureProcess:
             slot = scene.dataset(kind).slot
             scene.synchronize(slot)
             wait_until(lambda: _is_synchronous(scene, slot), "the capture to be a synchronous standby")
+            # Which commits don't follow yet: the capture says so once it has seen one wait.
+            capture.wait(lambda status: status["durability"] == "synchronous", "commits that wait for the vault")
     except BaseException:
         capture.end()
         raise

@@ -112,7 +112,7 @@ class Scene:
         standby.start()
         if not fed:
             flushed = self.flushed()
-            wait_until(lambda: standby_at(standby) >= flushed, "the standby to catch up", timeout_s=30)
+            wait_until(lambda: standby_at(standby) >= flushed, "the standby to catch up")
         return standby
 
     def switched(self) -> None:
@@ -199,7 +199,7 @@ def _environment(folder: Path, server: PostgresServer, region: SeaweedRegion) ->
     }
 
 
-def wait_until(wanted: Callable[[], bool], what: str, *, timeout_s: float = 60) -> None:
+def wait_until(wanted: Callable[[], bool], what: str, *, timeout_s: float = 180) -> None:
     """Until something is so. Raises RuntimeError when it takes too long."""
     deadline = time.monotonic() + timeout_s
     while not wanted():

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.integration
 
 def _until(workload: Workload, more: int, rig: ModuleType) -> None:
     """Until the casino's clients were told of so many commits more."""
-    wanted = workload.stats().acknowledged + more
+    wanted, deadline_s = workload.stats().acknowledged + more, rig.time.monotonic() + 240
     while workload.stats().acknowledged < wanted:
+        assert rig.time.monotonic() < deadline_s, workload.stats()
         rig.time.sleep(0.02)
 
 

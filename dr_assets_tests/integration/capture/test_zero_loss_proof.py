@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from dr_assets.estate.model import ZeroLoss
+from dr_assets.stores.postgres import sync_standby
 from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
 from dr_assets.stores.postgres.sync_probe import APPLICATION_NAME, why_unproven
@@ -29,6 +30,12 @@ def source(postgres_server: Any) -> Any:
     with connect(server.dsn(), application_name="test") as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS dr_assets")
     return server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server takes its time to read a setting."""
+    monkeypatch.setattr(sync_standby, "_RELOAD_WITHIN_S", 180.0)
 
 
 @contextmanager
@@ -67,7 +74,7 @@ def test_a_capture_that_arms_during_a_checkpoint_stays_degraded_until_commits_wa
     rig: ModuleType, source: Any, memory_vault: Any
 ) -> None:
     """The report says degraded and why, though the setting is there; synchronous once the checkpointer has it."""
-    dataset, dsn = replace(rig.make_dataset(), zero_loss=ZeroLoss(timedelta(seconds=3))), source.dsn()
+    dataset, dsn = replace(rig.make_dataset(), zero_loss=ZeroLoss(timedelta(seconds=30))), source.dsn()
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn, rearm_after_s=0.1) as capture:
         with busy_checkpointer(dsn):
