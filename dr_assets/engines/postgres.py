@@ -24,7 +24,7 @@ from dr_assets.engines.placement import engine_home, engine_user, give, own_name
 from dr_assets.engines.ports import LOOPBACK, free_port, is_free
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, run_child, start_child, tail
-from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
+from dr_assets.engines.waiting import START_TIMEOUT_S, STOP_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 Setting = str | int | float | bool
@@ -236,7 +236,7 @@ class PostgresServer:
         """Wait until the server accepts connections (a standby: read-only ones)."""
         self._wait(lambda status: status == "ready", timeout_s)
 
-    def stop(self, mode: StopMode = "fast", *, timeout_s: float = 60.0) -> None:
+    def stop(self, mode: StopMode = "fast", *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Stop the server as `pg_ctl stop -m` would; after `timeout_s` seconds everything is killed."""
         if self.child is None:
             return
@@ -330,7 +330,7 @@ class PostgresServer:
             stop_signal=signal.SIGINT,
         )
 
-    def _halt(self, mode: StopMode, timeout_s: float = 60.0) -> None:
+    def _halt(self, mode: StopMode, timeout_s: float = STOP_TIMEOUT_S) -> None:
         if self.child is not None:
             self.child.stop(_STOP_SIGNALS[mode], timeout_s)
             self.child = None

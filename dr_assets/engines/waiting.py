@@ -8,6 +8,8 @@ from dr_assets.engines.errors import EngineError
 
 # A start takes seconds, and minutes on a machine that is short of everything: only what hangs should be given up.
 START_TIMEOUT_S: Final = 180.0
+# Nor is an orderly stop cut short there: what is killed instead has to recover.
+STOP_TIMEOUT_S: Final = 180.0
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str, every_s: float = 0.02) -> None:

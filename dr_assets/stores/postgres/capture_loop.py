@@ -378,7 +378,7 @@ class CaptureLoop:
         if connection is None:
             return
         try:
-            connection.end_stream()
+            connection.end_stream(timeout_s=5)
         except ConnectionLostError:
             pass  # it was to end anyway; what was acknowledged is stored
         finally:

@@ -310,7 +310,7 @@ class ReplicationConnection:
             raise self._lost(error) from None
         self._flush_once()
 
-    def end_stream(self, *, timeout_s: float = 5) -> None:
+    def end_stream(self, *, timeout_s: float = 30) -> None:
         """End the WAL stream from our side and wait for the server to agree. Raises ConnectionLostError."""
         self._failure = None
         self._unread.clear()  # of the stream that ends: the next one may begin elsewhere

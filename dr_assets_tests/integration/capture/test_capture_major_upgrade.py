@@ -45,7 +45,7 @@ def pg_upgrade(old: PostgresServer, programs: Programs, data_dir: Path) -> Postg
             f"--old-datadir={old.data_dir}", f"--new-datadir={new.data_dir}", f"--socketdir={work}",
             "--username=postgres", "--no-sync",
         ],
-        cwd=work, env={"PGPASSWORD": str(old.password), "PATH": "/usr/bin:/bin"}, user=new.user, timeout_s=120,
+        cwd=work, env={"PGPASSWORD": str(old.password), "PATH": "/usr/bin:/bin"}, user=new.user, timeout_s=480,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return new
