@@ -72,8 +72,8 @@ def test_an_outage_is_spooled_and_the_same_bytes_are_put_when_it_is_over(
         stored = capture.report.stored_lsn
         target = rig.write_rows(dsn, 60_000)
         assert target - stored > 2 * PIECE_CAP_BYTES
-        report = wait_on_disk(capture, tmp_path / dataset.name, target)
-        assert report.trouble
+        wait_on_disk(capture, tmp_path / dataset.name, target)
+        capture.wait(lambda report: report.trouble, "trouble")
         files = files_of(tmp_path / dataset.name)
         on_disk = sum(file.stat().st_size for file in files)
         capture.wait(lambda report: report.spooled_bytes >= on_disk > 0, "what is spooled in the report")

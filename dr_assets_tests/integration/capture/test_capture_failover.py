@@ -76,10 +76,10 @@ def test_a_promotion_while_the_capture_is_down_is_caught_up_with(
         capture.wait_stored(rig.write_rows(first.dsn(), 200))
         cluster.slots_on(capture, second, third)
     rig.write_rows(first.dsn(), 300)
+    third.stop()  # before the other one has everything: what only it had received would keep it from following that one
     cluster.caught_up(first, second)
     first.kill()
     second.promote()
-    third.stop()
     third.follow(second)
     third.start()
     rig.write_rows(second.dsn(), 300)
@@ -130,6 +130,7 @@ def test_what_the_old_primary_wrote_beyond_the_switch_is_listed(
         capture.wait_stored(rig.write_rows(new.dsn(), 200))
         beyond = rig.write_rows(old.dsn(), 10)
         capture.wait_stored(rig.write_rows(new.dsn(), 10))
+        capture.wait(lambda _: cluster.said(vault, "diverged"), "the list, which is made beside the stream")
     (listed,) = cluster.said(vault, "diverged")
     assert parse_lsn(listed["stored"]) < beyond
     switch, stored = listed["switch_lsn"], listed["stored"]

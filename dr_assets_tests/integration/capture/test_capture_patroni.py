@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
@@ -178,6 +179,10 @@ def test_preflight_and_the_guard_go_to_whom_patroni_names(rig: ModuleType, clust
     old.stop()
     new.promote()
     cluster.execute(new, "ALTER SYSTEM SET max_slot_wal_keep_size = '77MB'", "SELECT pg_reload_conf()")
+    deadline = time.monotonic() + 180
+    while cluster.execute(new, "SHOW max_slot_wal_keep_size") != [("77MB",)]:  # by a new session, as preflight asks
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     patroni.leads, patroni.timeline = new, 2
     assert f"{new.port}" in locate_primary(nodes)
     said = [str(finding) for finding in preflight(old.dsn(), rig.make_dataset(), [patroni.url])]

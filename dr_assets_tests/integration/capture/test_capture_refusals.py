@@ -98,7 +98,7 @@ def test_a_slot_that_was_dropped_leaves_a_gap_and_the_capture_says_so(
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
-    _execute(dsn, f"SELECT pg_drop_replication_slot('{dataset.slot}')")
+    rig.drop_slot(dsn, dataset.slot)
     for _ in range(2):
         rig.write_rows(dsn, 10)
         _execute(dsn, "SELECT pg_switch_wal()")
@@ -121,7 +121,7 @@ def test_a_slot_dropped_within_its_segment_leaves_no_gap(
     vault = memory_vault(dataset)
     with rig.CaptureThread(vault, dataset, dsn) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
-    _execute(dsn, f"SELECT pg_drop_replication_slot('{dataset.slot}')")
+    rig.drop_slot(dsn, dataset.slot)
     rig.write_rows(dsn, 10)
     with rig.CaptureThread(vault, dataset, dsn) as capture:
         capture.wait_stored(rig.write_rows(dsn, 10))
@@ -201,7 +201,7 @@ def test_pieces_behind_a_hole_are_never_gone_on_from(
             raise unreachable("the store", "no answer")
         return put(key, *args)
 
-    with rig.CaptureThread(vault, dataset, dsn, give_up_s=2) as capture:
+    with rig.CaptureThread(vault, dataset, dsn, give_up_s=8) as capture:
         capture.wait(lambda report: report.stored_lsn, "streaming")
         vault.store.put = lose_one
         for _ in range(20):

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -113,7 +114,7 @@ def test_a_source_set_back_behind_a_running_capture_is_refused_when_it_returns(
         capture.wait_stored(rig.write_rows(dsn, 2000))
         again.clear()
         _set_back(rig, server, copy)
-        end = capture.report.received_lsn
+        end = capture.wait(lambda report: report.state == "reconnecting", "all that was sent").received_lsn
         assert rig.write_rows(dsn, 6000) > end
         again.set()
         error = capture.ended_with()
@@ -135,25 +136,36 @@ def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
             rig.write_rows(dsn, 100)
             _execute(dsn, "SELECT pg_switch_wal()")
         capture.wait_stored(rig.write_rows(dsn, 500))
-    _execute(dsn, "CHECKPOINT", "CHECKPOINT")
     end = capture.report.stored_lsn
     segment = end - end % rig.SEGMENT_BYTES
+    _until_kept_from(dsn, segment)
+    _execute(dsn, "CHECKPOINT", "CHECKPOINT")
     gone = b"?" * 8192  # bytes of the file before: whoever compared them would complain
     own = rig.server_wal(server.data_dir, 1, segment, segment + 4096)
     with open_source(Nodes(dsn), "test") as connection:
         place = Place(dsn, dataset.slot, connection.identify_system(), rig.SEGMENT_BYTES)
-        assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=60)
+        assert start_held_to(connection, place, Tail(segment + 4096, gone + own), patience_s=180)
         first = next(message for message in _received(connection) if isinstance(message, WalData))
         assert first.begin == segment + 4096
         connection.end_stream()
         other = own[:3000] + bytes([own[3000] ^ 1]) + own[3001:]
         with pytest.raises(DivergedError) as caught:
-            start_held_to(connection, place, Tail(segment + 4096, gone + other), patience_s=60)
+            start_held_to(connection, place, Tail(segment + 4096, gone + other), patience_s=180)
         assert caught.value.position == segment + 3000
         connection.end_stream()
         assert not caplog.records
-        assert not start_held_to(connection, place, Tail(segment, gone), patience_s=5)
+        assert not start_held_to(connection, place, Tail(segment, gone), patience_s=180)
         assert "nothing shows" in caplog.text
+
+
+def _until_kept_from(dsn: str, lsn: int) -> None:
+    """Until the server has taken in what the capture told it last: its slots need nothing from before."""
+    deadline = time.monotonic() + 180
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        kept = "SELECT min(restart_lsn) - '0/0' FROM pg_replication_slots"
+        while (row := connection.execute(kept).fetchone()) is None or row[0] < lsn:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def _received(connection: Any) -> Iterator[Any]:

@@ -1,4 +1,5 @@
 import secrets
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -147,9 +148,11 @@ def test_a_source_that_cannot_be_asked_is_one_error_without_secrets(
 
 def _until(look: Any, code: str | None) -> list[PreflightFinding]:
     """A reload takes a moment to reach new connections."""
-    for _ in range(100):
+    deadline = time.monotonic() + 180
+    while True:
         findings: list[PreflightFinding] = look()
         errors = _codes(findings, "error")
         if (code is None and not errors) or code in errors:
             return findings
-    raise AssertionError(findings)
+        assert time.monotonic() < deadline, findings
+        time.sleep(0.02)

@@ -1,4 +1,6 @@
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from types import ModuleType
@@ -21,6 +23,31 @@ def execute(dsn: str, *statements: str) -> None:
         connection.execute("SET synchronous_commit = local")
         for statement in statements:
             connection.execute(statement)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Within three minutes."""
+    deadline = time.monotonic() + 180
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def shown(connection: psycopg.Connection[Any]) -> str:
+    """Whom commits wait for, as a session sees it."""
+    row = connection.execute("SHOW synchronous_standby_names").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def nobody_else(dsn: str) -> bool:
+    """Whether the sessions that were closed are gone, too: a server shows their last statements until then."""
+    others = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return connection.execute(others).fetchone() is None
 
 
 def codes(dsn: str, dataset: Any, severity: str) -> list[str]:
@@ -48,8 +75,7 @@ def test_the_setting_must_make_every_commit_wait_for_the_capture(rig: ModuleType
     for names, expected in wanted.items():
         execute(dsn, f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
         with psycopg.connect(dsn, autocommit=True) as connection:
-            while connection.execute("SHOW synchronous_standby_names").fetchone() != (names,):
-                pass
+            until(lambda connection=connection, names=names: shown(connection) == names)
         assert codes(dsn, dataset, "error") == expected, names
     assert codes(dsn, replace(dataset, zero_loss=None), "warning") == ["source.sync_undeclared"]
 
@@ -59,7 +85,7 @@ def test_who_may_let_commits_go_on_is_checked_and_the_grants_are_named(rig: Modu
     name, password = f"role_{secrets.token_hex(4)}", secrets.token_hex(8)
     execute(postgres_17.dsn(), f"CREATE ROLE {name} LOGIN REPLICATION PASSWORD '{password}'")
     execute(postgres_17.dsn(), f"GRANT CREATE ON DATABASE postgres TO {name}")
-    dsn = f"postgresql://{name}:{password}@localhost:{postgres_17.port}/postgres"
+    dsn = f"postgresql://{name}:{password}@127.0.0.1:{postgres_17.port}/postgres"
     dataset = replace(rig.make_dataset(), zero_loss=DEGRADE)
     try:
         findings = [finding for finding in preflight(dsn, dataset) if finding.code == "source.sync_no_right"]
@@ -89,6 +115,7 @@ def test_commits_that_do_not_wait_are_found_and_named(rig: ModuleType, fresh_dat
         "CREATE FUNCTION hasty() RETURNS void LANGUAGE sql AS 'SET LOCAL synchronous_commit = off'",
     )
     try:
+        until(lambda: nobody_else(dsn))
         with psycopg.connect(dsn, autocommit=True, application_name="importer") as session:
             session.execute("SET synchronous_commit TO off")
             found = [finding for finding in preflight(dsn, dataset) if finding.code == "source.weak_commit"]

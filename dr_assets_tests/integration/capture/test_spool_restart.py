@@ -128,8 +128,7 @@ def test_a_gap_begins_behind_what_was_spooled(
     vault = memory_vault(dataset)
     target = spool_something(rig, vault, dataset, server, tmp_path, Door(vault))
     outrun(server, lambda status: status == "lost")
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute("SELECT pg_drop_replication_slot(%s)", (dataset.slot,))
+    rig.drop_slot(server.dsn(), dataset.slot)
     with rig.CaptureThread(vault, dataset, server.dsn(), tmp_path) as capture:
         error = capture.ended_with()
     assert isinstance(error, SourceError)
