@@ -53,15 +53,20 @@ class Child:
 
 
 @contextlib.contextmanager
-def _load(server: Any, dbname: str, seconds: int) -> Iterator[threading.Thread]:
-    """Pgbench for some seconds beside the test; it may fail, when its server is killed."""
-    args = [f"--time={seconds}", "--client=4", "--jobs=2", "--no-vacuum", "--rate=400", dbname]
+def _load(server: Any, dbname: str) -> Iterator[None]:
+    """Pgbench beside the test, however long that takes; it ends when its sessions do, or its server is killed."""
+    args = ["--time=3600", "--client=4", "--jobs=2", "--no-vacuum", "--rate=400", dbname]
     thread = threading.Thread(target=server.run_tool, args=("pgbench", args), kwargs={"check": False})
     thread.start()
     try:
-        yield thread
+        yield
     finally:
-        thread.join()
+        deadline = time.monotonic() + 180
+        while thread.is_alive():
+            assert time.monotonic() < deadline, "pgbench goes on"
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(server.dsn(), autocommit=True) as own:
+                own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'")
+            thread.join(0.2)
 
 
 def _prepare(server: Any, dbname: str) -> None:
@@ -85,16 +90,16 @@ def test_a_capture_killed_under_load_leaves_no_hole(
     dbname = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
     slots(postgres_17, place.slot)
     _prepare(postgres_17, dbname)
-    with _load(postgres_17, dbname, seconds=7):
+    with _load(postgres_17, dbname):
         for pause_s in (0.9, 0.4, 0.6):
             with Child(place, dsn, tmp_path) as child:
-                child.wait_stored(rig.flushed(dsn))
+                child.wait_stored(rig.write_rows(dsn, 10))  # which no child before it can have stored
                 time.sleep(pause_s)
                 child.kill()
             told = _restart_lsn(dsn, place.slot)
             assert rig.chain_of(place.vault(), place.dataset()).end >= told
     with Child(place, dsn, tmp_path) as child:
-        child.wait_stored(rig.flushed(dsn))
+        child.wait_stored(rig.write_rows(dsn, 10))
     chain = rig.assert_same_wal(place.vault(), place.dataset(), postgres_17.data_dir)
     assert {place.vault().header(segment).writer_epoch for segment in chain.segments} == {1, 2, 3, 4}
 
@@ -107,7 +112,7 @@ def test_a_source_killed_under_load_is_gone_on_from(rig: ModuleType, postgres_se
     _prepare(server, "postgres")
     with rig.CaptureThread(vault, dataset, dsn) as capture:
         for _ in range(2):
-            with _load(server, "postgres", seconds=3):
+            with _load(server, "postgres"):
                 capture.wait_stored(rig.flushed(dsn))
                 time.sleep(0.7)
                 server.kill()
@@ -127,7 +132,7 @@ def test_source_and_capture_killed_at_the_same_instant(
     dsn = server.dsn()
     _prepare(server, "postgres")
     for pause_s in (0.5, 0.8):
-        with _load(server, "postgres", seconds=3), Child(place, dsn, tmp_path) as child:
+        with _load(server, "postgres"), Child(place, dsn, tmp_path) as child:
             child.wait_stored(rig.flushed(dsn))
             time.sleep(pause_s)
             child.process.kill()
@@ -160,7 +165,7 @@ def test_an_object_store_killed_under_load_costs_time_and_nothing_else(
         vault, dataset = place.vault(attempts=1), place.dataset()
         with rig.CaptureThread(vault, dataset, dsn) as capture:
             capture.wait_stored(rig.flushed(dsn))
-            with _load(postgres_17, dbname, seconds=4):
+            with _load(postgres_17, dbname):
                 time.sleep(0.5)
                 region.kill()
                 told = _restart_lsn(dsn, place.slot)
@@ -169,5 +174,5 @@ def test_an_object_store_killed_under_load_costs_time_and_nothing_else(
                 region.start()
                 assert rig.chain_of(place.vault(), dataset).end >= told
             capture.wait_stored(rig.flushed(dsn))
-            assert capture.report.trouble is None
+            capture.wait(lambda report: report.trouble is None, "an end of the trouble")
         rig.assert_same_wal(vault, dataset, postgres_17.data_dir)
