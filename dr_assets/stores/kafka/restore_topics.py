@@ -81,7 +81,11 @@ def topic_id(cluster: Cluster, name: str) -> str:
     found: list[str] = []
 
     def ask(_node: int, own: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        found[:] = [cluster.metadata([name]).topics[name].topic_id]
+        # Any broker may answer: one that has not heard of it yet, or not of all its leaders, is asked again.
+        topic = cluster.metadata([name]).topics.get(name)
+        if topic is None or any(each.leader < 0 for each in topic.partitions):
+            return dict.fromkeys(own, UNKNOWN_TOPIC)
+        found[:] = [topic.topic_id]
         return dict.fromkeys(own, 0)
 
     cluster.by_leader([(name, 0)], ask, "the leaders")
