@@ -7,13 +7,13 @@ protecting topics (stores/kafka), and when the outbox is read (relay.py).
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from dr_assets.estate.errors import SourceError
 
@@ -70,7 +70,7 @@ class Stored:
 
 
 def create_topics(bootstrap: str) -> None:
-    """Every topic that is not there yet. Raises SourceError (`casino.broker`)."""
+    """Every topic that is not there yet; who returns finds all of them led. Raises SourceError (`casino.broker`)."""
     try:
         admin = KafkaAdminClient(
             bootstrap_servers=bootstrap, bootstrap_timeout_ms=_ANSWER_MS, request_timeout_ms=_ANSWER_MS
@@ -80,8 +80,11 @@ def create_topics(bootstrap: str) -> None:
                 name: {"num_partitions": partitions, "replication_factor": 1} for name, partitions in TOPICS.items()
             }
             there = set(admin.list_topics())
-            if lacking := {name: how for name, how in wanted.items() if name not in there}:
-                admin.create_topics(lacking)
+            for name in sorted(wanted.keys() - there):
+                with suppress(TopicAlreadyExistsError):  # somebody else made it meanwhile
+                    admin.create_topics({name: wanted[name]})
+            # Made is not known yet: a broker hears of it a moment after the controller has answered.
+            admin.wait_for_topics(list(wanted), timeout_ms=_DELIVERY_MS)
         finally:
             admin.close()
     except KafkaError as error:
@@ -119,7 +122,8 @@ class Publisher:
         try:
             self._producer = producer = self._producer or self._connected()
             waiting = [_send(producer, event) for event in events]
-            told = [future.get(timeout=_DELIVERY_MS / 1000) for future in waiting]
+            # Longer than it takes the producer itself to give one up: else it may yet arrive behind our back.
+            told = [future.get(timeout=2 * _DELIVERY_MS / 1000) for future in waiting]
         except KafkaError as error:
             # Its sequence has a gap now, and whatever it sends next would wait for what was given up.
             self._let_go()
@@ -150,7 +154,9 @@ class Publisher:
     def _let_go(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=1)
+            # Not before each record has arrived or was given up; a broker that is away is no news here.
+            with suppress(KafkaError):
+                producer.close(timeout=2 * _DELIVERY_MS / 1000)
 
 
 def _send(producer: KafkaProducer, event: Event) -> Any:
