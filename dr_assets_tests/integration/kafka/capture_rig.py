@@ -19,6 +19,7 @@ from dr_assets.stores.kafka.export import open_export
 from dr_assets.stores.kafka.fetching import Want, fetch
 from dr_assets.stores.kafka.line import PLAINTEXT, Security
 from dr_assets.stores.kafka.pack import OpenedPack, open_pack
+from dr_assets.stores.kafka.surveyed import surveyed
 from dr_assets.stores.kafka.wire import EARLIEST, LATEST, Cluster
 from dr_assets.vault.format.keys import PACKS
 from dr_assets.vault.keys.file_provider import FileKeyProvider
@@ -35,7 +36,7 @@ __all__ = ["open_export"]
 
 SEED = b"kafka-tests-signing-seed-32bytes"
 # Generous: a loaded machine of two cores is slow.
-WAIT_S = 120.0
+WAIT_S = 180.0
 
 
 def make_dataset(topics: Sequence[str] = ("*",), *, linger_ms: int = 100, name: str = "events", **changes: Any) -> Any:
@@ -121,7 +122,7 @@ class CaptureThread:
         self.stop_event = threading.Event()
         self.error: BaseException | None = None
         options = {"report_every_s": 0.05, "heartbeat_every_s": 0.5, "survey_every_s": 0.3, **options}
-        self.cluster = Cluster.connect(bootstrap, security)
+        self.cluster = Cluster.connect(bootstrap, security, patience_s=WAIT_S)
         self.capture = KafkaCapture(
             vault, dataset, self.cluster, registry=registry, listener=self.reports.append,
             options=KafkaCaptureOptions(**options),
@@ -174,6 +175,15 @@ class CaptureThread:
             lambda report: report.recovery_point_at is not None and report.recovery_point_at >= now, "never up to date"
         )
 
+    def wait_surveyed(self, *groups: str) -> None:
+        """The dataset's topics are on record, and that these groups have committed: both may come behind records."""
+        self.wait(lambda _: self._is_surveyed(groups), f"no survey of {self.dataset.topics} and {groups}")
+
+    def _is_surveyed(self, groups: Sequence[str]) -> bool:
+        seen = surveyed(self.vault, self.dataset.name)
+        topics = {topic.name for topic in seen.topics.values()}
+        return set(self.dataset.topics) <= topics and set(groups) <= seen.groups.keys()
+
 
 def produce(bootstrap: str, topic: str, values: Iterable[bytes | None], **config: Any) -> int:
     """Produce with acks=all, `partition` by option; returns how many were acknowledged."""
@@ -188,7 +198,7 @@ def produce(bootstrap: str, topic: str, values: Iterable[bytes | None], **config
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )  # fmt: skip
         producer.poll(0)
-    assert producer.flush(60) == 0
+    assert producer.flush(WAIT_S) == 0
     assert not failed, failed[:3]
     return count
 

@@ -28,7 +28,7 @@ from confluent_kafka.admin import ResourcePatternType as Pattern
 
 from dr_assets.engines.kafka.server import KafkaServer
 
-ANSWER_S = 60.0
+ANSWER_S = 180.0
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _PREFIX_BYTES = 12  # base offset and length: what the length does not count
 _CONTROL, _TRANSACTIONAL, _LOG_APPEND = 0x20, 0x10, 0x08

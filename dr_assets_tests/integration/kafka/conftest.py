@@ -23,11 +23,10 @@ from dr_assets.engines.kafka.jars import KafkaJars, find_jars
 from dr_assets.engines.kafka.noida import NoidaServer, find_noida
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.estate.errors import PolicyError
+from dr_assets_tests.integration.kafka.making import ANSWER_S, make_topic
 
 HERE = Path(__file__).parent
 USERS = {"alice": "alices-own-password", "bob": "bobs-own-password"}
-# Generous: a loaded machine of two cores starts a broker and answers late.
-ANSWER_S = 60.0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -156,7 +155,7 @@ def topic(kafka: KafkaServer) -> Iterator[Callable[..., str]]:
     def make(partitions: int = 1, configs: Mapping[str, str] | None = None, name: str = "topic") -> str:
         unique = f"{name}-{secrets.token_hex(5)}"
         wanted = NewTopic(unique, num_partitions=partitions, replication_factor=1, config=dict(configs or {}))
-        admin.create_topics([wanted])[unique].result(ANSWER_S)
+        make_topic(admin, wanted)
         made.append(unique)
         return unique
 

@@ -20,7 +20,7 @@ from kafka import KafkaAdminClient
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
 
-ANSWER_S = 60.0
+ANSWER_S = 180.0
 CONSOLE_PRODUCER = "org.apache.kafka.tools.ConsoleProducer"
 CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 NEWEST_MS = 1_760_000_000_000  # a fixed "now" for the records whose time is chosen
@@ -283,7 +283,7 @@ def _acls(made: Foreign, admin: AdminClient) -> None:
 
 def _wait_compacted(made: Foreign) -> None:
     """Wait until the cleaner has been through everything but each partition's active segment."""
-    wait_until(lambda: _is_compacted(made), timeout_s=120.0, what="compaction", every_s=0.2)
+    wait_until(lambda: _is_compacted(made), timeout_s=ANSWER_S, what="compaction", every_s=0.2)
 
 
 def _is_compacted(made: Foreign) -> bool:

@@ -12,7 +12,7 @@ from dr_assets.casino.events import Publisher
 from dr_assets.casino.relay import Relay
 from dr_assets.casino.session import Session
 
-PATIENCE_S = 120.0
+PATIENCE_S = 180.0
 
 
 def relayed(dsn: str, publisher: Publisher, *, batch: int = 20) -> Relay:

@@ -21,9 +21,8 @@ from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.restore_read import LiveSource, live_source
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.restore_state import RestoreState
-from dr_assets.stores.kafka.wire import Cluster
-
-ANSWER_S = 120.0
+from dr_assets.stores.kafka.wire import LATEST, Cluster
+from dr_assets_tests.integration.kafka.making import ANSWER_S, make_topic
 
 
 @dataclass
@@ -38,9 +37,8 @@ class Rig:
     def make(self, label: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> str:
         """A new topic's name in the source."""
         name = f"{label}-{secrets.token_hex(4)}"
-        admin = AdminClient(self.source.client_config())
         wanted = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(configs or {}))
-        admin.create_topics([wanted])[name].result(ANSWER_S)
+        make_topic(AdminClient(self.source.client_config()), wanted)
         return name
 
     def producer(self, **options: Any) -> Producer:
@@ -131,7 +129,8 @@ class Rig:
             time.sleep(0.2)  # so that the next batch begins another segment
         with self.cluster(self.source) as cluster:
             wait_until(
-                lambda: (live_source(cluster, [name]).topics[name].partitions[0].holes or 0) > 150,
+                lambda: self._is_cleaned(name)
+                and (live_source(cluster, [name]).topics[name].partitions[0].holes or 0) > 150,
                 timeout_s=ANSWER_S, what="compaction", every_s=0.5,
             )  # fmt: skip
         # From here on nothing is compacted, or it would go on beneath a test.
@@ -141,6 +140,14 @@ class Rig:
         wanted = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=still)
         admin.incremental_alter_configs([wanted])[wanted].result(ANSWER_S)
         return name
+
+    def _is_cleaned(self, topic: str) -> bool:
+        """Whether the source's cleaner has been through all of partition 0 but the active segment: no more to come."""
+        checkpoint = self.source.data_dir / "cleaner-offset-checkpoint"
+        lines = checkpoint.read_text().splitlines() if checkpoint.exists() else []
+        cleaned = {words[0]: int(words[2]) for line in lines if len(words := line.split()) == 3 and words[1] == "0"}
+        active = max(int(path.stem) for path in (self.source.data_dir / f"{topic}-0").glob("*.log"))
+        return 0 < active <= cleaned.get(topic, 0)
 
     def transactions(self, topic: str, rounds: int = 4) -> None:
         """Two producers whose transactions lie in one another, some aborted; the last one is left open."""
@@ -157,6 +164,12 @@ class Rig:
             two.produce(topic, b"two still %d" % number, partition=0)
             two.flush(ANSWER_S)
             two.commit_transaction(ANSWER_S)
+        with self.cluster(self.source) as cluster:  # a marker comes a moment after the commit was acknowledged
+            place = [(topic, 0)]
+            wait_until(
+                lambda: cluster.list_offsets(place, LATEST, committed=True) == cluster.list_offsets(place, LATEST),
+                timeout_s=ANSWER_S, what="the last transaction's marker", every_s=0.05,
+            )  # fmt: skip
         one.begin_transaction()
         one.produce(topic, b"never ended", partition=0)
         one.flush(ANSWER_S)

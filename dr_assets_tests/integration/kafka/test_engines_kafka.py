@@ -19,7 +19,7 @@ from dr_assets.engines.kafka.server import MECHANISMS, KafkaServer, Mechanism, P
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 DOORS: list[tuple[Protocol, Mechanism]] = [
     ("PLAINTEXT", "PLAIN"),
     ("SSL", "PLAIN"),

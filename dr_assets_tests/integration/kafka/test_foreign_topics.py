@@ -26,6 +26,7 @@ from dr_assets.stores.kafka.wire import Cluster
 # What can't come back byte for byte, and comes back record for record: batches with holes, and those whose times the
 # broker gave.
 RE_ENCODED = ("compacted", "appended")
+ANSWER_S = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,11 @@ def target(foreign_topics: Any, kafka_target: KafkaServer) -> Iterator[KafkaServ
     """The other cluster, which does not have these topics and groups; they are gone again after the test."""
     admin = AdminClient(kafka_target.client_config())
     yield kafka_target
-    there = admin.list_topics(timeout=60).topics
+    there = admin.list_topics(timeout=ANSWER_S).topics
     for future in admin.delete_topics([name for name in foreign_topics.topics.values() if name in there]).values():
-        future.result(60)
+        future.result(ANSWER_S)
     for future in admin.delete_consumer_groups(foreign_topics.groups).values():
-        future.exception(60)
+        future.exception(ANSWER_S)
 
 
 def bring_back(vault: Any, target: KafkaServer, state: Path, wish: Any = "auto") -> Restored:

@@ -16,7 +16,7 @@ from dr_assets.stores.kafka.wire import LATEST, Cluster
 from dr_assets.vault.storage.memory import MemoryStore
 from dr_assets.vault.verify import verify
 
-ANSWER_S = 60.0
+ANSWER_S = 180.0
 
 
 @pytest.fixture

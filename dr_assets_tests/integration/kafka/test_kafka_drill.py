@@ -33,8 +33,7 @@ def test_a_drill_recovers_every_record_and_catches_what_is_planted(
         commit_positions(cluster, f"group-{name}", {(name, 0): Commit(3, "m")})
     with capture_rig.CaptureThread(vault, dataset, kafka.bootstrap) as thread:
         thread.wait_stored()
-        surveyed = thread.report.at
-        thread.wait(lambda report: (report.at - surveyed).total_seconds() > 2, "a survey")
+        thread.wait_surveyed(f"group-{name}")
     attempt = drill_topics(vault, dataset, env={"DR_ASSETS_WORK_DIR": str(tmp_path)})
     assert (attempt.outcome, attempt.reason) == (
         "passed", "restored, and every record, offset and group is as it was",

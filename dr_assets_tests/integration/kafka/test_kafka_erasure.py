@@ -1,6 +1,5 @@
 """On Apache Kafka: whoever was erased comes back from an older export as tombstones, everybody else as they were."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,8 +35,7 @@ def _captured(rig: Any, capture_rig: ModuleType, *topics: str) -> Any:
     vault = capture_rig.make_vault(MemoryStore(), rig.folder / "keys", dataset)
     with capture_rig.CaptureThread(vault, dataset, rig.source.bootstrap) as thread:
         thread.wait_stored()
-        surveys = time.monotonic() + 1.0
-        thread.wait(lambda _: time.monotonic() > surveys, "a survey")
+        thread.wait_surveyed()
     return vault
 
 

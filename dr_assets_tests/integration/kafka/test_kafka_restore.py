@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartiti
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
+from dr_assets.engines.errors import EngineError
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
@@ -21,11 +22,12 @@ from dr_assets.stores.kafka.restore_plan import Limits, Options, plan_restore
 from dr_assets.stores.kafka.restore_read import live_source
 from dr_assets.stores.kafka.restore_rules import create_rules
 from dr_assets.stores.kafka.restore_source import Commit
-from dr_assets.stores.kafka.wire import EARLIEST, LATEST
+from dr_assets.stores.kafka.wire import EARLIEST, LATEST, Cluster
 from dr_assets.vault.facts import facts, latest_fact
 from dr_assets.vault.throwaway import throwaway_vault
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+ANSWER_S = 180.0
 
 
 @pytest.fixture
@@ -40,6 +42,21 @@ def _is_equal(rig: Any, export: Any, restored: Any, **options: Any) -> None:
         found = compare(export, cluster, restored.plan.names, maps=restored.maps, **options)
     assert found.differences == []
     assert found.is_equal
+
+
+def _has_settings(cluster: Cluster, topic: str, own: dict[str, str]) -> None:
+    """These and no others, once the broker has heard of what the controller took."""
+    found: dict[str, str] = {}
+
+    def has() -> bool:
+        found.clear()
+        found.update(topic_configs(cluster, [topic])[topic].own)
+        return found == own
+
+    try:
+        wait_until(has, timeout_s=ANSWER_S, what="the topic's settings", every_s=0.1)
+    except EngineError:
+        assert found == own
 
 
 def test_topics_come_back_with_the_offsets_they_had(rig: Any) -> None:
@@ -58,7 +75,8 @@ def test_topics_come_back_with_the_offsets_they_had(rig: Any) -> None:
         producer.produce(topic, b"%d" % number, partition=5 + number % 2)
     producer.flush()
     rig.behead(topic, {1: 100, 5: 123, 6: 450})
-    groups = {"g": {(topic, 1): Commit(150, "where I was"), (topic, 6): Commit(450, ""), (topic, 0): Commit(0, "")}}
+    group = f"g-{topic}"
+    groups = {group: {(topic, 1): Commit(150, "where I was"), (topic, 6): Commit(450, ""), (topic, 0): Commit(0, "")}}
     with rig.export(topic, groups=groups) as export:
         restored = rig.restore(export)
         assert restored.is_identical
@@ -68,9 +86,9 @@ def test_topics_come_back_with_the_offsets_they_had(rig: Any) -> None:
         places = [(topic, index) for index in range(8)]
         assert [cluster.list_offsets(places, EARLIEST)[place] for place in places] == [0, 100, 0, 0, 0, 123, 450, 0]
         assert cluster.list_offsets(places, LATEST)[(topic, 6)] == 450
-        assert topic_configs(cluster, [topic])[topic].own == {"retention.ms": "-1", "max.message.bytes": "2000000"}
+        _has_settings(cluster, topic, {"retention.ms": "-1", "max.message.bytes": "2000000"})
     admin = KafkaAdminClient(bootstrap_servers=rig.target.bootstrap)  # confluent-kafka reads beyond a metadata's end
-    committed = admin.list_group_offsets(["g"])["g"]
+    committed = admin.list_group_offsets([group])[group]
     admin.close()
     assert {(place.partition, one.offset, one.metadata) for place, one in committed.items()} == {
         (1, 150, "where I was"), (6, 450, ""), (0, 0, "")
@@ -138,7 +156,7 @@ def test_beyond_the_limit_a_map_tells_where_each_record_went_and_groups_follow_i
     admin = AdminClient(rig.target.client_config())
     for group, offset in wanted.items():
         asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(target, 0)])]
-        [position] = admin.list_consumer_group_offsets(asked)[group].result(60).topic_partitions
+        [position] = admin.list_consumer_group_offsets(asked)[group].result(ANSWER_S).topic_partitions
         following = [row[2:] for row in rows if row[1] >= offset]
         assert [row[2:] for row in there if row[1] >= position.offset] == following, group
 
@@ -217,12 +235,14 @@ def test_a_topic_is_loaded_before_it_may_forget(rig: Any) -> None:
         freed = rig.restore(export, Options(prefix="freed-"))
         assert freed.is_identical
     with rig.cluster() as cluster:
-        assert topic_configs(cluster, [f"held-{topic}"])[f"held-{topic}"].own["retention.ms"] == "-1"
-        freed_configs = topic_configs(cluster, [f"freed-{topic}"])[f"freed-{topic}"].own
-        assert freed_configs == {"retention.ms": "86400000", "cleanup.policy": "delete"}
+        # Whatever it is given, a held topic keeps what holds its records.
+        _has_settings(
+            cluster, f"held-{topic}", {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+        )
+        _has_settings(cluster, f"freed-{topic}", {"retention.ms": "86400000", "cleanup.policy": "delete"})
         wait_until(
             lambda: cluster.list_offsets([(f"freed-{topic}", 0)], EARLIEST)[(f"freed-{topic}", 0)] == 20,
-            timeout_s=120, what="retention in the topic that has its own settings", every_s=0.5,
+            timeout_s=ANSWER_S, what="retention in the topic that has its own settings", every_s=0.5,
         )  # fmt: skip
         assert cluster.list_offsets([(f"held-{topic}", 0)], EARLIEST)[(f"held-{topic}", 0)] == 0
 
@@ -236,8 +256,7 @@ def test_settings_that_the_target_does_not_know_are_told_the_others_hold(rig: An
         restored = rig.restore(export)
     assert any("message.format.version" in note for note in restored.notes)
     with rig.cluster() as cluster:
-        found = topic_configs(cluster, [topic])[topic].own
-    assert found == {"retention.ms": "777000000", "segment.bytes": "1048576"}
+        _has_settings(cluster, topic, {"retention.ms": "777000000", "segment.bytes": "1048576"})
 
 
 def test_a_plan_touches_nothing_and_says_what_is_lost(rig: Any, compacted: str) -> None:
@@ -266,7 +285,9 @@ def test_a_group_with_members_is_not_moved_beneath_them(rig: Any) -> None:
         rig.restore(export, Options(groups=()))
         consumer = Consumer(rig.target.client_config() | {"group.id": group})
         consumer.subscribe([topic])
-        wait_until(lambda: consumer.poll(0.5) is None and bool(consumer.assignment()), timeout_s=120, what="a member")
+        wait_until(
+            lambda: consumer.poll(0.5) is None and bool(consumer.assignment()), timeout_s=ANSWER_S, what="a member"
+        )
         again = Options(prefix="again-", mapping={topic: topic}, append=True)
         with pytest.raises(PolicyError) as caught:
             rig.restore(export, again, state)
@@ -297,6 +318,8 @@ def test_access_rules_are_made_where_they_are_asked_for(rig: Any) -> None:
     wanted = Acl(2, f"rules-{time.time_ns()}", 3, "User:nobody", "*", 3, 3)
     with rig.cluster() as cluster:
         assert create_rules(cluster, [wanted]) == create_rules(cluster, [wanted]) == 1
+        # What the controller took, a broker hears of a moment later.
+        wait_until(lambda: wanted in (acls(cluster) or ()), timeout_s=ANSWER_S, what="the rule")
         assert (acls(cluster) or ()).count(wanted) == 1
 
 
@@ -326,7 +349,7 @@ def test_a_comparison_finds_what_differs(rig: Any, damage: str, what: str) -> No
         producer.flush()
     admin = AdminClient(rig.source.client_config())
     position = [TopicPartition(other, 0, 4 if damage == "group" else 5)]
-    admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions("g", position)])["g"].result(60)
+    admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions("g", position)])["g"].result(ANSWER_S)
     with rig.cluster(rig.source) as cluster:
         export = live_source(cluster, [one], {"g": {(one, 0): Commit(5)}})
         found = compare(export, cluster, {one: other})

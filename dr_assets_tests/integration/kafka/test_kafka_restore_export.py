@@ -38,17 +38,16 @@ def rig(kafka: KafkaServer, kafka_target: KafkaServer, tmp_path: Path, restore_r
 
 @pytest.fixture
 def captured(rig: Any, capture_rig: ModuleType) -> Any:
-    """`captured(topics)`: a vault that holds everything these topics hold now; again, what came since."""
+    """`captured(topics, groups=())`: a vault with all that these hold now; again, what came since."""
     store = MemoryStore()
 
-    def capture(*topics: str) -> Any:
+    def capture(*topics: str, groups: tuple[str, ...] = ()) -> Any:
         dataset = capture_rig.make_dataset(topics)
         vault = capture_rig.make_vault(store, rig.folder / "keys", dataset)
         (rig.folder / "keys").mkdir(exist_ok=True)
         with capture_rig.CaptureThread(vault, dataset, rig.source.bootstrap) as thread:
             thread.wait_stored()
-            surveys = time.monotonic() + 1.0
-            thread.wait(lambda _: time.monotonic() > surveys, "a survey")
+            thread.wait_surveyed(*groups)
         return vault
 
     return capture
@@ -65,7 +64,7 @@ def test_what_was_captured_comes_back_equal_under_another_name_with_its_groups(r
     rig.behead(plain, {0: 100})
     with rig.cluster(rig.source) as cluster:
         commit_positions(cluster, f"g-{plain}", {(plain, 0): Commit(120, "m"), (compacted, 0): Commit(3, "")})
-    vault = captured(plain, txn, compacted)
+    vault = captured(plain, txn, compacted, groups=(f"g-{plain}",))
     source = export_source(vault, "events")
     assert set(source.topics) == {plain, txn, compacted}
     names = {plain: f"back-{plain}", txn: f"back-{txn}", compacted: f"back-{compacted}"}
@@ -92,7 +91,7 @@ def test_a_restore_ends_at_a_time_its_groups_too(rig: Any, captured: Any) -> Non
     producer.flush()
     with rig.cluster(rig.source) as cluster:
         commit_positions(cluster, f"g-{topic}", {(topic, 0): Commit(40, "")})
-        captured(topic)
+        captured(topic, groups=(f"g-{topic}",))
         moment = datetime.now(UTC) + timedelta(milliseconds=5)
         time.sleep(0.05)
         for number in range(50):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dr_assets.engines.kafka.server import KafkaServer
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.stores.kafka import produce, restore_write
 from dr_assets.stores.kafka.compare import compare
@@ -20,6 +21,9 @@ from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.restore_topics import delete_topic
 from dr_assets_tests.integration.kafka.killing import KilledError, Killer
+
+# Each of three partitions' first write may be refused in the first run: sent and answered again.
+RETRIED = 6
 
 
 @pytest.fixture
@@ -60,6 +64,23 @@ def _require_equal(rig: Any, export: Any, restored: Any) -> None:
     assert found.differences == []
 
 
+def _killed_and_gone_on(rig: Any, export: Any, killer: Killer, at: int, *, after: bool, prefix: str) -> None:
+    """Kill a restore at this call; the same one goes on and all is equal.
+
+    The first run may have asked twice where a new topic's broker did not lead yet: a later one can end before the call.
+    """
+    options, state = Options(prefix=prefix), rig.folder / f"{prefix}.json"
+    killer.aim(at, after=after)
+    try:
+        restored = rig.restore(export, options, state)
+    except KilledError:
+        killer.aim(-1, after=False)
+        restored = rig.restore(export, options, state)
+    else:
+        assert at - RETRIED < killer.calls <= at, "nobody killed it"
+    _require_equal(rig, export, restored)
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_each_step_it_goes_on_and_writes_nothing_twice(
     rig: Any, after: bool, monkeypatch: pytest.MonkeyPatch
@@ -74,13 +95,7 @@ def test_killed_at_each_step_it_goes_on_and_writes_nothing_twice(
         assert steps > 40
         # Two calls of different threads may change places, so not every one is met in every run; all kinds are.
         for at in range(int(after), steps, 7):
-            state = rig.folder / f"{at}.json"
-            options = Options(prefix=f"{at}{after}-")
-            killer.aim(at, after=after)
-            with pytest.raises(KilledError):
-                rig.restore(export, options, state)
-            killer.aim(-1, after=False)
-            _require_equal(rig, export, rig.restore(export, options, state))
+            _killed_and_gone_on(rig, export, killer, at, after=after, prefix=f"{at}{after}-")
 
 
 def test_killed_again_and_again_it_comes_to_its_end(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +122,7 @@ def test_holes_half_filled_are_filled_to_their_end(rig: Any, monkeypatch: pytest
     with rig.export(topic) as export:
         rig.restore(export, Options(prefix="whole-"))
         for at in range(2, killer.calls, 15):
-            options, state = Options(prefix=f"{at}-"), rig.folder / f"{at}.json"
-            killer.aim(at, after=True)
-            with pytest.raises(KilledError):
-                rig.restore(export, options, state)
-            killer.aim(-1, after=False)
-            _require_equal(rig, export, rig.restore(export, options, state))
+            _killed_and_gone_on(rig, export, killer, at, after=True, prefix=f"{at}-")
 
 
 def test_a_restore_is_gone_on_with_only_where_it_was_begun(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +142,9 @@ def test_a_restore_is_gone_on_with_only_where_it_was_begun(rig: Any, monkeypatch
                     producer.produce(f"foreign-{plain}", b"somebody else's", partition=index)
                 producer.flush()
             if case == "recreated":
-                delete_topic(cluster, f"recreated-{plain}")
+                gone = f"recreated-{plain}"
+                delete_topic(cluster, gone)
+                wait_until(lambda gone=gone: gone not in cluster.metadata([gone]).topics, timeout_s=180, what="gone")
             if case == "options":
                 options = Options(prefix="options-", wish="mapped")
             with pytest.raises((SourceError, PolicyError)) as caught:

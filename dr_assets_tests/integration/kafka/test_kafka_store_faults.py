@@ -26,7 +26,7 @@ OPTIONS = KafkaCaptureOptions(
     report_every_s=0.0, heartbeat_every_s=3600, position_fact_every_s=3600, survey_every_s=3600, give_up_s=2,
     stop_within_s=10, session_s=6.0,
 )  # fmt: skip
-RUN_S = 60.0
+RUN_S = 180.0
 
 
 @pytest.fixture(autouse=True)
