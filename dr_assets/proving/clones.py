@@ -25,7 +25,7 @@ from dr_assets.engines.postgres import PostgresServer
 from dr_assets.estate.durations import format_duration
 from dr_assets.estate.errors import DrError, PolicyError
 from dr_assets.estate.model import Estate, Level, PostgresDataset
-from dr_assets.proving.clone_shelf import CloneRecord, CloneShelf, new_record, remove_files
+from dr_assets.proving.clone_shelf import UNKNOWN, CloneRecord, CloneShelf, new_record, remove_files
 from dr_assets.proving.erasures import erasures_for, record_replayed
 from dr_assets.proving.record import plain
 from dr_assets.stores.postgres.erase import Erasures
@@ -132,7 +132,7 @@ def keep(
     with shelf.kept(clone_id) as ours:
         if not ours:
             raise PolicyError("clone.kept", f"clone {clone_id} has a keeper", "it is made already")
-        keeper = _Keeper(shelf, replace(shelf.read(clone_id), pid=os.getpid()), vault, stopped)
+        keeper = _Keeper(shelf, replace(_still_wanted(shelf, clone_id), pid=os.getpid()), vault, stopped)
         try:
             why = keeper.run(erasures_for(estate, dataset, vault, env), env)
         except DrError as error:
@@ -147,6 +147,16 @@ def keep(
             record_fact(vault, dataset.name, CLONE, plain(_ended(keeper.record, why)))
         shelf.forget(clone_id)
         return why
+
+
+def _still_wanted(shelf: CloneShelf, clone_id: str) -> CloneRecord:
+    """The record; of a clone that was dropped before its keeper looked, not even the lock just made is left."""
+    try:
+        return shelf.read(clone_id)
+    except PolicyError as error:
+        if error.code == UNKNOWN:
+            shelf.forget(clone_id)
+        raise
 
 
 class _Keeper:

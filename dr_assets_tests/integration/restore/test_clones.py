@@ -119,6 +119,15 @@ def test_a_clone_goes_when_somebody_is_erased(
     assert why == ["somebody was erased meanwhile"]
 
 
+def test_a_clone_that_was_dropped_before_its_keeper_looked_leaves_nothing(shelf: CloneShelf, source: "Source") -> None:
+    """Whoever waited for it took it away while the keeper was starting: no lock of the keeper's stays behind."""
+    record = put_down(shelf, asked(source), now())
+    assert shelf.take_away(record.clone_id)
+    with pytest.raises(PolicyError, match=r"clone\.unknown"):
+        keep(shelf, record.clone_id, ESTATE, source.dataset, source.vault, {})
+    assert list(shelf.folder.iterdir()) == []
+
+
 def test_a_clone_that_cannot_be_made_leaves_why_and_no_file(shelf: CloneShelf, source: "Source") -> None:
     """A moment that no backup reaches: the error's own words are in the record, and the folder is gone."""
     record = put_down(shelf, asked(source, target="2001-01-01T00:00:00+00:00"), now())
