@@ -7,6 +7,7 @@ The lock is enforced behind the S3 door only. The filer's and master's own ports
 them can erase a locked object; all of them are bound to loopback, and this server is for demonstration and tests.
 """
 
+import http.client
 import json
 import os
 import secrets
@@ -360,10 +361,12 @@ def _environment(run_dir: Path) -> dict[str, str]:
 
 def _fetch(url: str, trusted: ssl.SSLContext | None = None) -> bytes | None:
     """The body of a loopback answer, be it a refusal, or None while there is none."""
+    # Generous, for a machine that is short of time; and whoever took our port meanwhile may speak anything.
     try:
-        with urllib.request.urlopen(url, timeout=2, context=trusted) as answer:  # noqa: S310 - always http(s) on loopback
-            return bytes(answer.read())
-    except urllib.error.HTTPError as refusal:
-        return refusal.read()
-    except OSError:
+        try:
+            with urllib.request.urlopen(url, timeout=10, context=trusted) as answer:  # noqa: S310 - always http(s) on loopback
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refusal:
+            return refusal.read()
+    except (OSError, http.client.HTTPException):
         return None

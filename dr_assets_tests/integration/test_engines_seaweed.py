@@ -1,14 +1,18 @@
 """Throwaway S3 regions with Object Lock, for real."""
 
 import datetime as dt
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
+from dr_assets.engines import seaweed
 from dr_assets.engines.errors import EngineError
+from dr_assets.engines.ports import LOOPBACK
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.seaweed import FilerSync, SeaweedRegion
 from dr_assets.engines.waiting import wait_until
@@ -73,10 +77,13 @@ def test_a_locked_version_cannot_be_deleted(region: SeaweedRegion, bucket: Calla
 def test_everything_listens_on_loopback_only(region: SeaweedRegion, requires: Callable[..., None]) -> None:
     """The filer's and master's ports know no users, so none of the server's sockets may be reachable from outside."""
     requires("ss")
-    printed = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout  # noqa: S607 - checked
-    addresses = [line.split()[3] for line in printed.splitlines() if f"pid={region.pid}," in line]
-    assert len(addresses) == len(region.ports)
-    assert all(address.startswith("127.0.0.1:") for address in addresses)
+
+    def addresses() -> list[str]:
+        printed = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout  # noqa: S607 - checked
+        return [line.split()[3] for line in printed.splitlines() if f"pid={region.pid}," in line]
+
+    wait_until(lambda: len(addresses()) >= len(region.ports), timeout_s=180, what="every port", every_s=0.1)
+    assert sorted(addresses()) == sorted(f"127.0.0.1:{port}" for port in region.ports.values())
 
 
 def test_a_wrong_key_is_refused(region: SeaweedRegion, bucket: Callable[..., str]) -> None:
@@ -161,3 +168,20 @@ def test_taken_ports_are_replaced_or_named(engine_dir: Path, weed_programs: Prog
         late.ports["s3"] = region.ports["s3"]
         with pytest.raises(EngineError, match=str(region.ports["s3"])):
             late.start()
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-somebody\r\n", b"HTTP/1.1 503 no\r\nContent-Length: 9\r\n\r\nx"])
+def test_whoever_else_answers_on_a_port_is_no_region(said: bytes) -> None:
+    """Something that speaks no HTTP, an answer that breaks off: the region is not there yet, that is all."""
+    with socket.create_server((LOOPBACK, 0)) as door:
+
+        def answer() -> None:
+            peer, _ = door.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert seaweed._fetch(f"http://{LOOPBACK}:{door.getsockname()[1]}") is None
+        thread.join(180)
