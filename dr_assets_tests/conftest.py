@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from _pytest.nodeid import NodeId
+from hypothesis import settings
 from psycopg import sql
 
 from dr_assets.engines import ports
@@ -32,7 +33,12 @@ WAL_KEPT: Mapping[str, Setting] = {"wal_keep_size": "512MB"}
 
 
 def pytest_configure() -> None:
-    """Give each worker a share of the ports: a server that restarts must find its own free, whatever others start."""
+    """Give each worker a share of the ports: a server that restarts must find its own free, whatever others start.
+
+    None of hypothesis's examples has a deadline, on CI or not: a loaded machine takes its time.
+    """
+    settings.register_profile("patient", settings.default, deadline=None)
+    settings.load_profile("patient")
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = (ports.HIGHEST - ports.LOWEST) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     ports.LOWEST += worker * share
