@@ -11,6 +11,7 @@ import pytest
 
 from dr_assets.engines.placement import give
 from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.stores.postgres.plan import plan_restore
 from dr_assets.stores.postgres.restore import Restored
@@ -283,9 +284,6 @@ def test_an_incremental_spans_a_promotion(
 def until(server: PostgresServer, statement: str, lsn: int) -> None:
     """Wait until a server says yes to a question about a position."""
     with psycopg.connect(server.dsn(), autocommit=True) as session:
-        for _ in range(600):
-            row = session.execute(statement, (lsn,)).fetchone()
-            if row is not None and row[0]:
-                return
-            Event().wait(0.1)
-    raise AssertionError(f"{statement} never came true")
+        wait_until(
+            lambda: session.execute(statement, (lsn,)).fetchone() == (True,), timeout_s=180, what=statement, every_s=0.1
+        )
