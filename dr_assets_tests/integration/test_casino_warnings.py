@@ -34,8 +34,13 @@ def test_a_cancelled_wait_is_counted_apart_from_the_acknowledged(
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         connection.execute("SELECT pg_reload_conf()")
+        deadline_s = time.monotonic() + 180
         while connection.execute("SHOW synchronous_standby_names").fetchone() != ("nobody",):
+            assert time.monotonic() < deadline_s
             time.sleep(0.01)
+        # Commits don't follow what sessions show: the checkpointer tells them, which reads it before it begins.
+        connection.execute("CHECKPOINT")
+        connection.execute("CHECKPOINT")
     stop = threading.Event()
     canceller = threading.Thread(target=_cancel_waits, args=(dsn, stop))
     workload = Workload(dsn, tmp_path, rate_per_s=200, workers=2)

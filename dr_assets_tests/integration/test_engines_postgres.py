@@ -146,6 +146,9 @@ def test_a_standby_takes_over_and_the_old_primary_follows(
             # A reload is asked for, not done, when that call returns: until then no commit waits for anybody.
             _until(connection, "SHOW synchronous_standby_names", ("*",))
             _until(connection, "SELECT sync_state FROM pg_stat_replication", ("sync",))
+            # Nor do commits follow what sessions show: the checkpointer tells them, which reads it before it begins.
+            connection.execute("CHECKPOINT")
+            connection.execute("CHECKPOINT")
             connection.execute("INSERT INTO newer VALUES (44)")
         with psycopg.connect(old.dsn(), autocommit=True) as connection:
             assert connection.execute("SELECT max(answer), pg_is_in_recovery() FROM newer").fetchone() == (44, True)

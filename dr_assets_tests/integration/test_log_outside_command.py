@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from dr_assets.engines.seaweed import SeaweedRegion
 from dr_assets.estate.declarations import default_defs_dir, load_estate
 from dr_assets.vault.connect import open_vault
 from dr_assets.vault.facts import record_fact
+from dr_assets.vault.log.outside import collect
 from dr_assets.vault.log.sequencer import Sequencer
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("vault-seaweed")]
@@ -54,6 +56,8 @@ def run(env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     def call(*args: str, code: int = 0, **more: str) -> SimpleNamespace:
         for name, value in (env | more).items():
             monkeypatch.setenv(name, value)
+        # A busy machine's witness answers late, and one that is away is refused at once.
+        monkeypatch.setattr("dr_assets.cli.log_outside.collect", partial(collect, patience=timedelta(minutes=3)))
         monkeypatch.setattr(sys, "argv", ["dr-assets", *args])
         ended: object = 0
         try:
