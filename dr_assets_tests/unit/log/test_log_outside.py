@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,6 +27,7 @@ from dr_assets.vault.log.outside import (
     outsiders_of,
     waiting_since,
 )
+from dr_assets.vault.log.outsider import PATIENCE_S
 from dr_assets.vault.log.shelf import WITNESSED, Proof, VaultShelf
 from dr_assets.vault.log.witness_book import WitnessBook
 from dr_assets.vault.log.witness_client import WitnessPlace
@@ -42,13 +44,19 @@ class Witnesses:
     def __init__(self, stack: ExitStack, folder: Path, logged: Any) -> None:
         self.stack, self.folder, self.logged = stack, folder, logged
 
-    def start(self, name: str, origin_key: str) -> WitnessPlace:
-        """One more."""
+    def start(self, name: str, origin_key: str, *, takes_s: float = 0.0) -> WitnessPlace:
+        """One more; it cosigns after so many seconds."""
+
+        def clock() -> datetime:
+            time.sleep(takes_s)
+            now: datetime = self.logged.now
+            return now
+
         setup = WitnessFolder(self.folder / name)
         signer = setup.begin(f"witness.example/{name}", lambda: self.logged.now)
         setup.add_log(origin_key)
         book = self.stack.enter_context(WitnessBook(setup.path))
-        server = WitnessServer(("127.0.0.1", 0), setup.cosigner(book, lambda: self.logged.now))
+        server = WitnessServer(("127.0.0.1", 0), setup.cosigner(book, clock))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         for step in (server.server_close, thread.join, server.shutdown):
@@ -160,6 +168,15 @@ def test_a_witness_that_never_answers_delays_nothing(logged: Any, witnesses: Wit
     assert (heard[0].standing, heard[0].detail.startswith("no answer within")) == ("away", True)
     again = collect(outsiders, logged.reader(), logged.now, patience=PATIENCE)
     assert again[1].standing == "vouched"
+
+
+def test_a_slow_witness_is_waited_for_by_who_has_the_patience(logged: Any, witnesses: Witnesses) -> None:
+    """Each request may take as long as the whole patience allows: no answer is cut off while there is time for it."""
+    logged.fact()
+    logged.sequence()
+    outsiders = Outsiders((witnesses.start("w1", _key(logged), takes_s=PATIENCE_S + 0.5),), quorum=1)
+    (heard,) = collect(outsiders, logged.reader(), logged.now, patience=PATIENCE)
+    assert heard.standing == "vouched"
 
 
 def test_our_own_bug_is_nobodys_absence(logged: Any, witnesses: Witnesses, monkeypatch: pytest.MonkeyPatch) -> None:
