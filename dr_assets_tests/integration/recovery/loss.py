@@ -96,7 +96,9 @@ def what_was_lost(
                 holds = leaves and last.players.get(event.idempotency_key) in risky
                 right[step, event.idempotency_key] = "hold" if holds else "replay"
     acknowledged = frozenset(read_acks(acks).acks["idempotency_key"].to_pylist()) - restored.keys
-    return Truth(right, acknowledged, acknowledged - told - {key for _, key in right})
+    # A payout bears the key of its approval: that the provider was told of the one says nothing of the other.
+    keys = {key for what, key in right if what not in _WHAT.values()}
+    return Truth(right, acknowledged, acknowledged - told - keys)
 
 
 def _in_seconds(done: list[Done]) -> list[Done]:
