@@ -1,6 +1,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -19,21 +20,21 @@ def written(server: PostgresServer) -> tuple[int, int]:
     """Some WAL of every shape: small and huge records, full pages, a switch in the middle; its [begin, end)."""
     with psycopg.connect(server.dsn(), autocommit=True) as session:
 
-        def now() -> int:
-            row = session.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        def answered(function: LiteralString) -> int:
+            row = session.execute(f"SELECT {function}::text").fetchone()
             assert row is not None
             return parse_lsn(row[0])
 
         session.execute("SELECT pg_switch_wal()")
         session.execute("DROP TABLE IF EXISTS wal_shapes")
-        begin = now()
+        begin = answered("pg_current_wal_insert_lsn()")
         session.execute("CREATE TABLE wal_shapes AS SELECT n, repeat('x', n % 300) FROM generate_series(1, 3000) n")
         session.execute("SELECT pg_logical_emit_message(false, 'big', repeat('y', 300000))")
         session.execute("UPDATE wal_shapes SET n = n + 1 WHERE n % 7 = 0")
         session.execute("SELECT pg_switch_wal()")
         session.execute("INSERT INTO wal_shapes SELECT 1, 'z' FROM generate_series(1, 200)")
-        session.execute("SELECT pg_create_restore_point('flushed')")
-        end = now()
+        # A record's end as the server tells it: the place where it would write next lies behind a page's head at times.
+        end = answered("pg_create_restore_point('flushed')")
         session.execute("SELECT pg_switch_wal()")
     return begin, end
 
