@@ -37,6 +37,16 @@ class Sink:
 
     delivered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refused: int = 0
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def takes(self, path: str, body: dict[str, Any]) -> bool:
+        """Keep a delivery, whoever else delivers just now; the first of all is refused."""
+        with self.one_at_a_time:
+            if self.refused == 0:
+                self.refused += 1
+                return False
+            self.delivered.append((path, body))
+            return True
 
     def count(self, path: str, subject: str, status: str) -> int:
         """How often one channel was told this."""
@@ -54,12 +64,7 @@ def sink() -> Iterator[tuple[Sink, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if kept.refused == 0:
-                kept.refused += 1
-                self.send_response(503)
-            else:
-                kept.delivered.append((self.path, body))
-                self.send_response(200)
+            self.send_response(200 if kept.takes(self.path, body) else 503)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

@@ -72,7 +72,8 @@ def test_processes_that_start_at_once_make_the_tables_once(
         process.communicate()
     assert [process.returncode for process in opening] == [0] * PROCESSES
     said = postgres_17.log_path.read_text()[logged:]
-    assert [line for line in said.splitlines() if "ERROR" in line] == []
+    # A server that cancels its own autovacuum in somebody's favour refuses nobody.
+    assert [line for line in said.splitlines() if "ERROR" in line and "autovacuum" not in line] == []
 
 
 def test_a_capture_reports_once_its_storage_is_there_and_again_after_an_outage(
