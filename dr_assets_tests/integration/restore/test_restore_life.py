@@ -223,9 +223,12 @@ def killed_at(moment: str, history: "History", into: Path) -> None:
             "promoted": (restore_module, "check_data"),
         }[moment]
         setattr(owner, name, stand)
-        plan = plan_restore(history.source.vault, "ledger", Target.parse("latest"))
-        with restore(plan, history.source.vault, into):
-            os._exit(1)
+        try:
+            plan = plan_restore(history.source.vault, "ledger", Target.parse("latest"))
+            with restore(plan, history.source.vault, into):
+                pass
+        finally:
+            os._exit(1)  # or a second process would go on with the tests
     os.close(tell)
     assert os.read(there, 1) == b"x"
     os.kill(child, signal.SIGKILL)
