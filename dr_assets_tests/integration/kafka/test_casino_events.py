@@ -24,6 +24,7 @@ from dr_assets.engines.kafka.noida import NoidaServer
 from dr_assets.engines.kafka.server import KafkaServer
 from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import SourceError
+from dr_assets_tests.integration.kafka.making import delete_topics
 from dr_assets_tests.integration.kafka.relaying import relayed
 
 PLAYERS = 40
@@ -42,9 +43,7 @@ def brokers(request: pytest.FixtureRequest) -> Iterator[str]:
     server: KafkaServer = request.getfixturevalue("kafka")
     create_topics(server.bootstrap)
     yield server.bootstrap
-    admin = AdminClient(dict(server.client_config()))
-    for future in admin.delete_topics(list(TOPICS)).values():
-        future.result(PATIENCE_S)
+    delete_topics(AdminClient(dict(server.client_config())), list(TOPICS))
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from dr_assets.stores.kafka.restore_export import export_source
 from dr_assets.stores.kafka.restore_plan import Options, plan_restore
 from dr_assets.stores.kafka.surveyed import surveyed
 from dr_assets.stores.kafka.wire import Cluster
+from dr_assets_tests.integration.kafka.making import ANSWER_S, delete_topics
 
 # What can't come back byte for byte, and comes back record for record: batches with holes, and those whose times the
 # broker gave.
 RE_ENCODED = ("compacted", "appended")
-ANSWER_S = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,7 @@ def target(foreign_topics: Any, kafka_target: KafkaServer) -> Iterator[KafkaServ
     admin = AdminClient(kafka_target.client_config())
     yield kafka_target
     there = admin.list_topics(timeout=ANSWER_S).topics
-    for future in admin.delete_topics([name for name in foreign_topics.topics.values() if name in there]).values():
-        future.result(ANSWER_S)
+    delete_topics(admin, [name for name in foreign_topics.topics.values() if name in there])
     for future in admin.delete_consumer_groups(foreign_topics.groups).values():
         future.exception(ANSWER_S)
 

@@ -30,6 +30,7 @@ from dr_assets.stores.kafka.restore_source import Commit
 from dr_assets.stores.kafka.wire import Cluster
 from dr_assets.vault.facts import latest_fact
 from dr_assets.vault.storage.memory import MemoryStore
+from dr_assets_tests.integration.kafka.making import delete_topics
 from dr_assets_tests.integration.kafka.relaying import relayed
 
 PATIENCE_S = 180.0
@@ -125,9 +126,7 @@ def casino(kafka: KafkaServer, fresh_database: Callable[..., str]) -> Iterator[s
     dsn = fresh_database()
     schema.create(dsn, players=12)
     yield dsn
-    admin = AdminClient(dict(kafka.client_config()))
-    for future in admin.delete_topics(list(TOPICS)).values():
-        future.result(PATIENCE_S)
+    delete_topics(AdminClient(dict(kafka.client_config())), list(TOPICS))
 
 
 def judged(dsn: str, bootstrap: str, folder: Path) -> Reconciliation:
