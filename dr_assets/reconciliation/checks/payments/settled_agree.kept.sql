@@ -3,8 +3,10 @@
 WITH special AS (
     -- Lines that follow another line or pay a customer out: few. Who knows their reference decides where they count.
     SELECT file, line, reference, original_reference, kind, currency, gross_minor, booked_us FROM provider_lines
-    WHERE kind IN ('payment', 'refund', 'chargeback', 'reversal', 'payout')
-      AND (original_reference IS NOT NULL OR kind = 'payout')
+    WHERE original_reference IS NOT NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal', 'payout')
+    UNION ALL
+    SELECT file, line, reference, original_reference, kind, currency, gross_minor, booked_us FROM provider_lines
+    WHERE original_reference IS NULL AND kind = 'payout'
 ), paid_out AS (
     SELECT payout_reference AS reference FROM withdrawals WHERE payout_reference IS NOT NULL
 ), named AS (
@@ -34,59 +36,76 @@ WITH special AS (
     LEFT JOIN of_withdrawals AS paid_back ON paid_back.reference = s.original_reference
     WHERE own.reference IS NOT NULL OR original.reference IS NOT NULL
        OR (payout.reference IS NULL AND paid_back.reference IS NULL)
+), itself AS NOT MATERIALIZED (
+    -- Lines that follow none and pay nobody out. CASE is told once for each kind that there is, IN for each line.
+    SELECT file, line, reference, kind, currency, gross_minor, booked_us FROM provider_lines
+    WHERE original_reference IS NULL
+      AND CASE kind WHEN 'payment' THEN TRUE WHEN 'refund' THEN TRUE WHEN 'chargeback' THEN TRUE
+                    WHEN 'reversal' THEN TRUE ELSE FALSE END
 ), settled AS NOT MATERIALIZED (
-    SELECT reference, currency, gross_minor AS minor, booked_us AS at_us, 1 AS one FROM provider_lines
-    WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
+    SELECT reference, currency, gross_minor AS minor, booked_us AS at_us FROM itself WHERE reference IS NOT NULL
     UNION ALL
-    SELECT reference, currency, gross_minor, booked_us, 1 FROM placed
+    SELECT reference, currency, gross_minor, booked_us FROM placed WHERE reference IS NOT NULL
 ), posted AS NOT MATERIALIZED (
     SELECT p.reference, p.currency, CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS minor,
-           p.created_us AS at_us, 1 AS one
-    FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference WHERE p.state = 'posted'
+           p.created_us AS at_us
+    FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference
+    WHERE p.state = 'posted' AND p.reference IS NOT NULL
 ), compared AS (
     -- Every line beside every payment of its reference, and what is on one side only.
-    SELECT coalesce(s.reference, p.reference) AS reference, s.one AS line, p.one AS payment,
-           s.minor % 16381 AS line_bucket, p.minor % 16381 AS payment_bucket,
+    SELECT s.reference AS settled, p.reference AS posted, s.minor % 16381 AS line_bucket,
+           p.minor % 16381 AS payment_bucket,
            coalesce(s.currency = p.currency AND s.minor = p.minor
                     AND abs(s.at_us - p.at_us) <= (SELECT date_window_us FROM settings), FALSE) AS agree
     FROM settled s FULL OUTER JOIN posted p ON p.reference = s.reference
 ), counted AS MATERIALIZED (
-    SELECT CASE WHEN agree THEN NULL ELSE hash(reference) END AS hashed, agree, line_bucket, payment_bucket,
-           count(line) AS lines, count(payment) AS payments
-    FROM compared GROUP BY 1, 2, 3, 4
-), crowded AS (
-    -- Where a reference is there twice the join has more rows than a side, and never fewer: nothing cancels out in a
-    -- bucket. One that is even on both sides holds no row that met two others.
+    SELECT CASE WHEN agree THEN NULL ELSE coalesce(settled, posted) END AS reference, line_bucket,
+           CASE WHEN agree THEN NULL ELSE payment_bucket END AS payment_bucket,
+           count(settled) AS lines, count(posted) AS payments
+    FROM compared GROUP BY 1, 2, 3
+), lines_too_many AS (
+    -- Where a reference is there twice the join has more rows than a side, and never fewer: nothing cancels out, neither
+    -- in all nor in a bucket. Lines are too many where payments are there twice, payments where lines are. Amounts are
+    -- counted since references are longer to read.
+    SELECT sum(lines) AS joined FROM counted HAVING sum(lines) <> (SELECT count(coalesce(minor, 0)) FROM settled)
+), payments_too_many AS (
+    SELECT sum(payments) AS joined FROM counted HAVING sum(payments) <> (SELECT count(coalesce(minor, 0)) FROM posted)
+), payments_twice AS (
     SELECT bucket FROM (
-        SELECT line_bucket AS bucket, lines, 0 AS payments FROM counted
-        UNION ALL SELECT payment_bucket, 0, payments FROM counted
-        UNION ALL SELECT minor % 16381, -count(*), 0 FROM settled GROUP BY 1
-        UNION ALL SELECT minor % 16381, 0, -count(*) FROM posted GROUP BY 1
-    ) AS rows_of_buckets GROUP BY bucket HAVING sum(lines) <> 0 OR sum(payments) <> 0
+        SELECT line_bucket AS bucket, counted.lines FROM counted CROSS JOIN lines_too_many
+        UNION ALL SELECT minor % 16381, -count(*) FROM settled CROSS JOIN lines_too_many GROUP BY 1
+    ) AS lines_of_buckets GROUP BY bucket HAVING sum(lines) <> 0
+), lines_twice AS (
+    SELECT bucket FROM (
+        SELECT CASE WHEN reference IS NULL THEN line_bucket ELSE payment_bucket END AS bucket, counted.payments
+        FROM counted CROSS JOIN payments_too_many
+        UNION ALL SELECT minor % 16381, -count(*) FROM posted CROSS JOIN payments_too_many GROUP BY 1
+    ) AS payments_of_buckets GROUP BY bucket HAVING sum(payments) <> 0
 ), doubtful AS MATERIALIZED (
-    -- A reference is beyond doubt with one row on each side, equal and near in time. References were compared as they
-    -- are: one that shares its hash with another is looked into with it, and agrees no sooner for that. One of which
-    -- all rows agree has them in one bucket: if they are more than two, that is a crowded one.
-    SELECT hashed FROM counted WHERE NOT agree
+    -- A reference is beyond doubt with one row on each side, equal and near in time. One of which all rows agree has them
+    -- in one bucket.
+    SELECT reference FROM counted WHERE reference IS NOT NULL
     UNION
-    SELECT hash(reference)
-    FROM (SELECT reference, minor, 1 AS line FROM settled UNION ALL SELECT reference, minor, 0 FROM posted) AS every
-    SEMI JOIN crowded ON crowded.bucket = minor % 16381
-    GROUP BY 1 HAVING count(*) <> 2 OR sum(line) <> 1
-), said AS (
+    SELECT reference FROM settled SEMI JOIN lines_twice ON lines_twice.bucket = minor % 16381
+    GROUP BY reference HAVING count(*) > 1
+    UNION
+    SELECT reference FROM posted SEMI JOIN payments_twice ON payments_twice.bucket = minor % 16381
+    GROUP BY reference HAVING count(*) > 1
+), rows_of_both AS NOT MATERIALIZED (
     SELECT reference, 1 AS side, kind, file, line, currency, gross_minor AS minor, booked_us AS at_us,
            NULL AS account_id, NULL AS transfer_id
-    FROM provider_lines SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
-    WHERE original_reference IS NULL AND kind IN ('payment', 'refund', 'chargeback', 'reversal')
+    FROM itself
     UNION ALL
-    SELECT reference, 1, kind, file, line, currency, gross_minor, booked_us, NULL, NULL
-    FROM placed SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
+    SELECT reference, 1, kind, file, line, currency, gross_minor, booked_us, NULL, NULL FROM placed
     UNION ALL
     SELECT reference, -1, state, NULL, NULL, currency,
            CASE WHEN state <> 'posted' THEN 0 WHEN direction = 'in' THEN amount_minor ELSE -amount_minor END,
            created_us, CAST(account_id AS VARCHAR), CAST(transfer_id AS VARCHAR)
-    FROM payments SEMI JOIN doubtful ON doubtful.hashed = hash(reference)
-    ANTI JOIN paid_out ON paid_out.reference = payments.reference
+    FROM payments ANTI JOIN paid_out ON paid_out.reference = payments.reference
+), said AS (
+    SELECT rows_of_both.* FROM rows_of_both SEMI JOIN doubtful ON doubtful.reference = rows_of_both.reference
+    UNION ALL
+    SELECT rows_of_both.* FROM rows_of_both WHERE reference IS NULL
 ), totals AS (
     SELECT reference,
            count(*) FILTER (WHERE side = 1) AS lines,
