@@ -171,7 +171,8 @@ def load(
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Load what the checks read, several relations at once. Returns rows and seconds per relation.
 
-    Of a contract's relation only those columns travel that a check or an expression of the contract names.
+    Of a contract's relation only those columns travel that a check or an expression of the contract names. Postings
+    that no check reads are counted all the same: how long the ledger is belongs to what was judged.
     """
     wanted = {relation for check in checks for relation in (*check.reads, *check.uses)} | {"accounts"}
     named = _named(contract, checks)
@@ -188,20 +189,22 @@ def load(
             cursor.execute(f"SELECT {columns} FROM ({contract.queries[relation]}) AS given")  # noqa: S608 - a contract is code
             return engine.load(relation, cursor.fetch_record_batch())
 
+    def counted(relation: str) -> int:
+        with source.beside() as cursor:
+            cursor.execute(f"SELECT count(*) FROM ({contract.queries[relation]}) AS given")  # noqa: S608 - as above
+            return int(cursor.fetchall()[0][0])
+
     # The largest first: what is left fits into the gaps.
     order = sorted(wanted & set(contract.queries), key=_LARGEST_FIRST.index)
     work: dict[str, Callable[[], int]] = {one: partial(extracted, one) for one in order}
     work |= {one: partial(engine.load, one, given) for one, given in externals.items() if one in wanted}
+    unseen = sorted({"postings"} - wanted)
+    work |= {one: partial(counted, one) for one in unseen}
     with ThreadPoolExecutor(max_workers=threads) as pool:
         running = {relation: pool.submit(timed, one) for relation, one in work.items()}
         done = {relation: future.result() for relation, future in running.items()}
-    return {one: rows for one, (rows, _) in done.items()}, {one: duration_s for one, (_, duration_s) in done.items()}
-
-
-def count_rows(cursor: dbapi.Cursor, contract: Contract, relation: str) -> int:
-    """How many rows a relation has that nobody needs to see."""
-    cursor.execute(f"SELECT count(*) FROM ({contract.queries[relation]}) AS given")  # noqa: S608 - a contract is code
-    return int(cursor.fetchall()[0][0])
+    seconds = {one: duration_s for one, (_, duration_s) in done.items() if one not in unseen}
+    return {one: rows for one, (rows, _) in done.items()}, seconds
 
 
 def _named(contract: Contract, checks: Sequence[Check]) -> set[str]:

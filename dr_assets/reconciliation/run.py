@@ -21,7 +21,7 @@ from dr_assets.reconciliation.contract import Contract, load_contract
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.externals import Externals, compare_externals
-from dr_assets.reconciliation.extract import Unmet, compare_with_source, count_rows, load, reading, unmet_by_source
+from dr_assets.reconciliation.extract import Unmet, compare_with_source, load, reading, unmet_by_source
 from dr_assets.reconciliation.relations import EXTERNAL, RELATIONS
 from dr_assets.reconciliation.result import AREAS, Reconciliation
 from dr_assets.reconciliation.shared import prepare, stand_in
@@ -64,8 +64,6 @@ def reconcile(
             snapshot = source.snapshot
             compare_with_source(source.cursor, agreed)
             rows, extract_s = load(source, agreed, sets, to_run, brought, threads)
-            if "postings" not in rows:
-                rows["postings"] = count_rows(source.cursor, agreed, "postings")
         moment = as_of or _newest(sets, agreed, rows, snapshot.at)
         results = judge(sets, agreed, to_run, rows, moment, max_breaks=max_breaks)
         name = sets.name

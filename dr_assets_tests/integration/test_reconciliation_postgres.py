@@ -311,6 +311,16 @@ def test_a_date_that_is_none_does_not_move_the_moment_of_judgement(lived: str) -
     assert result.as_of == result.snapshot.at
 
 
+def test_postings_that_no_check_reads_are_counted_and_do_not_travel(lived: str) -> None:
+    """How long the ledger is belongs to every verdict, where only the CRM is judged too; no posting is extracted."""
+    result = reconcile(lived, areas=["crm"])
+    with psycopg.connect(lived) as connection:
+        row = connection.execute("SELECT count(*) FROM casino.postings").fetchone()
+    assert row is not None
+    assert result.rows["postings"] == row[0] > 0
+    assert "postings" not in result.extract_s
+
+
 def test_an_unreachable_ledger_is_the_sources_error_without_its_password() -> None:
     """The server's name is said, the secret is not."""
     with pytest.raises(SourceError) as caught:
