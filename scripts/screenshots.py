@@ -107,7 +107,7 @@ def take(steps: Steps, stack: ExitStack) -> None:
         dismiss_greeting(page, address)
         shoot_graph(browser, address, "asset-graph.png")
     with steps.step("pictures of the restored books and of the recovery point"):
-        shoot(page, f"{address}/assets/ledger/reconciliation", "reconciliation.png", "worst_accounts")
+        shoot(page, f"{address}/assets/ledger/reconciliation", "reconciliation.png", "rows_examined")
         shoot(page, f"{address}/assets/estate/recovery_point", "recovery-point.png", "held_back_by")
     with steps.step("kill the capture, wait until the RPO is red, picture of it"):
         capture.kill()
