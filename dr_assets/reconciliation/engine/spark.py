@@ -138,6 +138,8 @@ def _local_session(folder: str, memory: str, threads: int, further: Mapping[str,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
+        # What looks small to the planner, compressed and filtered, may not fit into memory as the one copy it would be.
+        "spark.sql.autoBroadcastJoinThreshold": "-1",
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": folder,
         "spark.sql.warehouse.dir": f"{folder}/warehouse",
