@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import pytest
 
 from dr_assets.cli import main
@@ -23,6 +22,7 @@ from dr_assets.stores.postgres.position import stored_recovery_point
 from dr_assets.stores.postgres.snapshot import take_snapshot
 from dr_assets.vault.connect import init_vault, open_vault
 from dr_assets.vault.facts import record_fact
+from dr_assets_tests.integration.capture.rig import drop_slot
 
 pytestmark = pytest.mark.integration
 
@@ -130,10 +130,7 @@ def test_each_thing_that_breaks_turns_its_own_line(
     capturing()
     code, rows = doctor()
     assert (code, bad(rows)) == (2, {"capture"}), rows["preflight"]
-    with psycopg.connect(place.env["LEDGER_DSN"], autocommit=True) as connection:
-        dropped = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active"
-        while connection.execute(dropped).fetchone() is None:
-            time.sleep(0.05)  # the server notices a moment later that the capture has gone
+    drop_slot(place.env["LEDGER_DSN"], dataset.slot)
     assert bad(doctor()[1]) == {"slot"}
     place.server.stop()
     rows = doctor()[1]

@@ -1,6 +1,5 @@
 """Throwaway Postgres servers, for real."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import LiteralString
@@ -11,6 +10,7 @@ import pytest
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import PolicyError
 
 pytestmark = pytest.mark.integration
@@ -195,7 +195,4 @@ def _until(
     connection: psycopg.Connection[tuple[object, ...]], statement: LiteralString, wanted: tuple[object, ...]
 ) -> None:
     """Wait until the statement's first row is the wanted one."""
-    deadline_s = time.monotonic() + 180
-    while (row := connection.execute(statement).fetchone()) != wanted:
-        assert time.monotonic() < deadline_s, f"{statement}: {row}"
-        time.sleep(0.02)
+    wait_until(lambda: connection.execute(statement).fetchone() == wanted, timeout_s=180, what=f"{statement}: {wanted}")

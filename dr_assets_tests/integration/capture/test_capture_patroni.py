@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
@@ -12,6 +11,7 @@ import pytest
 
 from dr_assets.cli.sync_guard import locate_primary
 from dr_assets.engines.postgres import PostgresServer
+from dr_assets.engines.waiting import wait_until
 from dr_assets.stores.postgres.dsn import node_dsns
 from dr_assets.stores.postgres.nodes import Nodes
 from dr_assets.stores.postgres.patroni import PatroniSilentError, find_members, leader
@@ -179,10 +179,9 @@ def test_preflight_and_the_guard_go_to_whom_patroni_names(rig: ModuleType, clust
     old.stop()
     new.promote()
     cluster.execute(new, "ALTER SYSTEM SET max_slot_wal_keep_size = '77MB'", "SELECT pg_reload_conf()")
-    deadline = time.monotonic() + 180
-    while cluster.execute(new, "SHOW max_slot_wal_keep_size") != [("77MB",)]:  # by a new session, as preflight asks
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(  # by a new session, as preflight asks
+        lambda: cluster.execute(new, "SHOW max_slot_wal_keep_size") == [("77MB",)], timeout_s=180, what="the reload"
+    )
     patroni.leads, patroni.timeline = new, 2
     assert f"{new.port}" in locate_primary(nodes)
     said = [str(finding) for finding in preflight(old.dsn(), rig.make_dataset(), [patroni.url])]

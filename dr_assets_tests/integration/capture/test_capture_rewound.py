@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -7,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.errors import SourceError
 from dr_assets.stores.postgres import taking as taking_module
 from dr_assets.stores.postgres.capture_facts import latest_anchor
@@ -160,12 +160,11 @@ def test_a_source_is_held_to_what_it_still_has_and_the_rest_is_said(
 
 def _until_kept_from(dsn: str, lsn: int) -> None:
     """Until the server has taken in what the capture told it last: its slots need nothing from before."""
-    deadline = time.monotonic() + 180
+    kept = "SELECT min(restart_lsn) - '0/0' >= %s FROM pg_replication_slots"
     with psycopg.connect(dsn, autocommit=True) as connection:
-        kept = "SELECT min(restart_lsn) - '0/0' FROM pg_replication_slots"
-        while (row := connection.execute(kept).fetchone()) is None or row[0] < lsn:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(
+            lambda: connection.execute(kept, (lsn,)).fetchone() == (True,), timeout_s=180, what="the slots' move"
+        )
 
 
 def _received(connection: Any) -> Iterator[Any]:

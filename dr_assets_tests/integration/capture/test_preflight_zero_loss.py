@@ -1,14 +1,14 @@
 import secrets
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import psycopg
 import pytest
 
+from dr_assets.engines.waiting import wait_until
 from dr_assets.estate.model import ZeroLoss
 from dr_assets.stores.postgres.preflight import preflight
 
@@ -25,19 +25,9 @@ def execute(dsn: str, *statements: str) -> None:
             connection.execute(statement)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Within three minutes."""
-    deadline = time.monotonic() + 180
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def shown(connection: psycopg.Connection[Any]) -> str:
-    """Whom commits wait for, as a session sees it."""
-    row = connection.execute("SHOW synchronous_standby_names").fetchone()
-    assert row is not None
-    return str(row[0])
+def shows(connection: psycopg.Connection[Any], names: str) -> bool:
+    """Whether a session sees that commits wait for these."""
+    return connection.execute("SHOW synchronous_standby_names").fetchone() == (names,)
 
 
 def nobody_else(dsn: str) -> bool:
@@ -75,7 +65,7 @@ def test_the_setting_must_make_every_commit_wait_for_the_capture(rig: ModuleType
     for names, expected in wanted.items():
         execute(dsn, f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
         with psycopg.connect(dsn, autocommit=True) as connection:
-            until(lambda connection=connection, names=names: shown(connection) == names)
+            wait_until(partial(shows, connection, names), timeout_s=180, what="the reload")
         assert codes(dsn, dataset, "error") == expected, names
     assert codes(dsn, replace(dataset, zero_loss=None), "warning") == ["source.sync_undeclared"]
 
@@ -115,7 +105,7 @@ def test_commits_that_do_not_wait_are_found_and_named(rig: ModuleType, fresh_dat
         "CREATE FUNCTION hasty() RETURNS void LANGUAGE sql AS 'SET LOCAL synchronous_commit = off'",
     )
     try:
-        until(lambda: nobody_else(dsn))
+        wait_until(lambda: nobody_else(dsn), timeout_s=180, what="an end of the closed sessions")
         with psycopg.connect(dsn, autocommit=True, application_name="importer") as session:
             session.execute("SET synchronous_commit TO off")
             found = [finding for finding in preflight(dsn, dataset) if finding.code == "source.weak_commit"]
