@@ -92,7 +92,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.end()
             raise ToolError(f"{self.args[0]} took over {timeout_s} s: {self.said()[-3000:]}") from None
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no tool outlives its run
             self.end()
             raise
         duration_s = time.monotonic() - self.begin_s

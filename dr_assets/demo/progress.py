@@ -49,7 +49,7 @@ class Steps:
             step._progress, step._task = progress, progress.add_task(label, total=None)  # noqa: SLF001 - its maker
             try:
                 yield step
-            except BaseException:
+            except BaseException:  # a step that a signal ends is said to have failed, too
                 self._line(f"✗ {label} failed after {time.monotonic() - begin:.1f} s")
                 raise
         said = f": {step.says}" if step.says else ""

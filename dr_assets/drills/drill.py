@@ -63,7 +63,7 @@ def run_drill(
     except DrError as error:
         record_end(vault, dataset, "failed", f"{error.code}: {error.found}", begin_at, error)
         raise
-    except BaseException as ended:
+    except BaseException as ended:  # a drill that a signal ends is on record, too
         record_end(vault, dataset, "aborted", f"ended by {type(ended).__name__}", begin_at, ended)
         raise
     controls = ruined[0] if ruined else Controls(0, 0, ())

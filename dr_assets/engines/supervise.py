@@ -205,7 +205,7 @@ def _start(
             pass_fds=(control_read, report_write),
             start_new_session=True,  # a Ctrl-C in our terminal must reach us, not the guard
         )
-    except BaseException:
+    except BaseException:  # whatever kept the guard from starting, its ends of the pipes are nobody's
         os.close(control_write)
         os.close(report_read)
         raise

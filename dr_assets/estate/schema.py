@@ -172,12 +172,12 @@ class DatasetDeclaration(Declared):
     @property
     def restore_cron(self) -> str:
         """When a restore test is due."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of source's own
 
     @property
     def base_every(self) -> str:
         """How often a restore gets a new beginning: what lengthens locks."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of source's own
 
     @property
     def is_followed(self) -> bool:

@@ -98,7 +98,7 @@ def on_record(result: Any, record: Callable[[], object]) -> Iterator[None]:
         except DrError as unsealed:
             error.add_note(f"and this attempt is not on record: {unsealed.code}: {unsealed.found}")
         raise
-    except BaseException as ended:
+    except BaseException as ended:  # an attempt that a signal ends is on record, too
         result.outcome, result.reason = "aborted", f"ended by {type(ended).__name__}"
         record()
         raise

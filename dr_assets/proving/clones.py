@@ -138,7 +138,7 @@ def keep(
         except DrError as error:
             keeper.note(state="failed", why=f"{error.code}: {error.found}\n{error.hint}")
             raise
-        except BaseException as error:
+        except BaseException as error:  # whoever waits for the clone is told of a signal, too
             keeper.note(state="failed", why=f"ended by {type(error).__name__}")
             raise
         finally:

@@ -20,7 +20,7 @@ class Life:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        raise NotImplementedError
+        raise NotImplementedError  # each program's own
 
     def stop(self, *, timeout_s: float | None = None) -> None:
         """Stop it in order, so that it writes its data; killed after `timeout_s` seconds."""
