@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dr_assets.engines.errors import EngineError
-from dr_assets.engines.ports import LOOPBACK, free_port, is_free
+from dr_assets.engines.ports import LOOPBACK, free_port, is_free, start_on_free_ports
 from dr_assets.engines.supervise import Child, start_child, tail
 from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
@@ -24,7 +24,6 @@ from dr_assets.estate.errors import PolicyError
 SETTING: Final = "DR_ASSETS_BAO"
 _ANSWER_TIMEOUT_S: Final = 180.0
 _LOOK_TIMEOUT_S: Final = 5.0  # whoever else may have the port: then the next look is soon
-_BIND_ATTEMPTS: Final = 3
 # What a capture needs: wrap, unwrap, an id of the key (hmac), sign, and the signing key's public half (read).
 ROLE_POLICY: Final = """
 path "transit/encrypt/dr-assets*" { capabilities = ["update"] }
@@ -63,6 +62,7 @@ class BaoServer:
         self.root_token = secrets.token_hex(16)
         self.log_path = run_dir / "bao.log"
         self.child: Child | None = None
+        self._port_fixed = False
 
     def __repr__(self) -> str:
         return f"BaoServer({self.address})"
@@ -78,17 +78,16 @@ class BaoServer:
         A port that another process took meanwhile is picked anew.
         """
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for attempt in range(_BIND_ATTEMPTS):
-            try:
-                self._launch(timeout_s)
-            except EngineError:
-                self.kill()
-                if attempt == _BIND_ATTEMPTS - 1 or is_free(self.port):
-                    raise
-                self.port = free_port()
-            else:
-                break
+        start_on_free_ports(lambda: self._launch(timeout_s), self.kill, self._moved)
+        self._port_fixed = True
         self.call("POST", "sys/mounts/transit", {"type": "transit"})
+
+    def _moved(self) -> bool:
+        """Take another port if another process has ours; never once a first start has fixed it."""
+        if self._port_fixed or is_free(self.port):
+            return False
+        self.port = free_port()
+        return True
 
     def _launch(self, timeout_s: float) -> None:
         child = self.child = start_child(

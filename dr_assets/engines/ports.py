@@ -1,17 +1,21 @@
 """Free loopback ports for servers that will be restarted on the same one.
 
-What belongs here: picking. What stays out: holding a port; between picking and a server's bind another process may
-take it, so whoever starts a server must be ready to pick again.
+What belongs here: picking, and picking again: between picking and a server's bind another process may take a port, so
+whoever starts a server does it by `start_on_free_ports`. What stays out: holding a port, starting anything.
 """
 
 import secrets
 import socket
+from collections.abc import Callable
+
+from dr_assets.engines.errors import EngineError
 
 LOOPBACK = "127.0.0.1"
 # Below Linux' usual range for outgoing connections (32768 and up): a port of ours must still be free after a restart,
 # and any connection on the machine could take one from that range meanwhile.
 LOWEST, HIGHEST = 10_240, 32_000
 _ATTEMPTS = 200
+_STARTS = 5
 _given: set[int] = set()
 
 
@@ -45,3 +49,20 @@ def free_ports(count: int) -> list[int]:
 def free_port() -> int:
     """Pick one free port."""
     return free_ports(1)[0]
+
+
+def start_on_free_ports(start: Callable[[], None], clean_up: Callable[[], None], moved: Callable[[], bool]) -> None:
+    """Start a server, and again on other ports while one of its own was taken meanwhile.
+
+    `clean_up` follows every start that failed; then `moved` says whether a port was to blame and the server has others
+    now. Raises the EngineError of the last start.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            start()
+        except EngineError:
+            clean_up()
+            if left == 0 or not moved():
+                raise
+        else:
+            return

@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.placement import engine_home, engine_user, give, own_name, shared_folder
-from dr_assets.engines.ports import LOOPBACK, free_port, is_free
+from dr_assets.engines.ports import LOOPBACK, free_port, is_free, start_on_free_ports
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, run_child, start_child, tail
 from dr_assets.engines.waiting import START_TIMEOUT_S, STOP_TIMEOUT_S, wait_until
@@ -52,7 +52,6 @@ _SETTING_OF = {"max_prepared_xacts": "max_prepared_transactions", "max_locks_per
 _STATUS_LINE = 7  # of postmaster.pid, written once the sockets are bound: starting, ready, standby or stopping
 _SHARED_MEMORY_LINE = 6  # of postmaster.pid: key and id
 _IPC_RMID = 0
-_BIND_ATTEMPTS = 5
 _SOCKET_DIR_LIMIT_BYTES = 107 - len("/.s.PGSQL.5432.lock")  # what Linux takes as a socket's path, less the name
 
 
@@ -214,19 +213,14 @@ class PostgresServer:
         EngineError `engine.did_not_start` with the tail of the log.
         """
         assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
-        for attempt in range(_BIND_ATTEMPTS):
-            begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+
+        def start() -> None:
             self._launch()
-            try:
-                self.wait_bound(timeout_s) if not wait else self.wait_ready(timeout_s)
-            except EngineError:
-                self._halt("immediate")
-                if self._port_given or attempt == _BIND_ATTEMPTS - 1 or not self._lost_its_port(begin):
-                    raise
-                self.port = free_port()
-            else:
-                self._port_given = True
-                return
+            self.wait_bound(timeout_s) if not wait else self.wait_ready(timeout_s)
+
+        begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        start_on_free_ports(start, lambda: self._halt("immediate"), lambda: self._moved(begin))
+        self._port_given = True
 
     def wait_bound(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server has its port or socket; it may still recover and refuse everyone."""
@@ -379,10 +373,16 @@ class PostgresServer:
             "engine.did_not_start", f"{found}; its log ends:\n{self.log_tail()}", f"the whole log is {self.log_path}"
         )
 
-    def _lost_its_port(self, begin: int) -> bool:
+    def _moved(self, begin: int) -> bool:
+        """Take another port if another process has ours; never once a first start has fixed it."""
+        if self._port_given or self._socket:
+            return False
         with self.log_path.open("rb") as log:
             log.seek(begin)
-            return not self._socket and b"could not bind" in log.read() and not is_free(self.port)
+            if b"could not bind" not in log.read() or is_free(self.port):
+                return False
+        self.port = free_port()
+        return True
 
     @property
     def _config_path(self) -> Path:

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.placement import engine_home, engine_user, give
-from dr_assets.engines.ports import LOOPBACK, free_ports, is_free
+from dr_assets.engines.ports import LOOPBACK, free_ports, is_free, start_on_free_ports
 from dr_assets.engines.programs import Programs
 from dr_assets.engines.supervise import Child, start_child, tail
 from dr_assets.engines.throwaway_ca import make_certificates, write_authority
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _PORTS = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
-_BIND_ATTEMPTS = 5
 _SOCKET_PATH_LIMIT_BYTES = 100
 # It makes sockets there whatever it is told, and leaves them behind.
 _COMMON_SOCKETS = Path("/tmp")  # noqa: S108 - only names with our own ports are removed
@@ -120,18 +119,13 @@ class SeaweedRegion:
         """
         assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
         self._prepare()
-        for attempt in range(_BIND_ATTEMPTS):
-            try:
-                self._launch()
-                self.wait_ready(timeout_s)
-            except EngineError:
-                self.kill()
-                if self._ports_fixed or attempt == _BIND_ATTEMPTS - 1 or not self._taken():
-                    raise
-                self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-            else:
-                self._ports_fixed = True
-                return
+
+        def start() -> None:
+            self._launch()
+            self.wait_ready(timeout_s)
+
+        start_on_free_ports(start, self.kill, self._moved)
+        self._ports_fixed = True
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the volume server has joined the master and the S3 door answers."""
@@ -207,6 +201,13 @@ class SeaweedRegion:
 
     def _taken(self) -> list[int]:
         return [port for port in self.ports.values() if not is_free(port)]
+
+    def _moved(self) -> bool:
+        """Take other ports if another process has one of ours; never once a first start has fixed them."""
+        if self._ports_fixed or not self._taken():
+            return False
+        self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        return True
 
     def _gone(self) -> None:
         self.child = None

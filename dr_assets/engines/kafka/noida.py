@@ -18,14 +18,13 @@ from typing import Final
 from dr_assets.engines.errors import EngineError
 from dr_assets.engines.kafka.life import Life
 from dr_assets.engines.placement import RunAs, engine_home, engine_user, give, reachable_trees
-from dr_assets.engines.ports import LOOPBACK, free_port, is_free
+from dr_assets.engines.ports import LOOPBACK, free_port, is_free, start_on_free_ports
 from dr_assets.engines.supervise import Child, start_child
 from dr_assets.engines.waiting import START_TIMEOUT_S, wait_until
 from dr_assets.estate.errors import PolicyError
 
 SETTING: Final = "DR_ASSETS_NOIDA"
 _NAME: Final = "noida-db"
-_BIND_ATTEMPTS: Final = 5
 _STARTED: Final = b"press Ctrl-C to stop"
 
 
@@ -102,20 +101,22 @@ class NoidaServer(Life):
         """Start it and wait until it listens; raises EngineError `engine.did_not_start` with the tail of the log."""
         assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
         self._prepare()
-        for attempt in range(_BIND_ATTEMPTS):
+
+        def start() -> None:
             begin = self.log_path.stat().st_size if self.log_path.exists() else 0
-            try:
-                self._launch()
-                self._wait_ready(begin, timeout_s)
-            except EngineError:
-                self.kill()
-                if self._port_fixed or attempt == _BIND_ATTEMPTS - 1 or is_free(self.port):
-                    raise
-                self.port = free_port()
-            else:
-                self._port_fixed = True
-                self.run_dir.joinpath("ports.json").write_text(json.dumps({"PLAINTEXT": self.port}))
-                return
+            self._launch()
+            self._wait_ready(begin, timeout_s)
+
+        start_on_free_ports(start, self.kill, self._moved)
+        self._port_fixed = True
+        self.run_dir.joinpath("ports.json").write_text(json.dumps({"PLAINTEXT": self.port}))
+
+    def _moved(self) -> bool:
+        """Take another port if another process has ours; never once a first start has fixed it."""
+        if self._port_fixed or is_free(self.port):
+            return False
+        self.port = free_port()
+        return True
 
     def _prepare(self) -> None:
         for folder, mode in ((self.run_dir, 0o711), (self.data_dir, 0o700)):

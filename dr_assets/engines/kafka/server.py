@@ -21,7 +21,7 @@ from dr_assets.engines.errors import EngineError
 from dr_assets.engines.kafka.jars import KafkaJars
 from dr_assets.engines.kafka.life import Life
 from dr_assets.engines.placement import engine_home, engine_user, give
-from dr_assets.engines.ports import LOOPBACK, free_ports, is_free
+from dr_assets.engines.ports import LOOPBACK, free_ports, is_free, start_on_free_ports
 from dr_assets.engines.supervise import Child, run_child, start_child
 from dr_assets.engines.throwaway_ca import make_certificates, write_authority
 from dr_assets.engines.waiting import wait_until
@@ -32,7 +32,6 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 MECHANISMS: Final[tuple[Mechanism, ...]] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _CONTROLLER: Final = "CONTROLLER"
-_BIND_ATTEMPTS: Final = 5
 _STARTED: Final = b"Kafka Server started"
 # What a node says of a port that it did not get: the broker's doors, then the controller's.
 _LOST_PORT: Final = (b"Address already in use", b"BindException", b"Socket server failed to bind")
@@ -172,23 +171,18 @@ class KafkaServer(Life):
         EngineError `engine.did_not_start` with the tail of the log.
         """
         assert not self.running, f"{self.name} runs already"  # noqa: S101 - a bug of ours if it fails
-        for attempt in range(_BIND_ATTEMPTS):
-            self._prepare()
+        self._prepare()
+        begin = 0
+
+        def start() -> None:
+            nonlocal begin
             begin = self.log_path.stat().st_size if self.log_path.exists() else 0
-            try:
-                self._launch()
-                self._wait_ready(begin, timeout_s)
-            except EngineError:
-                self.kill()
-                if self._ports_fixed or attempt == _BIND_ATTEMPTS - 1 or not self._lost_a_port(begin):
-                    raise
-                # The controller's address is part of what was formatted; there is nothing else in it yet.
-                shutil.rmtree(self.data_dir)
-                self.ports = _pick_ports(self.protocols)
-            else:
-                self._ports_fixed = True
-                self._publish("ports.json", json.dumps(self.ports))
-                return
+            self._launch()
+            self._wait_ready(begin, timeout_s)
+
+        start_on_free_ports(start, self.kill, lambda: self._moved(begin))
+        self._ports_fixed = True
+        self._publish("ports.json", json.dumps(self.ports))
 
     # -- its own tools ----------------------------------------------------------------------------------------------
 
@@ -334,8 +328,17 @@ class KafkaServer(Life):
             written = log.read()
         return any(word in written for word in words)
 
-    def _lost_a_port(self, begin: int) -> bool:
-        return self._logged(begin, *_LOST_PORT) or any(not is_free(port) for port in self.ports.values())
+    def _moved(self, begin: int) -> bool:
+        """Take other ports if another process has one of ours; never once a first start has fixed them."""
+        if self._ports_fixed:
+            return False
+        if not self._logged(begin, *_LOST_PORT) and all(is_free(port) for port in self.ports.values()):
+            return False
+        # The controller's address is part of what was formatted; there is nothing else in it yet.
+        shutil.rmtree(self.data_dir)
+        self.ports = _pick_ports(self.protocols)
+        self._prepare()
+        return True
 
     def _publish(self, name: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file that the engine's user reads; with mode 0600 nobody else does."""
