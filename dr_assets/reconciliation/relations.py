@@ -150,3 +150,7 @@ SETTINGS: Final[tuple[Column, ...]] = _columns(
 )
 
 RELATIONS: Final[dict[str, tuple[Column, ...]]] = LEDGER | OPTIONAL | EXTERNAL
+
+# Texts by which relations of many rows are joined: an engine gives a relation one more column, `<text>_hash`, a whole
+# number of 64 bits, NULL for NULL. What a source may have under that name is not taken (decision 0185).
+HASHED: Final[dict[str, str]] = {"payments": "reference", "provider_lines": "reference"}

@@ -17,6 +17,7 @@ import duckdb
 from dr_assets.reconciliation.checks import Check, CheckResult, all_checks, run_check, why_skipped
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.reconciliation.engine.duckdb import DuckDb
+from dr_assets.reconciliation.relations import HASHED
 from dr_assets.reconciliation.shared import prepare, stand_in
 from dr_assets_tests.reconciliation.case import Case
 from dr_assets_tests.reconciliation.lived import TOLERANCES, Lived
@@ -68,6 +69,9 @@ class Books:
             for statement in case.plant:
                 self._database.execute(statement, _of(victim, statement))
             changed = {found[1] for statement in case.plant if (found := _CHANGED.match(statement))}
+            for relation in changed & set(HASHED):  # as the engine loads what is changed before it
+                told = "UPDATE {0} SET {1}_hash = CASE WHEN {1} IS NOT NULL THEN hash({1}) END"
+                self._database.execute(told.format(relation, HASHED[relation]))
             if "postings" in changed:
                 for relation, sql in self._shared.items():
                     self._engine.keep(relation, sql)

@@ -15,7 +15,7 @@ from dr_assets.reconciliation.engine.dialect import once_for_spark, to_spark
 from dr_assets.reconciliation.engine.duckdb import duckdb_engine
 from dr_assets.reconciliation.engine.port import Engine
 from dr_assets.reconciliation.engine.spark import spark_engine
-from dr_assets.reconciliation.relations import RELATIONS, Column
+from dr_assets.reconciliation.relations import HASHED, RELATIONS, Column
 from dr_assets.reconciliation.run import judge
 
 _AS_OF = datetime(2026, 1, 31, tzinfo=UTC)
@@ -67,6 +67,8 @@ def _relations(seed: int, rows: int) -> dict[str, pa.Table]:
         schema = pa.schema([(column.name, _TYPES[column.kind]) for column in columns])
         given = [{column.name: _value(rng, relation, column) for column in columns} for _ in range(rows)]
         tables[relation] = pa.Table.from_pylist(given, schema=schema)
+    for relation, column in HASHED.items():  # no engine may believe a source's own
+        tables[relation] = tables[relation].append_column(f"{column}_hash", pa.array([1] * rows, pa.int64()))
     return tables
 
 

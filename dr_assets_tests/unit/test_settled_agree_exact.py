@@ -2,20 +2,19 @@
 
 import random
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import duckdb
 import pytest
-import sqlglot
-from sqlglot import exp
 
 from dr_assets.reconciliation.checks import Check, CheckResult, all_checks, run_check
-from dr_assets.reconciliation.engine.duckdb import duckdb_engine
+from dr_assets.reconciliation.engine.duckdb import DuckDb, duckdb_engine
 from dr_assets.reconciliation.shared import stand_in
 from dr_assets_tests.unit.settlement_rows import World, days_ago
 from dr_assets_tests.unit.test_payment_checks import PLANTED, clean
 
 _CHECK: Final = next(check for check in all_checks() if check.name == "payments/settled_agree")
-_TWICE: Final = " GROUP BY reference HAVING count(*) > 1"
+_TWICE: Final = " GROUP BY reference_hash HAVING count(*) > 1"
 _LEFT_OUT: Final = tuple(
     (f"SEMI JOIN {twice} ON {twice}.bucket = minor % 16381\n   {_TWICE}", "")
     for twice in ("lines_twice", "payments_twice")
@@ -90,17 +89,51 @@ def test_no_break_hides_in_a_bucket(twice: str, tmp_path: Path) -> None:
     assert sorted((row["reason"], row["reference"]) for row in breaks) == expected
 
 
-def test_references_are_told_apart_by_their_text_alone(tmp_path: Path) -> None:
-    """Nothing is computed of a reference that two of them could be crafted to share; alike but for it, both break."""
-    sql = sqlglot.parse_one(_CHECK.kept_sql or "", read="duckdb")
-    of_references = [column.parent for column in sql.find_all(exp.Column) if column.name.endswith("reference")]
-    computed = {type(call).__name__ for call in of_references if isinstance(call, exp.Func)}
-    assert computed <= {"Coalesce", "If", "Min"}
-    breaks = _found(clean().payment("X", 900).line("Y", 900), _CHECK, tmp_path).breaks.to_pylist()
-    assert sorted((row["reason"], row["reference"]) for row in breaks) == [
-        ("missing_at_provider", "X"),
-        ("payment_not_posted", "Y"),
-    ]
+def _found_by(hashing: str, world: World, folder: Path) -> CheckResult:
+    """With another hash of a text than DuckDB's own."""
+    with duckdb.connect() as database:
+        database.execute(f"CREATE MACRO hash(text) AS {hashing}")
+        engine = DuckDb(database, folder)
+        counts = world.load(engine)
+        stand_in(engine, [_CHECK], frozenset(counts))
+        return run_check(engine, _CHECK, counts, max_breaks=1000)
+
+
+@pytest.mark.parametrize("hashing", ["1", "ascii(reverse(text)) % 3"])
+@pytest.mark.parametrize("seed", range(6))
+def test_references_that_share_a_hash_are_told_apart(hashing: str, seed: int, tmp_path: Path) -> None:
+    """With hashes that many references share every break is what it is with good ones, and what matched is, too."""
+    rng, world = random.Random(seed), World()
+    for number in range(30):
+        for _ in range(rng.choice((0, 1, 1, 1, 2))):
+            world.payment(
+                f"r{number}", 100 * number + rng.choice((1, 1, 1, 2)), created_us=days_ago(rng.randrange(9, 20))
+            )
+        for _ in range(rng.choice((0, 1, 1, 1, 2))):
+            world.line(f"r{number}", 100 * number + rng.choice((1, 1, 1, 2)))
+    world.line("follows", -100, "refund", original_reference="r3")
+    found, good = _found_by(hashing, world, tmp_path), _found(world, _CHECK, tmp_path)
+    assert found.breaks.to_pylist() == good.breaks.to_pylist()
+    assert found.matched == good.matched
+    assert good.breaks_total > 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"amount_minor": 901}, {"currency": "USD"}, {"created_us": days_ago(25)}, {"state": "reversed"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_only_what_agrees_in_all_else_can_stand_for_another(other: dict[str, Any], tmp_path: Path) -> None:
+    """A line and a payment whose references share a hash pass if they agree in everything (0185); else both break."""
+
+    def told(hashing: str, payment: dict[str, Any]) -> list[tuple[str, str]]:
+        world = World().payment("X", payment.pop("amount_minor", 900), **payment).line("Y", 900)
+        return sorted(
+            (row["reason"], row["reference"]) for row in _found_by(hashing, world, tmp_path).breaks.to_pylist()
+        )
+
+    assert told("1", {}) == []
+    assert told("1", dict(other)) == told("ascii(text)", dict(other)) != []
 
 
 def test_lines_without_reference_are_payments_that_nobody_posted(tmp_path: Path) -> None:

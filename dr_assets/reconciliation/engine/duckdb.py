@@ -6,6 +6,7 @@ What belongs here: the port over DuckDB. What stays out: the statements.
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from dr_assets.estate.errors import PolicyError
 from dr_assets.reconciliation.engine.port import no_query, not_computed
 from dr_assets.reconciliation.engine.spool import begun, can_spool, spool
 from dr_assets.reconciliation.externals import Source, paths_of
+from dr_assets.reconciliation.relations import HASHED
 
 _SMALL_BYTES: Final = 16 << 20
 
@@ -32,19 +34,25 @@ class DuckDb:
     def load(self, relation: str, source: Source) -> int:
         """A table of few rows; many lie in a Parquet file, and files are read in place. Threads have a connection each.
 
-        A table of many would take the memory that joins need, and be written out and read back whole for each.
+        A table of many would take the memory that joins need, and be written out and read back whole for each. Hashes
+        lie in that file as well: whatever is looked for by one is looked for within the scan.
         """
-        if isinstance(source, pa.RecordBatchReader) and self._folder is not None and can_spool(source.schema):
-            source = _table_or_file(source, self._folder / f"{relation}.parquet")
-        paths = paths_of(source)
+        hashed = HASHED.get(relation)
         with self._database.cursor() as own:
+            spooled = False
+            if isinstance(source, pa.RecordBatchReader) and self._folder is not None and can_spool(source.schema):
+                source = _table_or_file(source, self._folder / f"{relation}.parquet", hashed)
+                spooled = isinstance(source, Path)
+            paths = paths_of(source)
             if paths is None:
                 own.register("arriving", source)
-                own.execute(f"CREATE TABLE {relation} AS SELECT * FROM arriving")  # noqa: S608 - a name of ours
+                columns = _columns(own.table("arriving").columns, hashed)
+                own.execute(f"CREATE TABLE {relation} AS SELECT {columns} FROM arriving")  # noqa: S608 - names
                 own.unregister("arriving")
             else:
-                files = ", ".join(_literal(str(path)) for path in paths)
-                own.execute(f"CREATE VIEW {relation} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608 - quoted
+                files = f"read_parquet([{', '.join(_literal(str(path)) for path in paths)}])"
+                columns = "*" if spooled else _columns(own.sql(f"FROM {files}").columns, hashed)
+                own.execute(f"CREATE VIEW {relation} AS SELECT {columns} FROM {files}")  # noqa: S608 - quoted
             return int(own.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])  # noqa: S608 - as above
 
     def define(self, view: str, sql: str) -> None:
@@ -63,13 +71,38 @@ class DuckDb:
         return self._database.sql(sql).to_arrow_table()
 
 
-def _table_or_file(stream: pa.RecordBatchReader, path: Path) -> pa.Table | Path:
-    """A stream's rows: a table if they are few, else in a file at `path`."""
+def _table_or_file(stream: pa.RecordBatchReader, path: Path, hashed: str | None) -> pa.Table | Path:
+    """A stream's rows: a table if they are few, else in a file at `path`, with their hashes."""
     table, batches = begun(stream, _SMALL_BYTES)
     if table is None:
-        spool(batches, stream.schema, path)
+        # A database of its own, which keeps the order of rows: a hash has to lie beside its text.
+        with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as hashing:
+            spool(batches, stream.schema, path, with_more=partial(_with_hash, hashing, hashed))
         return path
     return table
+
+
+def _columns(names: list[str], hashed: str | None) -> str:
+    """What is selected of a source with these columns: with the hash of one, which a source cannot bring itself."""
+    taken = [name for name in names if name != f"{hashed}_hash"]
+    quoted = [_name(name) for name in taken]
+    if hashed in taken:
+        quoted.append(f"CASE WHEN {hashed} IS NOT NULL THEN hash({hashed}) END AS {hashed}_hash")
+    return ", ".join(quoted)
+
+
+def _with_hash(hashing: duckdb.DuckDBPyConnection, hashed: str | None, group: pa.Table) -> pa.Table:
+    """Rows with the hash that `_columns` tells of, in their order. Nothing else of them is touched."""
+    if hashed is None or hashed not in group.column_names:
+        return group
+    name = f"{hashed}_hash"
+    hashes = hashing.from_arrow(group.select([hashed])).project(_columns([hashed], hashed)).to_arrow_table()
+    others = group.select([other for other in group.column_names if other != name])
+    return others.append_column(name, hashes.column(name))
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:

@@ -18,6 +18,7 @@ from dr_assets.reconciliation.engine.dialect import once_for_spark, to_spark
 from dr_assets.reconciliation.engine.port import no_query, not_computed
 from dr_assets.reconciliation.engine.spool import spool
 from dr_assets.reconciliation.externals import Source, paths_of
+from dr_assets.reconciliation.relations import HASHED
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +40,7 @@ class Spark:
     def load(self, relation: str, source: Source) -> int:
         """A view over Parquet files, or over a table that is small enough to be handed over as it is."""
         if isinstance(source, pa.Table) and source.nbytes < _SMALL_BYTES:
-            self._session.createDataFrame(source).createOrReplaceTempView(relation)
+            _with_hash(self._session.createDataFrame(source), relation).createOrReplaceTempView(relation)
             return int(source.num_rows)
         if isinstance(source, pa.RecordBatchReader | pa.Table):
             path = self._folder / f"{relation}.parquet"
@@ -49,7 +50,7 @@ class Spark:
         else:
             paths = paths_of(source) or []
         frame = self._session.read.parquet(*(str(path) for path in paths))
-        frame.createOrReplaceTempView(relation)
+        _with_hash(frame, relation).createOrReplaceTempView(relation)
         return frame.count()
 
     def define(self, view: str, sql: str) -> None:
@@ -74,6 +75,15 @@ class Spark:
     def rows(self, sql: str) -> pa.Table:
         """The rows, collected as Arrow."""
         return self._session.sql(to_spark(sql)).toArrow()
+
+
+def _with_hash(frame: Any, relation: str) -> Any:
+    """A relation with the hash that its joins compare, which a source cannot bring itself."""
+    hashed = HASHED.get(relation)
+    if hashed not in frame.columns:
+        return frame
+    whole = frame.drop(f"{hashed}_hash")
+    return whole.selectExpr("*", f"CASE WHEN {hashed} IS NOT NULL THEN xxhash64({hashed}) END AS {hashed}_hash")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ What belongs here: what may lie in such a file, writing it. What stays out: read
 goes (with its folder).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -52,15 +52,24 @@ def begun(reader: pa.RecordBatchReader, small_bytes: int) -> tuple[pa.Table | No
     return pa.Table.from_batches(held, reader.schema), iter(())
 
 
-def spool(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, compression: str = "none") -> int:
+def spool(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    path: Path,
+    compression: str = "none",
+    *,
+    with_more: Callable[[pa.Table], pa.Table] = lambda group: group,
+) -> int:
     """Write a file; its rows. Raises PolicyError (`reconciliation.memory`) where the folder has no room for it.
 
-    Uncompressed by default: it is read a second later, and by nobody else.
+    Uncompressed by default: it is read a second later, and by nobody else. `with_more` may give a group of rows further
+    columns, the same to each.
     """
     few = [name for name in schema.names if name in _FEW]
     rows = 0
-    with pq.ParquetWriter(path, schema, compression=compression, use_dictionary=few) as writer:
-        for group in _groups(batches):
+    written = with_more(schema.empty_table()).schema
+    with pq.ParquetWriter(path, written, compression=compression, use_dictionary=few) as writer:
+        for group in map(with_more, _groups(batches)):
             try:
                 writer.write_table(group, row_group_size=group.num_rows)
             except OSError as error:

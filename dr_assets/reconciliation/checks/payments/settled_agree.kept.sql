@@ -22,7 +22,7 @@ WITH special AS (
 ), earlier AS (
     SELECT reference, min(original_reference) AS original_reference FROM special
     WHERE original_reference IS NOT NULL GROUP BY reference
-), placed AS (
+), resolved AS (
     -- A refund counts under its own reference where the ledger knows that, else under the payment's.
     SELECT s.file, s.line, s.kind, s.currency, s.gross_minor, s.booked_us,
            CASE WHEN own.reference IS NOT NULL OR s.original_reference IS NULL THEN s.reference
@@ -36,30 +36,34 @@ WITH special AS (
     LEFT JOIN of_withdrawals AS paid_back ON paid_back.reference = s.original_reference
     WHERE own.reference IS NOT NULL OR original.reference IS NOT NULL
        OR (payout.reference IS NULL AND paid_back.reference IS NULL)
+), placed AS (
+    SELECT *, CASE WHEN reference IS NOT NULL THEN hash(reference) END AS reference_hash FROM resolved
 ), itself AS NOT MATERIALIZED (
     -- Lines that follow none and pay nobody out. CASE is told once for each kind that there is, IN for each line.
-    SELECT file, line, reference, kind, currency, gross_minor, booked_us FROM provider_lines
+    SELECT file, line, reference, reference_hash, kind, currency, gross_minor, booked_us FROM provider_lines
     WHERE original_reference IS NULL
       AND CASE kind WHEN 'payment' THEN TRUE WHEN 'refund' THEN TRUE WHEN 'chargeback' THEN TRUE
                     WHEN 'reversal' THEN TRUE ELSE FALSE END
 ), settled AS NOT MATERIALIZED (
-    SELECT reference, currency, gross_minor AS minor, booked_us AS at_us FROM itself WHERE reference IS NOT NULL
+    SELECT reference_hash, currency, gross_minor AS minor, booked_us AS at_us FROM itself
+    WHERE reference_hash IS NOT NULL
     UNION ALL
-    SELECT reference, currency, gross_minor, booked_us FROM placed WHERE reference IS NOT NULL
+    SELECT reference_hash, currency, gross_minor, booked_us FROM placed WHERE reference_hash IS NOT NULL
 ), posted AS NOT MATERIALIZED (
-    SELECT p.reference, p.currency, CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS minor,
-           p.created_us AS at_us
+    SELECT p.reference_hash, p.currency, p.created_us AS at_us,
+           CASE p.direction WHEN 'in' THEN p.amount_minor ELSE -p.amount_minor END AS minor
     FROM payments p ANTI JOIN paid_out ON paid_out.reference = p.reference
-    WHERE p.state = 'posted' AND p.reference IS NOT NULL
+    WHERE p.state = 'posted' AND p.reference_hash IS NOT NULL
 ), compared AS (
-    -- Every line beside every payment of its reference, and what is on one side only.
-    SELECT s.reference AS settled, p.reference AS posted, s.minor % 16381 AS line_bucket,
+    -- Every line beside every payment of its reference, and what is on one side only. References that differ and share
+    -- a hash meet as if they were one: they are told apart below, unless they are one line and one payment that agree.
+    SELECT s.reference_hash AS settled, p.reference_hash AS posted, s.minor % 16381 AS line_bucket,
            p.minor % 16381 AS payment_bucket,
            coalesce(s.currency = p.currency AND s.minor = p.minor
                     AND abs(s.at_us - p.at_us) <= (SELECT date_window_us FROM settings), FALSE) AS agree
-    FROM settled s FULL OUTER JOIN posted p ON p.reference = s.reference
+    FROM settled s FULL OUTER JOIN posted p ON p.reference_hash = s.reference_hash
 ), counted AS MATERIALIZED (
-    SELECT CASE WHEN agree THEN NULL ELSE coalesce(settled, posted) END AS reference, line_bucket,
+    SELECT CASE WHEN agree THEN NULL ELSE coalesce(settled, posted) END AS reference_hash, line_bucket,
            CASE WHEN agree THEN NULL ELSE payment_bucket END AS payment_bucket,
            count(settled) AS lines, count(posted) AS payments
     FROM compared GROUP BY 1, 2, 3
@@ -77,33 +81,34 @@ WITH special AS (
     ) AS lines_of_buckets GROUP BY bucket HAVING sum(lines) <> 0
 ), lines_twice AS (
     SELECT bucket FROM (
-        SELECT CASE WHEN reference IS NULL THEN line_bucket ELSE payment_bucket END AS bucket, counted.payments
+        SELECT CASE WHEN reference_hash IS NULL THEN line_bucket ELSE payment_bucket END AS bucket, counted.payments
         FROM counted CROSS JOIN payments_too_many
         UNION ALL SELECT minor % 16381, -count(*) FROM posted CROSS JOIN payments_too_many GROUP BY 1
     ) AS payments_of_buckets GROUP BY bucket HAVING sum(payments) <> 0
 ), doubtful AS MATERIALIZED (
     -- A reference is beyond doubt with one row on each side, equal and near in time. One of which all rows agree has them
     -- in one bucket.
-    SELECT reference FROM counted WHERE reference IS NOT NULL
+    SELECT reference_hash FROM counted WHERE reference_hash IS NOT NULL
     UNION
-    SELECT reference FROM settled SEMI JOIN lines_twice ON lines_twice.bucket = minor % 16381
-    GROUP BY reference HAVING count(*) > 1
+    SELECT reference_hash FROM settled SEMI JOIN lines_twice ON lines_twice.bucket = minor % 16381
+    GROUP BY reference_hash HAVING count(*) > 1
     UNION
-    SELECT reference FROM posted SEMI JOIN payments_twice ON payments_twice.bucket = minor % 16381
-    GROUP BY reference HAVING count(*) > 1
+    SELECT reference_hash FROM posted SEMI JOIN payments_twice ON payments_twice.bucket = minor % 16381
+    GROUP BY reference_hash HAVING count(*) > 1
 ), rows_of_both AS NOT MATERIALIZED (
-    SELECT reference, 1 AS side, kind, file, line, currency, gross_minor AS minor, booked_us AS at_us,
+    SELECT reference, reference_hash, 1 AS side, kind, file, line, currency, gross_minor AS minor, booked_us AS at_us,
            NULL AS account_id, NULL AS transfer_id
     FROM itself
     UNION ALL
-    SELECT reference, 1, kind, file, line, currency, gross_minor, booked_us, NULL, NULL FROM placed
+    SELECT reference, reference_hash, 1, kind, file, line, currency, gross_minor, booked_us, NULL, NULL FROM placed
     UNION ALL
-    SELECT reference, -1, state, NULL, NULL, currency,
+    SELECT reference, reference_hash, -1, state, NULL, NULL, currency,
            CASE WHEN state <> 'posted' THEN 0 WHEN direction = 'in' THEN amount_minor ELSE -amount_minor END,
            created_us, CAST(account_id AS VARCHAR), CAST(transfer_id AS VARCHAR)
     FROM payments ANTI JOIN paid_out ON paid_out.reference = payments.reference
 ), said AS (
-    SELECT rows_of_both.* FROM rows_of_both SEMI JOIN doubtful ON doubtful.reference = rows_of_both.reference
+    SELECT rows_of_both.*
+    FROM rows_of_both SEMI JOIN doubtful ON doubtful.reference_hash = rows_of_both.reference_hash
     UNION ALL
     SELECT rows_of_both.* FROM rows_of_both WHERE reference IS NULL
 ), totals AS (
