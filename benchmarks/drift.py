@@ -14,13 +14,13 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from benchmarks.drift_world import BEGIN, HIT, PLANTED, Plant, live, migrate
-from benchmarks.figures import RESULTS, draw, write
+from benchmarks.figures import RESULTS, concluded, draw, teller, write
 from benchmarks.postgres.page import table
 from benchmarks.postgres.rows import Floor, Row, row
 from dr_assets.observability.anomalies.judge import Observed, Past, accept, observe
@@ -87,6 +87,7 @@ def judge_planted(arguments: tuple[int, timedelta, str]) -> tuple[str, int | Non
 def main() -> int:
     """Parse, simulate, write; 1 when a limit was missed."""
     options = _parser().parse_args()
+    tell = teller()
     rows: list[Row] = []
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         for label in options.only or _CADENCES:
@@ -94,22 +95,17 @@ def main() -> int:
             seeds = range(options.seeds if label == "daily" else max(2, options.seeds // 4))
             clean = pool.map(judge_clean, [(seed, every) for seed in seeds], chunksize=1)
             rows += _clean_rows(label, clean)
-            _tell(
-                [
-                    f"{label}, seed {seed}: {one.ambers} ambers {one.whats}"
-                    for seed, one in zip(seeds, clean, strict=True)
-                ]
-            )
+            for seed, one in zip(seeds, clean, strict=True):
+                tell(f"{label}, seed {seed}: {one.ambers} ambers {one.whats}")
             wanted = [(seed, every, name) for name in PLANTED for seed in seeds]
             found = pool.map(judge_planted, wanted, chunksize=2)
             rows += [_planted_row(label, name, [nth for which, nth in found if which == name]) for name in PLANTED]
-            _tell([f"{each.what}: {each.ours} {each.unit} {each.note}" for each in rows[-len(PLANTED) :]])
+            for each in rows[-len(PLANTED) :]:
+                tell(f"{each.what}: {each.ours} {each.unit} {each.note}")
             write(options.output, rows)
     if options.output == _RESULTS:
         draw(MARK_BEGIN, MARK_END, table(json.loads(_RESULTS.read_text(encoding="utf-8"))))
-    missed = [each.what for each in rows if each.verdict == "missed"]
-    _tell([f"missed: {'; '.join(missed)}" if missed else "every limit held"])
-    return 1 if missed else 0
+    return concluded(tell, options.output, [asdict(each) for each in rows])
 
 
 def _clean_rows(label: str, clean: Sequence[Clean]) -> list[Row]:
@@ -142,11 +138,6 @@ def _planted_row(label: str, name: str, found: Sequence[int | None]) -> Row:
     note = f"named in {len(found) - lacks} of {len(found)} seeds; the slowest after {max(taken):.0f}"
     worst = max(taken) if name not in SLOW else statistics.median(taken)
     return row(f"drift, {label}: {name}", "backups", [worst], floor=SOON if name in SLOW else AT_ONCE, note=note)
-
-
-def _tell(lines: Sequence[str]) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dr_assets.stores.postgres import sync_standby
 from dr_assets.vault.storage.memory import MemoryStore
 
 
@@ -77,3 +78,9 @@ def slots(rig: ModuleType) -> Any:
             there = connection.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (name,)).fetchone()
         if there is not None:
             rig.drop_slot(server.dsn(), name)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server takes its time to read a setting."""
+    monkeypatch.setattr(sync_standby, "_RELOAD_WITHIN_S", 180.0)

@@ -11,12 +11,11 @@ import psycopg
 import pytest
 
 from dr_assets.estate.model import ZeroLoss
-from dr_assets.stores.postgres import sync_standby
 from dr_assets.stores.postgres.sync_guard import OUTSIDE, SyncGuard
 from dr_assets.vault.facts import facts
 from dr_assets.vault.storage.refusals import unreachable
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 
 DEGRADE_AFTER_S = 15.0  # longer than a busy machine keeps a vault in memory waiting
 
@@ -77,12 +76,6 @@ def asked(dsn: str) -> str:
         row = connection.execute("SHOW synchronous_standby_names").fetchone()
     assert row is not None
     return str(row[0])
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy server takes its time to read a setting."""
-    monkeypatch.setattr(sync_standby, "_RELOAD_WITHIN_S", 180.0)
 
 
 @pytest.fixture

@@ -14,13 +14,12 @@ import psycopg
 import pytest
 
 from dr_assets.estate.model import ZeroLoss
-from dr_assets.stores.postgres import sync_standby
 from dr_assets.stores.postgres.session import connect
 from dr_assets.stores.postgres.sync_guard import CAPTURE, SyncGuard
 from dr_assets.stores.postgres.sync_probe import APPLICATION_NAME, why_unproven
 from dr_assets.stores.postgres.sync_standby import DEGRADED, SYNCHRONOUS, Change, Rule, Sealed, change_to
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -30,12 +29,6 @@ def source(postgres_server: Any) -> Any:
     with connect(server.dsn(), application_name="test") as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS dr_assets")
     return server
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy server takes its time to read a setting."""
-    monkeypatch.setattr(sync_standby, "_RELOAD_WITHIN_S", 180.0)
 
 
 @contextmanager
