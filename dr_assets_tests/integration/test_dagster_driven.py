@@ -205,7 +205,8 @@ def test_an_outage_is_noticed_proven_told_and_over(estate: EmbeddedEstate, sink:
         assert len(books) == 8
         assert len(driven.verdicts().keys() - {"rolled_up"} - books) == 11
         assert instance.get_latest_materialization_event(RPO_CHECK.asset_key) is not None
-    assert [fact.body["outcome"] for fact in facts(vault, "ledger", "drill")] == ["passed"]
+    drills = [fact.body for fact in facts(vault, "ledger", "drill")]
+    assert [one["outcome"] for one in drills] == ["passed"], drills
     for kind in ("restore_test", "reconciliation"):
         assert [fact.body["outcome"] for fact in facts(vault, "ledger", kind, begin=killed_at)] == ["passed"]
     hooked = Counter((body["episode"], body["status"]) for where, body in told.delivered if where == "/hook")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import psycopg
 import pyarrow.parquet as pq
@@ -19,12 +20,17 @@ from dr_assets.casino import schema
 from dr_assets.casino.incident import DAMAGES, has_transfer, plant_bad_transaction, plant_damage
 from dr_assets.casino.workload import Workload
 from dr_assets.cli.app import app
+from dr_assets.drills import controls
+from dr_assets.drills.planted import Controls
 from dr_assets.engines.postgres import PostgresServer
 from dr_assets.engines.programs import Programs
 from dr_assets.estate.errors import PolicyError, SourceError
 from dr_assets.reconciliation.contract import load_contract
 from dr_assets.reconciliation.externals import external_schema
 from dr_assets.reconciliation.run import check_contract, reconcile
+
+if TYPE_CHECKING:
+    from dr_assets.stores.postgres.restore import Restored
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("reconciled")]
 
@@ -142,6 +148,39 @@ def test_each_damage_is_found_and_called_by_its_name(lived: str, kind: str) -> N
 def test_every_damage_has_a_name() -> None:
     """A new kind of damage without its expected breaks fails here."""
     assert set(DAMAGES) == set(_CALLED | _FOLLOWS)
+
+
+def test_damage_on_top_of_damage_is_caught_and_harmless_damage_is_missed(
+    lived: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drill plants kind after kind, in a small ledger in the same row: what breaks no more rules is caught too."""
+    where = "FROM casino.postings WHERE sequence = 2 ORDER BY account_id LIMIT 1"
+    planted = {
+        "altered": f"""UPDATE casino.postings SET amount_minor = amount_minor * 2
+                       WHERE (account_id, sequence) IN (SELECT account_id, sequence {where})""",  # noqa: S608 - ours
+        "altered, then deleted": f"""DELETE FROM casino.postings
+                                     WHERE (account_id, sequence) IN (SELECT account_id, sequence {where})""",  # noqa: S608
+        "harmless": "SELECT 1",
+    }
+
+    def plant(dsn: str, kind: str, _: int) -> None:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("SET session_replication_role = replica")
+            admin.execute(planted[kind].encode())
+
+    class Sandbox:
+        """What a drill knows of a restored server."""
+
+        def dsn(self) -> str:
+            """The superuser's."""
+            return lived
+
+        reader_dsn = dsn
+
+    monkeypatch.setattr(controls, "DAMAGES", tuple(planted))
+    monkeypatch.setattr(controls, "plant_damage", plant)
+    found = controls.plant_and_catch(cast("Restored", Sandbox()), "casino_ledger")
+    assert found == Controls(3, 2, ("harmless",))
 
 
 def test_damage_is_refused_where_it_could_do_harm(fresh_database: Callable[..., str]) -> None:
