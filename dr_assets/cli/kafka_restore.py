@@ -343,7 +343,8 @@ def _show_plan(plan: RestorePlan, *, as_json: bool) -> None:
         return
     table = Table(title=f"plan: {plan.source.dataset} into {plan.target_cluster}", title_justify="left")
     for column in ("topic", "as", "partition", "offsets", "MB", "method", "padded", "why"):
-        table.add_column(column, overflow="fold")
+        # Names and reasons fold; a number or a method that is broken in two is another one.
+        table.add_column(column, overflow="fold", no_wrap=column not in {"topic", "as", "why"})
     for topic in plan.topics:
         for each in topic.partitions:
             table.add_row(
