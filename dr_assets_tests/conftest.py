@@ -68,6 +68,12 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def _wide_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word of a table is folded: how wide its columns are may depend on a random name or number."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture(scope="session")
 def requires() -> Callable[..., None]:
     """`requires("postgres", 15)`, `requires("weed")`, `requires("setpriv")`: skip with the reason where it lacks.
