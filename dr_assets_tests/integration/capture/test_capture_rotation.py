@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.integration
 ROTATIONS = 3
 
 
-class Held:
+class Look:
     """A store that keeps whoever looks for a newer key waiting, and nobody else."""
 
     def __init__(self, store: Any) -> None:
@@ -35,11 +37,16 @@ class Held:
             self.in_vain = not self.free.wait(180)
         return self._list(*args)
 
-    def hold(self) -> None:
-        """Until `free` is set; returns once somebody waits."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Begins once somebody waits; nobody does any more when it ends, however it ends."""
         self.looking.clear()
         self.free.clear()
-        assert self.looking.wait(180)
+        try:
+            assert self.looking.wait(180)
+            yield
+        finally:
+            self.free.set()
 
 
 def test_a_live_capture_takes_new_keys_up_without_a_pause(
@@ -54,17 +61,16 @@ def test_a_live_capture_takes_new_keys_up_without_a_pause(
     vault, other = follow_facts(place.vault()), follow_facts(place.vault())
     vault.keys._take_up_s = 0.2  # instead of thirty seconds
     keys: list[str] = []
-    held = Held(vault.store)
+    look = Look(vault.store)
     with rig.CaptureThread(vault, dataset, dsn) as capture, psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE load (id bigserial, filler text)")
         capture.wait_stored(rig.flushed(dsn))
         keys.append(vault.keys.for_writing(dataset.name).key_id)
         for _ in range(ROTATIONS):
             keys.append(rotate(other, dataset.name, "test").key_id)
-            held.hold()
-            capture.wait_stored(rig.write_rows(dsn, 50))
-            assert not held.in_vain
-            held.free.set()
+            with look.held():
+                capture.wait_stored(rig.write_rows(dsn, 50))
+                assert not look.in_vain
             deadline = time.monotonic() + 180
             while vault.keys.for_writing(dataset.name).key_id != keys[-1]:
                 assert time.monotonic() < deadline, f"never taken up: {vault.keys.trouble}"
