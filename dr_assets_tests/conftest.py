@@ -69,9 +69,14 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _wide_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No word of a table is folded: how wide its columns are may depend on a random name or number."""
-    monkeypatch.setenv("COLUMNS", "200")
+def _wide_tables() -> Iterator[None]:
+    """No word of a table is folded: how wide its columns are may depend on a random name or number.
+
+    Its own MonkeyPatch: the tests' is undone in the order in which they ask for it.
+    """
+    with pytest.MonkeyPatch.context() as own:
+        own.setenv("COLUMNS", "200")
+        yield
 
 
 @pytest.fixture(scope="session")

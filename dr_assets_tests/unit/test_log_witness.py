@@ -303,6 +303,28 @@ def test_racing_askers_never_roll_back(tmp_path: Path) -> None:
     assert len({body for status, _, body in answers if status == 409}) == 1
 
 
+def test_whoever_asks_while_a_witness_is_busy_waits(tmp_path: Path) -> None:
+    """Forty connections that come before one is accepted are all answered, none of them is reset."""
+    WitnessBook.begin(tmp_path / "w")
+    answers: list[Answered] = []
+    with WitnessBook(tmp_path / "w") as book:
+        server = WitnessServer(("127.0.0.1", 0), Cosigner(WITNESS, {ORIGIN: [LOG.verifier]}, book))
+        url = f"http://127.0.0.1:{server.server_port}"
+        asking = [threading.Thread(target=_send_into, args=(answers, url, Tree().request(0, 5))) for _ in range(40)]
+        for thread in asking:
+            thread.start()
+        time.sleep(1)  # busy: nobody is accepted
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        for thread in asking:
+            thread.join()
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    assert sorted({status for status, _, _ in answers}) == [200, 409]
+    assert len(answers) == 40
+
+
 def _slowly(message: bytes) -> bytes:
     time.sleep(0.05)
     return WITNESS.sign_raw(message)

@@ -181,6 +181,7 @@ class WitnessServer(ThreadingHTTPServer):
     """Listens on `address`; `serve_forever` until `shutdown`. At most 64 connections at once, idle ones are cut."""
 
     daemon_threads = True
+    request_queue_size = CONNECTIONS_LIMIT  # who asks meanwhile waits; the library's five would be reset beyond that
 
     def __init__(self, address: tuple[str, int], cosigner: Cosigner) -> None:
         super().__init__(address, _Handler)
