@@ -36,6 +36,6 @@ def plant_and_catch(restored: Restored, contract: str, *, seed: int = 1) -> Cont
 
 
 def _told(restored: Restored, contract: str) -> frozenset[tuple[object, ...]]:
-    """Every break there is now: which rule, where, how much. Their age is left out, which nobody forges."""
-    breaks = reconcile(restored.reader_dsn(), contract).breaks
-    return frozenset(zip(*breaks.drop_columns(["aged"]).to_pydict().values(), strict=True))
+    """Every break there is now: which rule, where, how much. What hangs on the moment of judging is left out."""
+    breaks = reconcile(restored.reader_dsn(), contract).breaks.drop_columns(["aged", "detail"])
+    return frozenset(zip(*breaks.to_pydict().values(), strict=True))

@@ -51,11 +51,12 @@ def test_few_rows_lie_in_no_file(tmp_path: Path) -> None:
         assert engine.rows("SELECT count(*) AS n FROM payments").to_pylist() == [{"n": _ROWS}]
 
 
+@pytest.mark.parametrize("name", ["reference_hash", "REFERENCE_Hash"])
 @pytest.mark.parametrize("form", ["table", "file", "short stream", "long stream"])
-def test_a_source_cannot_bring_its_own_hashes(form: str, tmp_path: Path) -> None:
+def test_a_source_cannot_bring_its_own_hashes(form: str, name: str, tmp_path: Path) -> None:
     """What joins compare is computed here, NULL for NULL; a column of that name is not taken from anybody."""
     rows = pa.Table.from_batches(list(_batches(20 if form == "long stream" else 1)))
-    rows = rows.append_column("reference_hash", pa.array([1] * len(rows), pa.uint64()))
+    rows = rows.append_column(name, pa.array([1] * len(rows), pa.uint64()))
     given: pa.Table | pa.RecordBatchReader | Path = rows
     if form == "file":
         given = tmp_path / "given.parquet"

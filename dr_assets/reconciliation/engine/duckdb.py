@@ -84,11 +84,15 @@ def _table_or_file(stream: pa.RecordBatchReader, path: Path, hashed: str | None)
 
 def _columns(names: list[str], hashed: str | None) -> str:
     """What is selected of a source with these columns: with the hash of one, which a source cannot bring itself."""
-    taken = [name for name in names if name != f"{hashed}_hash"]
-    quoted = [_name(name) for name in taken]
-    if hashed in taken:
+    quoted = [_name(name) for name in _taken(names, hashed)]
+    if hashed in names:
         quoted.append(f"CASE WHEN {hashed} IS NOT NULL THEN hash({hashed}) END AS {hashed}_hash")
     return ", ".join(quoted)
+
+
+def _taken(names: list[str], hashed: str | None) -> list[str]:
+    """Without what would be called as the hash is: engines do not tell names apart by their case."""
+    return [name for name in names if name.lower() != f"{hashed}_hash"]
 
 
 def _with_hash(hashing: duckdb.DuckDBPyConnection, hashed: str | None, group: pa.Table) -> pa.Table:
@@ -97,8 +101,7 @@ def _with_hash(hashing: duckdb.DuckDBPyConnection, hashed: str | None, group: pa
         return group
     name = f"{hashed}_hash"
     hashes = hashing.from_arrow(group.select([hashed])).project(_columns([hashed], hashed)).to_arrow_table()
-    others = group.select([other for other in group.column_names if other != name])
-    return others.append_column(name, hashes.column(name))
+    return group.select(_taken(group.column_names, hashed)).append_column(name, hashes.column(name))
 
 
 def _name(name: str) -> str:
