@@ -15,6 +15,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -212,7 +213,9 @@ class SeaweedRegion:
     def _gone(self) -> None:
         self.child = None
         for door in ("master", "volume", "filer", "s3"):
-            _COMMON_SOCKETS.joinpath(f"seaweedfs-{door}-grpc-{self.ports[f'{door}_grpc']}.sock").unlink(missing_ok=True)
+            left = _COMMON_SOCKETS / f"seaweedfs-{door}-grpc-{self.ports[f'{door}_grpc']}.sock"
+            with suppress(PermissionError):  # another user's, whose server was killed: ours ran without one
+                left.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
