@@ -160,7 +160,7 @@ def test_the_command_shows_who_confirmed_what(tmp_path: Path) -> None:
     assert (by_name["ours"]["confirmed"], by_name["eu_aml"]["confirmed"]) == ("J. Borg", None)
     assert by_name["eu_aml"]["datasets"] == ["ledger"]
     assert rows["datasets"]["ledger"]["unconfirmed"] == ["eu_aml"]
-    checked = CliRunner().invoke(app, ["estate", "check", "--defs", str(folder)], env={"COLUMNS": "200"})
+    checked = CliRunner().invoke(app, ["estate", "check", "--defs", str(folder)])
     assert "eu_aml (1827 d, UNCONFIRMED)" in checked.output
     tags = dataset_labels(load_estate(folder).postgres()["ledger"]).tags
     assert (tags["dr_assets/regime_eu_aml"], tags["dr_assets/regime_ours"]) == ("unconfirmed", "confirmed")

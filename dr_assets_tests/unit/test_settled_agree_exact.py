@@ -89,6 +89,15 @@ def test_no_break_hides_in_a_bucket(twice: str, tmp_path: Path) -> None:
     assert sorted((row["reason"], row["reference"]) for row in breaks) == expected
 
 
+def test_references_are_told_apart_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    """One payment and one line alike but for their references both break."""
+    breaks = _found(clean().payment("X", 900).line("Y", 900), _CHECK, tmp_path).breaks.to_pylist()
+    assert sorted((row["reason"], row["reference"]) for row in breaks) == [
+        ("missing_at_provider", "X"),
+        ("payment_not_posted", "Y"),
+    ]
+
+
 def _found_by(hashing: str, world: World, folder: Path) -> CheckResult:
     """With another hash of a text than DuckDB's own."""
     with duckdb.connect() as database:

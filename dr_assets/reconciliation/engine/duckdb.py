@@ -38,20 +38,20 @@ class DuckDb:
         lie in that file as well: whatever is looked for by one is looked for within the scan.
         """
         hashed = HASHED.get(relation)
+        if isinstance(source, pa.RecordBatchReader) and self._folder is not None and can_spool(source.schema):
+            source = _table_or_file(source, self._folder / f"{relation}.parquet", hashed)
+            if isinstance(source, Path):
+                hashed = None  # it is in the file
+        paths = paths_of(source)
         with self._database.cursor() as own:
-            spooled = False
-            if isinstance(source, pa.RecordBatchReader) and self._folder is not None and can_spool(source.schema):
-                source = _table_or_file(source, self._folder / f"{relation}.parquet", hashed)
-                spooled = isinstance(source, Path)
-            paths = paths_of(source)
             if paths is None:
                 own.register("arriving", source)
-                columns = _columns(own.table("arriving").columns, hashed)
+                columns = "*" if hashed is None else _columns(own.table("arriving").columns, hashed)
                 own.execute(f"CREATE TABLE {relation} AS SELECT {columns} FROM arriving")  # noqa: S608 - names
                 own.unregister("arriving")
             else:
                 files = f"read_parquet([{', '.join(_literal(str(path)) for path in paths)}])"
-                columns = "*" if spooled else _columns(own.sql(f"FROM {files}").columns, hashed)
+                columns = "*" if hashed is None else _columns(own.sql(f"FROM {files}").columns, hashed)
                 own.execute(f"CREATE VIEW {relation} AS SELECT {columns} FROM {files}")  # noqa: S608 - quoted
             return int(own.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])  # noqa: S608 - as above
 
@@ -74,15 +74,18 @@ class DuckDb:
 def _table_or_file(stream: pa.RecordBatchReader, path: Path, hashed: str | None) -> pa.Table | Path:
     """A stream's rows: a table if they are few, else in a file at `path`, with their hashes."""
     table, batches = begun(stream, _SMALL_BYTES)
-    if table is None:
+    if table is not None:
+        return table
+    if hashed is None or hashed not in stream.schema.names:
+        spool(batches, stream.schema, path)
+    else:
         # A database of its own, which keeps the order of rows: a hash has to lie beside its text.
         with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as hashing:
             spool(batches, stream.schema, path, with_more=partial(_with_hash, hashing, hashed))
-        return path
-    return table
+    return path
 
 
-def _columns(names: list[str], hashed: str | None) -> str:
+def _columns(names: list[str], hashed: str) -> str:
     """What is selected of a source with these columns: with the hash of one, which a source cannot bring itself."""
     quoted = [_name(name) for name in _taken(names, hashed)]
     if hashed in names:
@@ -90,15 +93,13 @@ def _columns(names: list[str], hashed: str | None) -> str:
     return ", ".join(quoted)
 
 
-def _taken(names: list[str], hashed: str | None) -> list[str]:
+def _taken(names: list[str], hashed: str) -> list[str]:
     """Without what would be called as the hash is: engines do not tell names apart by their case."""
     return [name for name in names if name.lower() != f"{hashed}_hash"]
 
 
-def _with_hash(hashing: duckdb.DuckDBPyConnection, hashed: str | None, group: pa.Table) -> pa.Table:
+def _with_hash(hashing: duckdb.DuckDBPyConnection, hashed: str, group: pa.Table) -> pa.Table:
     """Rows with the hash that `_columns` tells of, in their order. Nothing else of them is touched."""
-    if hashed is None or hashed not in group.column_names:
-        return group
     name = f"{hashed}_hash"
     hashes = hashing.from_arrow(group.select([hashed])).project(_columns([hashed], hashed)).to_arrow_table()
     return group.select(_taken(group.column_names, hashed)).append_column(name, hashes.column(name))
